@@ -34,10 +34,9 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {"Budget": "budget", "CascadeClassifier": "estimator", "Certificate": "policy"}
-_HOMES |= {"Outcomes": "columnar", "Policy": "policy", "Router": "router"}
-_HOMES |= {"TierSpec": "policy", "tier": "tiers"}
-_HOMES |= dict.fromkeys(("Disposition", "Latency", "Mode", "OperatingPoint"), "types")
-_HOMES |= dict.fromkeys(("Outcome", "Prediction", "Reason", "Step"), "types")
+_HOMES |= {"Outcomes": "columnar", "Policy": "policy", "Router": "router", "TierSpec": "policy"}
+_HOMES |= dict.fromkeys(["Disposition", "Latency", "Mode", "OperatingPoint", "Outcome"], "types")
+_HOMES |= {"Prediction": "types", "Reason": "types", "Step": "types", "tier": "tiers"}
 
 
 def __getattr__(name: str) -> object:
