@@ -1,0 +1,125 @@
+"""From a policy to tiers that can be opened: files found and verified, callables bound by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from cascade.errors import PolicyError
+from cascade.policy.model import ExternalSpec, OnnxSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cascade.policy.model import Policy
+    from cascade.protocols import BoundTier
+
+__all__ = ["Functions", "PerTier", "bind", "functions"]
+
+PerTier: TypeAlias = "Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]] | None"
+"""A function for every request, or one per tier by name."""
+
+
+class Functions:
+    """A common function, and those of single tiers."""
+
+    def __init__(self, common: Callable[[Any], Any] | None, own: Mapping[str, Any]) -> None:
+        self.common = common
+        self.own = dict(own)
+
+
+def functions(what: str, given: PerTier, names: tuple[str, ...]) -> Functions:
+    """Sort out ``prepare=`` or ``postprocess=``.
+
+    Raises:
+        PolicyError: a tier that the policy does not have, or something that cannot be called.
+    """
+    if given is None or callable(given):
+        return Functions(given, {})
+    for name, function in given.items():
+        if name not in names:
+            raise PolicyError(f"{what}=: no tier {name!r} in the policy{_nearest(name, names)}")
+        if not callable(function):
+            raise PolicyError(f"{what}=: {name!r}: expected a callable")
+    return Functions(None, given)
+
+
+def _nearest(name: str, names: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, names, 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"; {hint}it has {', '.join(names)}"
+
+
+def bind(
+    policy: Policy,
+    tiers: Mapping[str, Any] | None,
+    models: str | Path | None,
+    env: Mapping[str, str] | None,
+) -> tuple[BoundTier, ...]:
+    """Bind every tier of the policy; model files are found and their digests checked here.
+
+    Raises:
+        PolicyError: an external tier without a callable, a callable without a tier, or an
+            asynchronous one.
+        ModelIntegrityError: a model file is missing, or is not the one that the policy names.
+    """
+    given = dict(tiers or {})
+    names = tuple(spec.name for spec in policy.tiers)
+    for name in given:
+        if name not in names:
+            raise PolicyError(f"tiers=: no tier {name!r} in the policy{_nearest(name, names)}")
+    return tuple(_bind_one(policy, spec, given, models, env) for spec in policy.tiers)
+
+
+def _bind_one(
+    policy: Policy,
+    spec: Any,
+    given: dict[str, Any],
+    models: str | Path | None,
+    env: Mapping[str, str] | None,
+) -> BoundTier:
+    classes = spec.classes or policy.classes
+    if spec.name in given:  # also in place of a model: a test's scripted tier
+        return _bind_python(spec, given[spec.name], classes)
+    if isinstance(spec, OnnxSpec):
+        from cascade.bundle import resolve_model, verify_model  # noqa: PLC0415  models only
+        from cascade.tiers.onnx import OnnxTier  # noqa: PLC0415  onnxruntime takes 0.1 s
+
+        path = resolve_model(policy, spec, models=models, env=env)
+        verify_model(path, spec)
+        return OnnxTier(spec, lambda: verify_model(path, spec), classes)
+    msg = f"tier {spec.name!r} is external: bind it with Router(policy, tiers={{{spec.name!r}: f}})"
+    raise PolicyError(msg)
+
+
+def _bind_python(spec: Any, target: Any, classes: Any) -> BoundTier:
+    from cascade.tiers.python import FunctionTier, PythonTier, is_async  # noqa: PLC0415
+
+    if is_async(target):
+        msg = f"tier {spec.name!r} is asynchronous; Router runs synchronous tiers only"
+        raise PolicyError(msg)
+    if not callable(getattr(target, "predict", None)):
+        if not callable(target):
+            msg = (
+                f"tier {spec.name!r}: expected a callable or an object with "
+                f"predict(batch, context), got a {type(target).__name__}"
+            )
+            raise PolicyError(msg)
+        target = FunctionTier(target)
+    elif _is_estimator(target):
+        msg = (
+            f"tier {spec.name!r}: predict() of a {type(target).__name__} takes no context; "
+            f"wrap it: cascade.tier(model.predict_proba, returns='probabilities', classes=…)"
+        )
+        raise PolicyError(msg)
+    version = getattr(target, "version", None)
+    named = spec.version if isinstance(spec, ExternalSpec) else None
+    if version is not None and named is not None and version != named:
+        msg = f"tier {spec.name!r}: the policy names version {named!r}, the tier is {version!r}"
+        raise PolicyError(msg)
+    return PythonTier(spec, target, classes)
+
+
+def _is_estimator(target: Any) -> bool:
+    return hasattr(target, "fit") and hasattr(target, "get_params")

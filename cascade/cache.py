@@ -1,0 +1,141 @@
+"""The result cache: LRU with a TTL, bounded by entries and by bytes.
+
+Built on cachetools, which does not lock: the router holds one lock around lookup, store and
+flights. Expiry is a comparison against a time the router has already read, because a TTLCache costs
+twice as much and changes under a reader's feet.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import cachetools
+import numpy as np
+
+if TYPE_CHECKING:
+    from cascade.types import End
+
+__all__ = ["Entry", "ResultCache", "entry"]
+
+_OVERHEAD = 400  # bytes per entry for the record, the dict slots and the LRU links (measured)
+_FOREVER = 2**63 - 1
+_PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
+
+
+@attrs.define(eq=False)
+class Entry:
+    """One accepted answer: what a hit needs, and nothing that a caller could change."""
+
+    value: Any
+    confidence: float | None
+    tier: int
+    end: End
+    size: int
+    expires: int = _FOREVER
+    copied: bool = False
+
+
+def entry(value: Any, confidence: float | None, tier: int, end: End) -> Entry:
+    """Make an entry whose value no caller can change: plain as it is, arrays read-only, else a copy."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return Entry(value, confidence, tier, end, sys.getsizeof(value))
+    if kind is np.ndarray and not value.dtype.hasobject:
+        frozen = value.copy()
+        frozen.flags.writeable = False
+        return Entry(frozen, confidence, tier, end, frozen.nbytes)
+    if _is_plain(value):
+        return Entry(value, confidence, tier, end, _deep_size(value))
+    return Entry(
+        copy.deepcopy(value), confidence, tier, end, _deep_size(value), copied=True
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_plain, value))
+    return type(value) in _PLAIN or isinstance(value, np.generic)
+
+
+def _deep_size(value: Any, depth: int = 0) -> int:
+    """Estimate the bytes that a value holds; containers down to a depth that ends every cycle."""
+    size = sys.getsizeof(value)
+    if isinstance(value, np.ndarray):
+        return size + value.nbytes
+    if depth < 8:  # noqa: PLR2004
+        if isinstance(value, dict):
+            size += sum(_deep_size(k, depth + 1) + _deep_size(v, depth + 1) for k, v in value.items())
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            size += sum(_deep_size(item, depth + 1) for item in value)
+    return size
+
+
+class _Bounded(cachetools.LRUCache[Hashable, Entry]):
+    """An LRU cache bounded by bytes, as cachetools has it, and by entries too."""
+
+    def __init__(self, entries: int, size: int) -> None:
+        super().__init__(size, getsizeof=_size_of)
+        self._entries = entries
+
+    def __setitem__(self, key: Hashable, value: Entry) -> None:
+        if len(self) >= self._entries and key not in self:
+            self.popitem()
+        super().__setitem__(key, value)
+
+
+def _size_of(item: Entry) -> int:
+    return item.size
+
+
+class ResultCache:
+    """Accepted answers by key; call it under the router's lock.
+
+    >>> from cascade.types import Disposition, End, Reason
+    >>> cache = ResultCache(entries=2, size=10_000)
+    >>> end = End(Disposition.CACHED, Reason.CACHE, "small")
+    >>> cache.put("question", entry("answer", 0.9, 0, end), now=0)
+    >>> cache.get("question", now=1).value
+    'answer'
+    """
+
+    __slots__ = ("_lru", "_ttl")
+
+    def __init__(self, entries: int, size: int, ttl: int | None = None) -> None:
+        self._lru = _Bounded(entries, size)
+        self._ttl = ttl
+
+    def get(self, key: Hashable, now: int) -> Entry | None:
+        """Return the live entry of ``key`` at ``now`` (ns), or None."""
+        found = self._lru.get(key)
+        if found is not None and found.expires <= now:
+            del self._lru[key]
+            return None
+        return found
+
+    def put(self, key: Hashable, item: Entry, now: int) -> None:
+        """Store an entry, unless it is too large or would replace a dearer tier's answer."""
+        held = self._lru.get(key)
+        if held is not None and held.tier > item.tier and held.expires > now:
+            return
+        if self._ttl is not None:
+            item.expires = now + self._ttl
+        item.size += _OVERHEAD + sys.getsizeof(key)
+        if item.size <= self._lru.maxsize:
+            self._lru[key] = item
+
+    def clear(self) -> None:
+        """Drop every entry."""
+        self._lru.clear()
+
+    def __len__(self) -> int:
+        """Return the number of entries, expired ones that nobody asked for included."""
+        return len(self._lru)
+
+    @property
+    def size(self) -> int:
+        """The tracked bytes of all entries."""
+        return int(self._lru.currsize)

@@ -1,0 +1,173 @@
+"""The plan: a policy compiled to closures, once; one immutable value that a driver reads atomically."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from cascade.complexity import estimator, rows_estimator
+from cascade.decide import Etas, Ladder
+from cascade.inputs import row_caster, rows_caster
+from cascade.keys import key_maker
+from cascade.lanes.inline import InlineLane
+from cascade.load import ServiceTime
+from cascade.types import Disposition, End, Mode, Reason, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cascade.binding import Functions
+    from cascade.bundle import Profile
+    from cascade.policy.model import Policy
+    from cascade.protocols import BoundTier, Clock, InputSpec, Lane
+    from cascade.types import OperatingPoint
+
+__all__ = ["Plan", "compile_plan", "in_mode"]
+
+_NANO = 1_000_000_000
+
+
+@attrs.frozen(eq=False)
+class Plan:
+    """Everything that serving a request needs, and nothing that changes."""
+
+    policy: Policy
+    site: Site
+    ladder: Ladder
+    point: OperatingPoint
+    lanes: tuple[Lane, ...]
+    etas: Etas
+    specs: tuple[InputSpec, ...]
+    floor: int
+    budget: int | None
+    max_budget: int | None
+    row: Callable[[Any], Any]
+    rows: Callable[[Any], tuple[Any, int]]
+    key: Callable[[Any], Any]
+    complexity: Callable[[Any, Any], float] | None
+    rows_complexity: Callable[[Any, Any, int], Any] | None
+    prepare: Functions
+    postprocess: Functions
+    _ends: dict[tuple[Disposition, Reason, int | None, bool], End] = attrs.field(factory=dict)
+
+    def end(self, disposition: Disposition, reason: Reason, tier: int | None, covered: bool) -> End:  # noqa: FBT001
+        """Return the one record of this kind of end."""
+        name = None if tier is None else self.site.tiers[tier]
+        made = End(disposition, reason, name, covered)
+        return self._ends.setdefault((disposition, reason, tier, covered), made)
+
+
+def compile_plan(
+    policy: Policy,
+    bound: tuple[BoundTier, ...],
+    clock: Clock,
+    prepare: Functions,
+    postprocess: Functions,
+    profiles: Mapping[str, Profile],
+) -> Plan:
+    """Compile a policy over opened tiers."""
+    lanes = tuple(
+        InlineLane(i, tier, clock, _service(profiles.get(tier.name)), _own(prepare, tier, policy))
+        for i, tier in enumerate(bound)
+    )
+    etas = [lane.eta for lane in lanes]
+    names = tuple(tier.name for tier in bound)
+    point = policy.points[_default_point(policy.points)]
+    specs = _common_inputs(bound, prepare)
+    settings = policy.inputs
+    strict, finite = settings.cast == "none", settings.validate == "finite"
+    cast = row_caster(specs, strict=strict, finite=finite)
+    cast_rows = rows_caster(specs, strict=strict, finite=finite)
+    rule = policy.complexity
+    plan = Plan(
+        policy=policy,
+        site=Site(policy.digest, policy.mode, names, point.index),
+        ladder=Ladder(names, policy.escalation.abstain_below),
+        point=point,
+        lanes=lanes,
+        etas=lambda tier: etas[tier](),
+        specs=specs,
+        floor=0,
+        budget=_ns(policy.deadline),
+        max_budget=_ns(policy.max_deadline),
+        row=cast if prepare.common is None else _after(prepare.common, cast),
+        rows=cast_rows if prepare.common is None else _rows_after(prepare.common, cast_rows),
+        key=key_maker(specs, "auto" if policy.cache is None else policy.cache.digest),
+        complexity=None if rule is None else _row_complexity(rule),
+        rows_complexity=None if rule is None else _batch_complexity(rule),
+        prepare=prepare,
+        postprocess=postprocess,
+    )
+    return in_mode(plan, policy.mode)
+
+
+def in_mode(plan: Plan, mode: Mode) -> Plan:
+    """Return the plan that serves in this mode, over the same lanes."""
+    return attrs.evolve(
+        plan,
+        site=attrs.evolve(plan.site, mode=mode),
+        floor=len(plan.lanes) - 1 if mode is Mode.TOP_ONLY else 0,
+        ladder=attrs.evolve(plan.ladder, first_only=mode is Mode.FIRST_ONLY),
+        ends={},
+    )
+
+
+def _default_point(points: tuple[OperatingPoint, ...]) -> int:
+    """The cheapest certified point; where nothing is certified, the only one there is."""
+    certified = [i for i, point in enumerate(points) if point.certified]
+    return certified[-1] if certified else 0
+
+
+def _common_inputs(bound: tuple[BoundTier, ...], prepare: Functions) -> tuple[InputSpec, ...]:
+    """The declared inputs that a row is checked against: the first tier's that takes it as it is."""
+    for tier in bound:
+        if tier.inputs and tier.name not in prepare.own:
+            return tier.inputs
+    return ()
+
+
+def _own(prepare: Functions, tier: BoundTier, policy: Policy) -> Callable[[Any], Any] | None:
+    function = prepare.own.get(tier.name)
+    if function is None:
+        return None
+    strict = policy.inputs.cast == "none"
+    return _after(function, row_caster(tier.inputs, strict=strict))
+
+
+def _after(function: Callable[[Any], Any], cast: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda x: cast(function(x))
+
+
+def _rows_after(
+    function: Any, cast: Callable[[Any], tuple[Any, int]]
+) -> Callable[[Any], tuple[Any, int]]:
+    batch = getattr(function, "batch", None)
+    if batch is not None:
+        return lambda xs: cast(batch(xs))
+    return lambda xs: cast([function(x) for x in xs])
+
+
+def _row_complexity(rule: Any) -> Callable[[Any, Any], float]:
+    estimate = estimator(rule.intercept, rule.weights)
+    if hasattr(rule.weights, "items"):  # features by name are read off the raw input
+        return lambda raw, row: estimate(raw)  # noqa: ARG005
+    return lambda raw, row: estimate(row)  # noqa: ARG005
+
+
+def _batch_complexity(rule: Any) -> Callable[[Any, Any, int], Any]:
+    estimate = rows_estimator(rule.intercept, rule.weights)
+    if hasattr(rule.weights, "items"):
+        return lambda raw, rows, n: estimate(raw, n)  # noqa: ARG005
+    return lambda raw, rows, n: estimate(rows, n)  # noqa: ARG005
+
+
+def _service(profile: Profile | None) -> ServiceTime:
+    if profile is None:
+        return ServiceTime()
+    start = profile.overhead + profile.per_row + profile.residual
+    return ServiceTime(round(start * _NANO), round(profile.per_row * _NANO))
+
+
+def _ns(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * _NANO)

@@ -1,0 +1,151 @@
+"""The seams: what a tier, its context, a lane and a clock must be able to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+import attrs
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from cascade.decide import Fact
+    from cascade.types import Prediction
+
+__all__ = [
+    "BoundTier",
+    "Clock",
+    "Context",
+    "InputSpec",
+    "Job",
+    "Lane",
+    "Observer",
+    "OnDone",
+    "Rows",
+    "Tier",
+]
+
+Clock: TypeAlias = Callable[[], int]
+"""A monotonic time in integer nanoseconds."""
+
+Observer: TypeAlias = Callable[[Any], object]
+"""Called with each outcome after the answer; what it raises is counted, never raised."""
+
+OnDone: TypeAlias = "Callable[[Fact], None]"
+"""The one completion slot of a call: called once, on the worker."""
+
+
+@runtime_checkable
+class Context(Protocol):
+    """What a tier may know of the request that it serves."""
+
+    @property
+    def tenant(self) -> str | None:
+        """On whose behalf the request is made."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the caller passed along."""
+
+    def remaining(self) -> float:
+        """Seconds until the deadline; negative once it has passed."""
+
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+
+
+@runtime_checkable
+class Tier(Protocol):
+    """A predictor: any object with this method can be a tier.
+
+    >>> class Constant:
+    ...     def predict(self, batch, context):
+    ...         from cascade import Prediction
+    ...         return Prediction(["spam"] * len(batch), confidences=[0.9] * len(batch))
+    >>> isinstance(Constant(), Tier)
+    True
+    """
+
+    def predict(self, batch: Any, context: Context) -> Prediction:
+        """Answer a batch of n rows with n values."""
+
+
+@attrs.frozen
+class InputSpec:
+    """One declared input of a model: its name, dtype and the shape of a row.
+
+    ``shape`` has no batch axis; None stands for an axis of any length. ``dtype`` is a NumPy dtype
+    name, or ``text`` for strings.
+
+    >>> str(InputSpec("x", "float32", (64,)))
+    "'x': float32 row of shape (64,)"
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        """Describe the input as an error message would."""
+        if self.dtype == "text":
+            return f"{self.name!r}: text"
+        sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
+        comma = "," if len(self.shape) == 1 else ""
+        return f"{self.name!r}: {self.dtype} row of shape ({sizes}{comma})"
+
+
+class Job(Protocol):
+    """One request as a lane sees it."""
+
+    row: Any
+    until: int
+
+
+Rows: TypeAlias = "tuple[npt.NDArray[Any], npt.NDArray[np.float64] | None]"
+"""Columns of a batch: values (n,), and confidences (n,) with NaN for faulty rows, or None."""
+
+
+class BoundTier(Protocol):
+    """A tier as the lanes run it: opened, with its settings compiled in."""
+
+    name: str
+    inputs: tuple[InputSpec, ...]
+    silent: bool  # reports neither version nor cost: no remarks to read
+
+    def open(self) -> None:
+        """Load what is needed; called once, before the first run. Idempotent."""
+
+    def close(self) -> None:
+        """Let go of what was loaded."""
+
+    def run(self, job: Any) -> Any:
+        """Run the model on one row; the time inside counts as compute."""
+
+    def read(self, raw: Any) -> tuple[Any, float | None]:
+        """Turn what ``run`` returned into (value, confidence)."""
+
+    def remarks(self, raw: Any) -> tuple[bool, float | None]:
+        """Return whether the version is the policy's, and the cost, where a tier reports them."""
+
+    def run_rows(self, rows: Any, n: int, context: Context) -> Any:
+        """Run the model on a batch of n rows."""
+
+    def read_rows(self, raw: Any, n: int) -> Rows:
+        """Turn what ``run_rows`` returned into columns."""
+
+
+class Lane(Protocol):
+    """How a tier is executed; completes every call with exactly one fact."""
+
+    tier: BoundTier
+
+    def submit(self, job: Any, on_done: OnDone) -> None:
+        """Start the call; ``on_done`` gets its fact, on the worker."""
+
+    def call(self, job: Any) -> Fact:
+        """Make the call and wait for its fact."""
+
+    def eta(self, rows: int = 1) -> int:
+        """Nanoseconds until an answer; negative: a refusal (see ``cascade.decide``)."""

@@ -1,0 +1,28 @@
+"""The one place where foreign exceptions become the library's own."""
+
+from __future__ import annotations
+
+from cascade.confidence import OutputFault
+from cascade.errors import TierError, TierOutputError, TierTimeout
+
+__all__ = ["as_tier_error"]
+
+
+def as_tier_error(tier: str, error: BaseException) -> TierError:
+    """Wrap what a tier raised; its own message may hold inputs, so only its type is named.
+
+    >>> str(as_tier_error("small", KeyError("the input")))
+    "tier 'small' raised KeyError"
+    """
+    if isinstance(error, TierError):
+        if error.tier is None:
+            error.tier = tier
+        return error
+    if isinstance(error, OutputFault):
+        wrapped: TierError = TierOutputError(f"tier {tier!r}: {error}", tier=tier)
+    elif isinstance(error, TimeoutError):
+        wrapped = TierTimeout(f"tier {tier!r} timed out by itself", tier=tier)
+    else:
+        wrapped = TierError(f"tier {tier!r} raised {type(error).__name__}", tier=tier)
+    wrapped.__cause__ = error
+    return wrapped

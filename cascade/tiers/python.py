@@ -1,0 +1,247 @@
+"""Tiers in Python: any callable, or any object with ``predict(batch, context)``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from cascade.confidence import OutputFault
+from cascade.errors import PolicyError, TierOutputError
+from cascade.tiers.columns import Columns, plain
+from cascade.types import Prediction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cascade.policy.model import TierSpec
+    from cascade.protocols import Context, InputSpec, Rows, Tier
+
+__all__ = ["FunctionTier", "PythonTier", "is_async", "tier"]
+
+Returns = Literal["values", "pairs", "probabilities", "prediction"]
+RowsOf = Literal["batch", "one"]
+
+_RETURNS = ("values", "pairs", "probabilities", "prediction")
+
+
+def tier(
+    function: Callable[..., Any],
+    *,
+    returns: Returns = "values",
+    rows: RowsOf = "batch",
+    context: bool = False,
+    classes: Sequence[Any] | None = None,
+    version: str | None = None,
+) -> FunctionTier:
+    """Make a tier of a function.
+
+    With ``rows="batch"`` it gets n rows (a list, an array with a leading batch axis, or a dict of
+    those) and returns n results; with ``rows="one"`` it gets and returns one. ``returns`` says what a
+    result is: a value, a (value, confidence) pair, class probabilities (the value is then the label
+    from ``classes``), or a Prediction for the whole batch. With ``context=True`` the
+    function gets the request's context as second argument. ``version`` stands in key and certificate.
+
+    Raises:
+        PolicyError: ``returns`` or ``rows`` is not one of the above.
+
+    >>> spam = tier(lambda text: ("spam", 0.99), returns="pairs", rows="one")
+    >>> spam.predict(["win a prize"], None).confidences
+    [0.99]
+    """
+    if returns not in _RETURNS:
+        msg = f"tier(): returns: expected one of {', '.join(_RETURNS)}, got {returns!r}"
+        raise PolicyError(msg)
+    if rows not in {"batch", "one"}:
+        msg = f"tier(): rows: expected 'batch' or 'one', got {rows!r}"
+        raise PolicyError(msg)
+    if not callable(function):
+        msg = f"tier(): expected a callable, got a {type(function).__name__}"
+        raise PolicyError(msg)
+    return FunctionTier(function, returns, rows, context, classes, version)
+
+
+class FunctionTier:
+    """A function with the manners of a tier; made by :func:`tier`."""
+
+    def __init__(  # noqa: PLR0913, PLR0917  built by tier() alone
+        self,
+        function: Callable[..., Any],
+        returns: Returns = "values",
+        rows: RowsOf = "batch",
+        context: bool = False,  # noqa: FBT001, FBT002
+        classes: Sequence[Any] | None = None,
+        version: str | None = None,
+    ) -> None:
+        self.function = function
+        self.returns = returns
+        self.rows = rows
+        self.context = context
+        self.classes = None if classes is None else tuple(classes)
+        self.version = version
+
+    def predict(self, batch: Any, context: Context | None) -> Prediction:
+        """Answer a batch.
+
+        Raises:
+            TierOutputError: the function did not return what ``returns`` says.
+        """
+        extra = (context,) if self.context else ()
+        if self.rows == "one":
+            results: Any = [self.function(row, *extra) for row in each(batch)]
+        else:
+            results = self.function(batch, *extra)
+        return self.prediction(results, size(batch))
+
+    def prediction(self, results: Any, n: int) -> Prediction:
+        """Turn what the function returned for n rows into a Prediction."""
+        if inspect.isgenerator(results):
+            msg = "returned a generator; cascade does not stream, return a value"
+            raise TierOutputError(_say(msg))
+        if self.returns == "prediction":
+            if not isinstance(results, Prediction):
+                raise TierOutputError(_say(f"expected a Prediction, got {type(results).__name__}"))
+            return results
+        if self.returns == "probabilities":
+            return Prediction(probabilities=np.asarray(results))
+        if isinstance(results, tuple) and self.rows == "batch":
+            msg = "returned a tuple; say what it means with cascade.tier(f, returns='pairs')"
+            raise TierOutputError(_say(msg))
+        listed = results.tolist() if isinstance(results, np.ndarray) else results
+        if not isinstance(listed, Sequence) or isinstance(listed, (str, bytes)):
+            msg = f"expected {n} results, got a {type(results).__name__}; for one at a time: rows='one'"
+            raise TierOutputError(_say(msg))
+        return self._pairs(listed) if self.returns == "pairs" else self._values(listed)
+
+    def _values(self, results: Sequence[Any]) -> Prediction:
+        if results and type(results[0]) is tuple:
+            msg = "returned tuples; say what they mean with cascade.tier(f, returns='pairs')"
+            raise TierOutputError(_say(msg))
+        return Prediction(results)
+
+    def _pairs(self, results: Sequence[Any]) -> Prediction:
+        try:
+            pairs = [(value, float(confidence)) for value, confidence in results]
+        except (TypeError, ValueError) as error:
+            msg = "returns='pairs' expects (value, confidence) for each row"
+            raise TierOutputError(_say(msg)) from error
+        return Prediction([v for v, _ in pairs], confidences=[c for _, c in pairs])
+
+
+def _say(what: str) -> str:
+    return f"the tier {what}" if not what.startswith(("expected", "returns=")) else f"tier: {what}"
+
+
+def is_async(candidate: Any) -> bool:
+    """Whether a tier is asynchronous, and so for AsyncRouter alone."""
+    function = candidate.function if isinstance(candidate, FunctionTier) else candidate
+    parts = (function, getattr(function, "predict", None), getattr(function, "__call__", None))  # noqa: B004
+    return any(map(inspect.iscoroutinefunction, parts))
+
+
+def size(batch: Any) -> int:
+    """Return the number of rows of a batch."""
+    return len(next(iter(batch.values()))) if isinstance(batch, Mapping) else len(batch)
+
+
+def each(batch: Any) -> Sequence[Any]:
+    """Return the rows of a batch, one by one."""
+    if isinstance(batch, Mapping):
+        return [{name: batch[name][i] for name in batch} for i in range(size(batch))]
+    return list(batch)
+
+
+def alone(row: Any) -> Any:
+    """Return the batch that holds one row."""
+    if isinstance(row, np.ndarray):
+        return row[None]
+    if isinstance(row, Mapping):
+        return {name: alone_column(value) for name, value in row.items()}
+    return [row]
+
+
+def alone_column(value: Any) -> Any:
+    """Return a column of one value: an array where the value is numeric, else a list."""
+    if isinstance(value, np.ndarray):
+        return value[None]
+    if isinstance(value, (bool, int, float, np.number)):
+        return np.array([value])
+    return [value]
+
+
+class PythonTier:
+    """A Python tier as the lanes run it."""
+
+    inputs: tuple[InputSpec, ...] = ()
+    silent = False
+
+    def __init__(self, spec: TierSpec, target: Tier, classes: Sequence[Any] | None) -> None:
+        self.name = spec.name
+        self._target = target
+        own = getattr(target, "classes", None)
+        self._columns = Columns(spec, classes if own is None else own)
+        self._version = getattr(spec, "version", None)
+        simple = isinstance(target, FunctionTier) and target.rows == "one"
+        if simple and target.returns == "pairs" and self._columns.takes_confidences:
+            self.run, self.read = self._run_one, self._read_pair  # type: ignore[method-assign]
+            self.silent = True
+
+    def open(self) -> None:
+        """Nothing to load."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def run(self, job: Any) -> Prediction:
+        """Ask the tier for one row."""
+        return self.run_rows(alone(job.row), 1, job)
+
+    def read(self, raw: Prediction) -> tuple[Any, float | None]:
+        """Return the one value and its confidence."""
+        values, confidences = self._columns.read(raw, 1)
+        value = values[0]
+        confidence = None if confidences is None else float(confidences[0])
+        if confidence is not None and not 0.0 <= confidence <= 1.0:
+            self._columns.explain_fault(raw, confidence)
+        return plain(value), confidence
+
+    def remarks(self, raw: Prediction) -> tuple[bool, float | None]:
+        """Return whether the reported version is the policy's, and the cost."""
+        known = raw.version is None or self._version is None or raw.version == self._version
+        return known, None if raw.costs is None else float(raw.costs[0])
+
+    def run_rows(self, rows: Any, n: int, context: Context) -> Prediction:
+        """Ask the tier for n rows."""
+        prediction = self._target.predict(rows, context)
+        if not isinstance(prediction, Prediction):
+            msg = f"predict() must return a cascade.Prediction, got {type(prediction).__name__}"
+            raise OutputFault(msg)
+        return prediction
+
+    def read_rows(self, raw: Prediction, n: int) -> Rows:
+        """Return the columns of n rows."""
+        return self._columns.read(raw, n)
+
+    # -- one row of (value, confidence): the common case, without a Prediction ---------------------
+
+    def _run_one(self, job: Any) -> Any:
+        target = self._target
+        assert isinstance(target, FunctionTier)  # noqa: S101  chosen in __init__
+        return target.function(job.row, job) if target.context else target.function(job.row)
+
+    def _read_pair(self, raw: Any) -> tuple[Any, float]:
+        if type(raw) is not tuple or len(raw) != 2:  # noqa: PLR2004  a pair
+            msg = f"returns='pairs' expects (value, confidence), got {type(raw).__name__}"
+            raise OutputFault(msg)
+        value, confidence = raw
+        if not isinstance(confidence, (int, float, np.number)):
+            msg = f"confidence: expected a number in [0, 1], got {type(confidence).__name__}"
+            raise OutputFault(msg)
+        confidence = float(confidence)
+        if not 0.0 <= confidence <= 1.0:
+            msg = "confidence: expected a number in [0, 1], got one outside it"
+            raise OutputFault(msg)
+        return plain(value), confidence
+
