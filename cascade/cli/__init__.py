@@ -1,0 +1,72 @@
+"""The command line: ``cascade``, ``cascade-router`` and ``python -m cascade``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from cascade.errors import CannotCertify, CascadeError, MissingExtra, PolicyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return 0 done, 1 a check failed, 2 bad arguments, policy or data.
+
+    >>> main(["doctor", "--jsn"])
+    2
+    """
+    arguments = [*(sys.argv[1:] if argv is None else argv)]
+    try:
+        status = _run(arguments)
+    except CannotCertify as error:
+        status = _fail(error, arguments, 1)
+    except (CascadeError, OSError) as error:
+        status = _fail(error, arguments, 2)
+    return status
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        return _dispatch(arguments)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in {"cyclopts", "rich"}:
+            raise
+        raise MissingExtra.for_extra("cli", missing) from error
+
+
+def _dispatch(arguments: list[str]) -> int:
+    from cyclopts import CycloptsError
+
+    from cascade.cli.app import app
+
+    try:
+        status = app(
+            arguments, exit_on_error=False, print_error=False, result_action="return_value"
+        )
+    except CycloptsError as error:
+        print(f"cascade: {error}", file=sys.stderr)
+        return 2
+    return int(status or 0)
+
+
+def _fail(error: Exception, arguments: list[str], status: int) -> int:
+    """Print an error to stderr, each problem of a policy on its own line."""
+    issues = error.issues if isinstance(error, PolicyError) else ()
+    for line in map(str, issues) if issues else [str(error)]:
+        print(line, file=sys.stderr)
+    if "--json" in arguments:
+        from cascade.cli.reply import Reply
+
+        Reply("", {"error": str(error), "issues": [*map(_issue, issues)]}).print(as_json=True)
+    return status
+
+
+def _issue(issue: object) -> dict[str, object]:
+    import attrs
+
+    return attrs.asdict(issue)  # type: ignore[arg-type]  # an attrs class, whatever the issue is

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import cascade
+from cascade.cli import main
+
+_HEAVY = ("sklearn", "scipy", "onnxruntime", "matplotlib", "pandas")
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: PLW1510  the status is what is tested
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("command", [[], ["check"], ["explain"], ["demo"]])
+def test_help_imports_nothing_heavy(command: list[str]) -> None:
+    code = (
+        "import sys; from cascade.cli import main\n"
+        f"status = main({[*command, '--help']!r})\n"
+        f"print(status, [name for name in {_HEAVY!r} if name in sys.modules])"
+    )
+    assert _python(code).stdout.splitlines()[-1] == "0 []"
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    for command in ("demo", "check", "explain", "schema", "pin", "doctor"):
+        assert f"\n│ {command} " in said
+
+
+@pytest.mark.parametrize("package", ["cyclopts", "rich"])
+def test_without_the_extra_the_line_that_installs_it(package: str) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from cascade.cli import main; sys.exit(main(['--help']))"
+    )
+    done = _python(code)
+    assert done.returncode == 2
+    assert done.stderr == (f'{package} is not installed; run: pip install "cascade-router[cli]"\n')
+
+
+def test_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cascade", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == cascade.__version__
+
+
+def test_both_scripts_are_this_command() -> None:
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
+    scripts = tomllib.loads(pyproject.read_text("utf-8"))["project"]["scripts"]
+    assert scripts == {"cascade": "cascade.cli:main", "cascade-router": "cascade.cli:main"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["chekc", "policy.yaml"], 'Did you mean "check"?'),
+        (["check"], "policy"),
+        (["check", "policy.yaml", "--jsn"], "--json"),
+        (["demo", "--seed", "many"], "many"),
+    ],
+)
+def test_bad_arguments(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert words.lower() in said.err.lower()
+
+
+@pytest.mark.parametrize("command", ["check", "explain", "pin"])
+def test_a_file_that_is_not_there(
+    command: str, tmp_path: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, f"{tmp_path}/absent.yaml", "--json"]) == 2
+    said = capsys.readouterr()
+    assert "absent.yaml" in said.err
+    assert isinstance(json.loads(said.out), dict)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import cascade
+
+_ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", cascade.__all__)
+def test_every_public_name_is_documented_by_an_example(name: str) -> None:
+    documentation = getattr(cascade, name).__doc__
+    assert documentation
+    assert ">>> " in documentation
+
+
+@pytest.mark.parametrize("name", cascade.__all__)
+def test_every_public_name_is_that_of_its_module(name: str) -> None:
+    value = getattr(cascade, name)
+    assert value.__name__ == name
+    assert value.__module__.startswith("cascade.")
+
+
+def test_the_list_is_complete_and_in_order() -> None:
+    from cascade import errors
+
+    assert len(set(cascade.__all__)) == len(cascade.__all__)
+    assert set(errors.__all__) <= set(cascade.__all__)
+    assert set(dir(cascade)) == {*cascade.__all__, "__version__"}
+    in_order = sorted(cascade.__all__, key=lambda name: (name.islower(), name))
+    assert in_order == cascade.__all__
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'cascade' has no attribute 'Ruter'"):
+        _ = cascade.Ruter
+    with pytest.raises(ImportError):
+        from cascade import Ruter  # noqa: F401
+
+
+def test_importing_it_imports_nothing_of_weight() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import cascade\n"
+        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "             - set(sys.stdlib_module_names)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['cascade']"
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert cascade.__version__ == project["version"]
+
+
+def test_no_module_bears_the_name_of_a_public_name() -> None:
+    modules = {path.stem for path in (_ROOT / "cascade").iterdir()}
+    assert not modules & set(cascade.__all__)
+
+
+def test_the_front_page_stays_short() -> None:
+    assert len((_ROOT / "cascade" / "__init__.py").read_text("utf-8").splitlines()) <= 50
