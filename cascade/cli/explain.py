@@ -1,0 +1,1 @@
+"""``cascade explain``: every effective value of a policy, and where it came from."""

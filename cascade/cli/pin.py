@@ -1,0 +1,62 @@
+"""``cascade pin``: write the digests of the models into a policy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from cascade.cli.places import Places
+from cascade.cli.reply import Reply, table
+
+__all__ = ["pin"]
+
+
+def pin(path: Path) -> Reply:
+    """Write ``sha256`` of every model; comments and layout stay, the file is replaced at once.
+
+    Raises:
+        PolicyError: the policy is not valid, before or after.
+        ModelIntegrityError: a model file is missing.
+    """
+    from cascade.bundle import resolve_model, sha256_file
+    from cascade.policy import OnnxSpec, Policy
+
+    policy = Policy.from_yaml(path)
+    text = path.read_bytes().decode("utf-8")
+    digests, changed = {}, []
+    for index, spec in enumerate(policy.tiers):
+        if not isinstance(spec, OnnxSpec):
+            continue
+        digests[spec.name] = sha256_file(resolve_model(policy, spec))
+        if digests[spec.name] != spec.sha256:
+            changed.append(spec.name)
+            places = Places(text, str(path))
+            text = places.put(
+                ("tiers", index), "sha256", _quoted(digests[spec.name]), after="model"
+            )
+    if changed:
+        _replace(path.resolve(), text)
+    rows = [
+        (name, sha, "pinned" if name in changed else "unchanged") for name, sha in digests.items()
+    ]
+    said = table(rows, indent="") if rows else "no models to pin"
+    return Reply(said, {"policy": str(path), "digests": digests, "changed": changed})
+
+
+def _quoted(digest: str) -> str:
+    """Quote a digest that YAML would read as a number (all decimal digits, or like 12e34…)."""
+    return f'"{digest}"' if digest.replace("e", "", 1).isdecimal() else digest
+
+
+def _replace(path: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        shutil.copymode(path, name)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

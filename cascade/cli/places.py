@@ -1,0 +1,79 @@
+"""Where things stand in a YAML file: places for messages, and edits that leave the rest alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+
+from cascade.types import Issue
+
+if TYPE_CHECKING:
+    from ruamel.yaml.nodes import Node
+
+__all__ = ["Places"]
+
+
+class Places:
+    r"""The nodes of a policy file that has already been found valid, by path.
+
+    >>> text = "name: digits\ntiers:\n  - {name: small, model: small.onnx}  # ours\n"
+    >>> places = Places(text, "policy.yaml")
+    >>> print(places.issue(("tiers", 0, "model"), "no such file"))
+    policy.yaml:3:26: tiers.0.model: no such file
+    >>> print(places.put(("tiers", 0), "sha256", "9c", after="model"), end="")
+    name: digits
+    tiers:
+      - {name: small, model: small.onnx, sha256: 9c}  # ours
+    """
+
+    def __init__(self, text: str, file: str) -> None:
+        self._text = text
+        self._file = file
+        self._root: Node | None = YAML(typ="rt", pure=True).compose(text)
+
+    def issue(self, path: tuple[str | int, ...], message: str) -> Issue:
+        """Make an issue at the node of ``path``, or at its nearest parent."""
+        dotted = ".".join(map(str, path))
+        for length in range(len(path), -1, -1):
+            if (node := self._find(path[:length])) is not None:
+                mark = node.start_mark
+                return Issue(self._file, mark.line + 1, mark.column + 1, dotted, message)
+        return Issue(self._file, None, None, dotted, message)
+
+    def put(self, path: tuple[str | int, ...], key: str, value: str, *, after: str) -> str:
+        """Return the text with ``key: value`` in the mapping at ``path``; all else stays as it is.
+
+        An existing value is replaced; a new key goes after the key ``after``.
+        """
+        text = self._text
+        if (node := self._find((*path, key))) is not None:
+            return text[: node.start_mark.index] + value + text[node.end_mark.index :]
+        parent, neighbour = self._find(path), self._find((*path, after))
+        if not isinstance(parent, MappingNode) or neighbour is None:
+            raise KeyError(after)
+        end = neighbour.end_mark.index
+        if parent.flow_style:
+            return f"{text[:end]}, {key}: {value}{text[end:]}"
+        end = len(text) if (found := text.find("\n", end)) < 0 else found
+        newline = "\r\n" if text[:end].endswith("\r") else "\n"
+        indent = " " * parent.start_mark.column
+        return (
+            f"{text[:end].rstrip(chr(13))}{newline}{indent}{key}: {value}{newline[:-1]}{text[end:]}"
+        )
+
+    def _find(self, path: tuple[str | int, ...]) -> Node | None:
+        node = self._root
+        for part in path:
+            node = _child(node, part)
+        return node
+
+
+def _child(node: Node | None, part: str | int) -> Node | None:
+    children: dict[str, Node] = {}
+    if isinstance(node, SequenceNode):
+        children = {str(index): child for index, child in enumerate(node.value)}
+    elif isinstance(node, MappingNode):
+        children = {key.value: child for key, child in node.value if isinstance(key, ScalarNode)}
+    return children.get(str(part))

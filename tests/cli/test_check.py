@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cascade.cli import main
+from tests.cli.conftest import edit, model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def check(capsys: pytest.CaptureFixture[str]) -> Any:
+    def run(path: Path, *arguments: str) -> tuple[int, dict[str, Any], list[str]]:
+        status = main(["check", str(path), "--json", *arguments])
+        said = capsys.readouterr()
+        return status, json.loads(said.out), said.err.splitlines()
+
+    return run
+
+
+def test_a_valid_policy_and_its_one_pitfall(policy: Path, check: Any) -> None:
+    status, said, errors = check(policy)
+    assert (status, errors) == (0, [])
+    assert set(said) == {"ok", "issues", "warnings"}
+    assert said["ok"] is True
+    assert said["issues"] == []
+    assert said["warnings"] == [
+        "the promise is 'none': no certificate stands behind these thresholds"
+    ]
+
+
+def test_the_text_says_the_same(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(policy)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("warning: the promise is 'none'")
+    assert lines[-1] == "ok"
+
+
+def test_every_problem_of_a_file_has_its_place(policy: Path, check: Any) -> None:
+    edit(policy, "deadline: 50ms", "deadlin: 50ms")
+    edit(policy, "[0.8]", "[1.8]")
+    status, said, errors = check(policy)
+    assert status == 2
+    assert said["ok"] is False
+    assert [(issue["line"], issue["path"]) for issue in said["issues"]] == [
+        (4, "deadlin"),
+        (14, "escalation.thresholds.0"),
+    ]
+    assert set(said["issues"][0]) == {"file", "line", "column", "path", "message"}
+    assert "did you mean 'deadline'" in errors[0]
+    assert all(re.match(rf"{re.escape(str(policy))}:\d+:\d+: ", line) for line in errors)
+
+
+def test_another_model_than_the_one_named(policy: Path, check: Any) -> None:
+    (policy.parent / "small.onnx").write_bytes(model(3, seed=9))
+    status, said, errors = check(policy)
+    assert status == 1
+    (issue,) = said["issues"]
+    assert (issue["line"], issue["column"], issue["path"]) == (9, 12, "tiers.0.model")
+    assert errors[0].startswith(f"{policy}:9:12: tiers.0.model: ")
+    assert check(policy, "--no-models")[0] == 0
+
+
+def test_a_model_that_is_not_there(policy: Path, check: Any) -> None:
+    (policy.parent / "large.onnx").unlink()
+    status, said, _ = check(policy)
+    assert status == 1
+    assert [issue["path"] for issue in said["issues"]] == ["tiers.1.model"]
+
+
+def test_outputs_that_are_not_what_the_policy_says(policy: Path, check: Any) -> None:
+    edit(policy, "[a, b, c]", "[a, b, c, d]")
+    status, said, _ = check(policy)
+    assert status == 1
+    assert [issue["path"] for issue in said["issues"]] == ["tiers.0.model", "tiers.1.model"]
+    assert "3 columns" in said["issues"][0]["message"]
+
+
+def test_a_file_that_is_no_model(policy: Path, check: Any) -> None:
+    (policy.parent / "small.onnx").write_bytes(b"not a model")
+    edit(policy, re.search(r"    sha256: .*\n", policy.read_text())[0], "")
+    status, said, _ = check(policy)
+    assert status == 1
+    assert "small.onnx" in said["issues"][0]["message"]
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, check: Any) -> None:
+    status, said, errors = check(tmp_path / "absent.yaml")
+    assert status == 2
+    assert said["ok"] is False
+    assert "absent.yaml" in errors[0]

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cascade.cli import main
+from cascade.cli.pin import _quoted
+from tests.cli.conftest import edit, model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _strip(text: str) -> str:
+    """Take every digest out again."""
+    return re.sub(r",? *sha256: \"?[0-9a-f]{64}\"?\n?", "", text)
+
+
+def test_digests_are_written_and_comments_stay(
+    policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pinned = policy.read_text()
+    policy.write_text(_strip(pinned))
+    assert main(["pin", str(policy), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    small = hashlib.sha256((policy.parent / "small.onnx").read_bytes()).hexdigest()
+    assert said["digests"]["small"] == small
+    assert said["changed"] == ["small", "large"]
+    assert small in policy.read_text()
+    assert _strip(policy.read_text()) == _strip(pinned)
+    assert main(["check", str(policy)]) == 0
+
+
+def test_only_what_changed_is_rewritten(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = policy.stat()
+    assert main(["pin", str(policy), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["changed"] == []
+    assert policy.stat().st_mtime_ns == before.st_mtime_ns
+    (policy.parent / "large.onnx").write_bytes(model(3, seed=5))
+    assert main(["check", str(policy)]) == 1
+    assert main(["pin", str(policy)]) == 0
+    assert main(["check", str(policy)]) == 0
+    assert policy.stat().st_mode == before.st_mode
+
+
+def test_a_link_to_the_policy_stays_a_link(policy: Path, tmp_path: Path) -> None:
+    policy.write_text(_strip(policy.read_text()))
+    link = tmp_path / "current.yaml"
+    link.symlink_to(policy.name)
+    assert main(["pin", str(link)]) == 0
+    assert link.is_symlink()
+    assert "sha256" in policy.read_text()
+
+
+def test_a_missing_model_leaves_the_file_alone(
+    policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy.write_text(_strip(policy.read_text()))
+    (policy.parent / "large.onnx").unlink()
+    before = policy.read_bytes()
+    assert main(["pin", str(policy)]) != 0
+    assert "large" in capsys.readouterr().err
+    assert policy.read_bytes() == before
+
+
+def test_nothing_to_pin(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(policy, policy.read_text(), "version: 1\nname: p\ntiers: [{name: a, kind: external}]\n")
+    assert main(["pin", str(policy)]) == 0
+    assert capsys.readouterr().out == "no models to pin\n"
+
+
+@pytest.mark.parametrize(
+    ("digest", "written"), [("12", '"12"'), ("12e5", '"12e5"'), ("e12f", "e12f"), ("1ee2", "1ee2")]
+)
+def test_a_digest_that_looks_like_a_number_is_quoted(digest: str, written: str) -> None:
+    assert _quoted(digest) == written

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+
+from cascade.cli.places import Places
+
+BLOCK = """\
+# the digits
+name: digits
+tiers:
+  - name: small
+    kind: onnx
+    model: small.onnx  # fitted on Monday
+
+    threads: 1
+  - kind: onnx
+    model: "large.onnx"
+    name: large
+    sha256: 0000   # stale
+"""
+
+
+def _put(text: str, tier: int) -> str:
+    return Places(text, "p.yaml").put(("tiers", tier), "sha256", "9c", after="model")
+
+
+def test_a_new_key_goes_after_its_neighbour_and_all_else_stays() -> None:
+    expected = BLOCK.replace("Monday\n", "Monday\n    sha256: 9c\n")
+    assert _put(BLOCK, 0) == expected
+
+
+def test_an_old_value_is_replaced_in_its_place() -> None:
+    assert _put(BLOCK, 1) == BLOCK.replace("0000", "9c")
+
+
+@pytest.mark.parametrize("text", [BLOCK, BLOCK.replace("\n", "\r\n")])
+def test_line_ends_are_kept(text: str) -> None:
+    once = _put(text, 0)
+    assert once.count("\r\n") == (once.count("\n") if "\r\n" in text else 0)
+    assert len(once.splitlines()) == len(text.splitlines()) + 1
+    assert _put(once, 0) == once
+
+
+def test_flow_style_and_a_last_line_without_end() -> None:
+    assert _put("tiers: [{model: a.onnx, name: x}]", 0) == (
+        "tiers: [{model: a.onnx, sha256: 9c, name: x}]"
+    )
+    assert _put("tiers:\n- name: x\n  model: a.onnx", 0) == (
+        "tiers:\n- name: x\n  model: a.onnx\n  sha256: 9c"
+    )
+
+
+def test_characters_beyond_ascii_do_not_shift_the_place() -> None:
+    text = BLOCK.replace("the digits", "les chiffres: 数字 🎲")
+    assert _put(text, 1) == text.replace("0000", "9c")
+
+
+def test_a_neighbour_that_is_not_there() -> None:
+    with pytest.raises(KeyError):
+        _put("tiers: [{name: x}]", 0)
+
+
+def test_an_issue_is_placed_at_the_nearest_parent() -> None:
+    places = Places(BLOCK, "p.yaml")
+    assert str(places.issue(("tiers", 1, "model"), "gone")) == "p.yaml:10:12: tiers.1.model: gone"
+    assert str(places.issue(("tiers", 1, "threads"), "no")) == "p.yaml:9:5: tiers.1.threads: no"
+    assert str(places.issue(("cache", "ttl"), "no")) == "p.yaml:2:1: cache.ttl: no"
