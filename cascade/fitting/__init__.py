@@ -1,0 +1,30 @@
+"""Fitting: temperatures, paths, and certificates of what their thresholds promise."""
+
+from cascade.fitting.certify import (
+    TestedPath,
+    cannot_certify,
+    certificate_of,
+    fixed_sequence_test,
+)
+from cascade.fitting.losses import LOSSES, loss_table
+from cascade.fitting.paths import deciding_tiers, learned_path, midpoints, two_tier_path
+from cascade.fitting.pvalues import binomial_p_values, rows_needed
+from cascade.fitting.temperature import fit_temperature
+from cascade.fitting.verify import verify_certificate
+
+__all__ = [
+    "LOSSES",
+    "TestedPath",
+    "binomial_p_values",
+    "cannot_certify",
+    "certificate_of",
+    "deciding_tiers",
+    "fit_temperature",
+    "fixed_sequence_test",
+    "learned_path",
+    "loss_table",
+    "midpoints",
+    "rows_needed",
+    "two_tier_path",
+    "verify_certificate",
+]

@@ -1,0 +1,49 @@
+"""Seeded splits: rows to learn from, rows to test on, and never the same for both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["LEARN_SHARE", "hold_out", "learn_and_test"]
+
+LEARN_SHARE = 1.0 / 3.0
+"""The share of held-out rows that temperature and path are learned from; the rest is the test."""
+
+
+def hold_out(
+    codes: npt.NDArray[Any], share: float, rng: np.random.RandomState
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Split n rows at random into training rows and held-out rows, a share ``share`` of them.
+
+    Not stratified: what is certified is the loss on a row drawn like these, and only a plain random
+    sample is that. A class that would have no training row gets its first one from the held-out
+    rows; with a share of 1 there are none. ``codes`` (n,) are the classes as integers.
+    """
+    n = len(codes)
+    if share == 1.0:
+        return np.arange(0), np.arange(n)
+    order = rng.permutation(n)
+    held = np.zeros(n, dtype=np.bool_)
+    held[order[: round(share * n)]] = True
+    missing = np.setdiff1d(codes, codes[~held])
+    held[[order[np.flatnonzero(codes[order] == code)[0]] for code in missing]] = False
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def learn_and_test(
+    n: int, rng: np.random.RandomState
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Split n held-out rows at random: a third to learn from, the rest to test.
+
+    >>> learn, test = learn_and_test(9, np.random.RandomState(0))
+    >>> len(learn), len(test)
+    (3, 6)
+    """
+    order = rng.permutation(n)
+    cut = int(n * LEARN_SHARE)
+    return np.sort(order[:cut]), np.sort(order[cut:])

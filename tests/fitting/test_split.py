@@ -1,0 +1,32 @@
+import numpy as np
+
+from cascade.fitting.split import hold_out, learn_and_test
+
+
+def test_parts_are_disjoint_and_complete():
+    train, held = hold_out(np.arange(100) % 3, 0.3, np.random.RandomState(0))
+    assert sorted([*train, *held]) == list(range(100))
+    assert len(held) == 30
+
+
+def test_every_class_is_trained():
+    codes = np.array([0] * 50 + [1] * 50 + [2])
+    for seed in range(20):
+        train, _ = hold_out(codes, 0.9, np.random.RandomState(seed))
+        assert set(codes[train]) == {0, 1, 2}
+
+
+def test_all_rows_are_held_out_where_nothing_is_trained():
+    train, held = hold_out(np.zeros(5, int), 1.0, np.random.RandomState(0))
+    assert (len(train), len(held)) == (0, 5)
+
+
+def test_a_third_is_learned_from():
+    learn, test = learn_and_test(300, np.random.RandomState(0))
+    assert (len(learn), len(test)) == (100, 200)
+    assert not set(learn) & set(test)
+
+
+def test_seeded():
+    one, two = (learn_and_test(50, np.random.RandomState(7))[0] for _ in range(2))
+    assert (one == two).all()

@@ -1,0 +1,62 @@
+import attrs
+import numpy as np
+import pytest
+
+from cascade.fitting.certify import certificate_of, fixed_sequence_test
+from cascade.fitting.paths import two_tier_path
+from cascade.fitting.verify import verify_certificate
+
+
+@pytest.fixture(scope="module")
+def cert():
+    rng = np.random.default_rng(0)
+    sure = rng.random((800, 1))
+    lost = rng.random((800, 1)) < 0.3 * (1 - sure)
+    tested = fixed_sequence_test(two_tier_path(sure), sure, lost, max_loss=0.05, alpha=0.1)
+    return certificate_of(tested, ["small", "large"], loss="gross")
+
+
+def with_point(cert, index, **changes):
+    path = list(cert.path)
+    path[index] = attrs.evolve(path[index], **changes)
+    return attrs.evolve(cert, path=tuple(path))
+
+
+def test_sound(cert):
+    assert verify_certificate(cert) == []
+
+
+@pytest.mark.parametrize("by", [-1, 1])
+def test_a_prefix_of_another_length(cert, by):
+    wrong = attrs.evolve(cert, certified=cert.certified + by)
+    assert "the p-values certify" in verify_certificate(wrong)[0]
+
+
+def test_another_p_value(cert):
+    at = cert.certified
+    assert f"point {at}: p-value" in verify_certificate(with_point(cert, at, p_value=0.05))[0]
+
+
+def test_fewer_losses_than_were_counted(cert):
+    at = cert.certified
+    assert verify_certificate(with_point(cert, at, losses=cert.path[at].losses - 1))
+
+
+def test_a_laxer_bound(cert):
+    assert verify_certificate(attrs.evolve(cert, max_loss=0.04))
+    assert verify_certificate(attrs.evolve(cert, alpha=0.001))
+    assert verify_certificate(attrs.evolve(cert, n=700))
+
+
+def test_a_start_that_is_not_strict(cert):
+    found = verify_certificate(with_point(cert, 0, thresholds=(0.9,)))
+    assert "always escalate" in found[0]
+
+
+def test_losses_that_fall(cert):
+    found = verify_certificate(with_point(cert, len(cert.path) - 1, losses=0))
+    assert "losses fall along a path that is said to cover adaptive use" in found
+
+
+def test_net_is_not_this_test(cert):
+    assert "net" in verify_certificate(attrs.evolve(cert, loss="net"))[0]
