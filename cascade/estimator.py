@@ -1,0 +1,374 @@
+"""A cascade of scikit-learn classifiers: fit, certify, predict, export."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sklearn
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+import cascade
+from cascade.fitting.certify import cannot_certify, certificate_of, fixed_sequence_test
+from cascade.fitting.losses import LOSSES, loss_table
+from cascade.fitting.paths import learned_path, two_tier_path
+from cascade.fitting.split import LEARN_SHARE, hold_out, learn_and_test
+from cascade.optimize.fitted import FittedTier, plain_labels
+from cascade.policy import Escalation, Policy
+from cascade.policy.digest import tier_digest
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+
+__all__ = ["CascadeClassifier"]
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_UNCONVERTED = "certified on scikit-learn's own numbers; exports only as an external tier"
+_STRICT = "every row goes to the top tier"
+_SYNTHETIC = 8  # rows for golden answers and measurements
+
+
+class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A classifier that asks the cheapest of several classifiers first, and knows when to ask on.
+
+    Fitting trains the tiers on one part of the rows. On the held-out rest a temperature is fitted
+    per tier (a third of it), and the thresholds are certified (the other two thirds): the share of
+    rows on which the cascade loses against its top tier is at most ``max_loss``, with confidence
+    ``1 - alpha`` over the draw of these rows. The test is exact at every sample size:
+    fixed-sequence testing with binomial p-values (Angelopoulos et al., 'Learn then Test', arXiv
+    2110.01052). Tiers are scored as they will be served: converted to ONNX where they convert,
+    float32, row by row.
+
+    Args:
+        tiers: (name, classifier) pairs, cheapest first. One without ``predict_proba`` is wrapped in
+            ``CalibratedClassifierCV(ensemble=False)``. One in ``FrozenEstimator`` is taken as it
+            is; when all are, all rows are held out.
+        max_loss: the largest share of rows that may be lost against the top tier, in (0, 1).
+        alpha: the risk that the certificate is wrong, in (0, 1).
+        loss: ``"gross"``, the top tier is right and the cascade wrong, or ``"disagreement"``, they
+            differ.
+        calibration_size: the share of rows held out, in (0, 1).
+        costs: of a call per tier, in any unit; measured in seconds when None. Three tiers and more
+            are weighed by them.
+        random_state: seeds the splits, and the tiers that have no seed of their own.
+
+    Attributes:
+        classes_: the labels, (n_classes,).
+        tiers_: (name, fitted classifier) pairs.
+        certificate_: what the thresholds promise, a :class:`cascade.Certificate`.
+        policy_: what a router would serve, a :class:`cascade.Policy`.
+        thresholds_: the threshold of each tier below the top at the cheapest certified point.
+        n_features_in_: the number of features.
+
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> X, y = load_digits(return_X_y=True)
+    >>> tiers = [("small", GaussianNB()), ("large", LogisticRegression(max_iter=3000))]
+    >>> clf = CascadeClassifier(tiers, max_loss=0.05, random_state=0).fit(X, y)
+    >>> clf.certificate_.max_loss, clf.predict(X[:3]).tolist()
+    (0.05, [0, 1, 2])
+    """
+
+    def __init__(
+        self,
+        tiers: Sequence[tuple[str, Any]],
+        *,
+        max_loss: float = 0.01,
+        alpha: float = 0.1,
+        loss: str = "gross",
+        calibration_size: float = 0.3,
+        costs: Sequence[float] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.tiers = tiers
+        self.max_loss = max_loss
+        self.alpha = alpha
+        self.loss = loss
+        self.calibration_size = calibration_size
+        self.costs = costs
+        self.random_state = random_state
+
+    # -- parameters of tiers, by name --------------------------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002  scikit-learn's
+        """Return the parameters; ``deep`` adds each tier by its name, and its own parameters."""
+        params: dict[str, Any] = super().get_params(deep=False)
+        if deep:
+            for name, tier in _pairs(self.tiers):
+                params[name] = tier
+                own = tier.get_params(deep=True) if hasattr(tier, "get_params") else {}
+                params |= {f"{name}__{key}": value for key, value in own.items()}
+        return params
+
+    def set_params(self, **params: Any) -> CascadeClassifier:
+        """Set parameters; a tier's name replaces it, ``name__key`` sets one of its own."""
+        if "tiers" in params:
+            self.tiers = params.pop("tiers")
+        names = dict(_pairs(self.tiers))
+        replaced = {name: params.pop(name) for name in list(params) if name in names}
+        if replaced:
+            self.tiers = [(name, replaced.get(name, tier)) for name, tier in self.tiers]
+        super().set_params(**params)
+        return self
+
+    # -- fitting -----------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any) -> CascadeClassifier:
+        """Train, calibrate and certify on X (n, features) and y (n,).
+
+        Where nothing can be certified it warns, with the number of rows that could suffice, and
+        always escalates.
+        """
+        self._check_parameters()
+        X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
+        check_classification_targets(y)
+        rng = check_random_state(self.random_state)
+        pairs = self._seeded(rng)
+        self.classes_, codes = self._encode(y, pairs)
+        learned = all(isinstance(tier, FrozenEstimator) for _, tier in pairs)
+        train, held = hold_out(codes, 1.0 if learned else self.calibration_size, rng)
+        learn, test = (held[part] for part in learn_and_test(len(held), rng))
+        own = [_fit_tier(tier, X, y, learn if _is_frozen(tier) else train) for _, tier in pairs]
+        self.tiers_ = [(name, tier) for (name, _), tier in zip(pairs, own, strict=True)]
+        compared = X[held] if len(held) else X
+        self._fitted = [FittedTier.convert(*pair, self.classes_, compared) for pair in self.tiers_]
+        for tier in self._fitted:
+            if tier.error is not None:
+                warnings.warn(f"{tier.error}; {_UNCONVERTED}", stacklevel=2)
+            tier.learn(X[learn], codes[learn])
+        self._synthetic = _synthetic_rows(compared, rng)
+        self._certify((X, codes), learn, test)
+        return self
+
+    def _certify(self, data: tuple[Array, Array], learn: Array, test: Array) -> None:
+        """Test the thresholds on rows that neither tiers nor temperatures have seen."""
+        X, codes = data
+        costs = [tier.seconds for tier in self._fitted] if self.costs is None else self.costs
+        confidences, losses = self._table(X[test], codes[test])
+        if len(self._fitted) == 2:
+            path = two_tier_path(confidences)
+        else:
+            seen = self._table(X[learn], codes[learn])
+            path = learned_path(*seen, costs, self.max_loss, self.alpha)
+        tested = fixed_sequence_test(
+            path, confidences, losses, max_loss=self.max_loss, alpha=self.alpha
+        )
+        problem = cannot_certify(tested)
+        if problem is not None:
+            share = len(test) / len(X)
+            warnings.warn(
+                f"{problem} ({share:.0%} of the rows given are tested); {_STRICT}", stacklevel=3
+            )
+        names = [tier.name for tier in self._fitted]
+        self.policy_ = Policy(
+            name="cascade",
+            tiers=tuple(tier.spec() for tier in self._fitted),
+            escalation=Escalation(certificate="certificate.json"),
+            classes=plain_labels(self.classes_),
+        )
+        self.certificate_ = certificate_of(
+            tested,
+            names,
+            loss=self.loss,
+            costs=costs,
+            digests=self._digests(X[test], codes[test]),
+            seed=self.random_state if isinstance(self.random_state, int) else None,
+            fractions={"learn": LEARN_SHARE, "test": 1.0 - LEARN_SHARE},
+            created=dt.datetime.now(dt.UTC).date().isoformat(),
+            versions=_versions(),
+            note=_note(self._fitted),
+        )
+        self.thresholds_ = self.certificate_.path[self.certificate_.certified - 1].thresholds
+
+    def _digests(self, X: Array, codes: Array) -> dict[str, str]:
+        digests = {spec.name: tier_digest(self.policy_, spec) for spec in self.policy_.tiers}
+        data = hashlib.blake2b(digest_size=16)
+        for part in (X, codes):
+            data.update(np.ascontiguousarray(part).data)
+        return {**digests, "data": data.hexdigest()}
+
+    def _table(self, X: Array, codes: Array) -> tuple[Array, Array]:
+        """Return confidences and losses of the tiers below the top, (n, K-1) each."""
+        answers = [tier.answers(X)[1:] for tier in self._fitted]
+        losses = loss_table(self.loss, [values for values, _ in answers], codes)
+        return np.column_stack([sure for _, sure in answers[:-1]]), losses
+
+    # -- using it ----------------------------------------------------------------------------------
+
+    def predict(self, X: npt.ArrayLike) -> Array:
+        """Return the labels of X (n, features): the answers of the tiers that decide, (n,)."""
+        probabilities, _ = self._route(X)
+        return np.asarray(self.classes_[probabilities.argmax(axis=1)])
+
+    def predict_proba(self, X: npt.ArrayLike) -> Array:
+        """Return (n, n_classes): the calibrated probabilities of the tier that decides each row."""
+        return self._route(X)[0]
+
+    def deciding_tiers(self, X: npt.ArrayLike) -> Array:
+        """Return (n,): the index in ``tiers`` of the tier whose answer is taken for each row."""
+        return self._route(X)[1]
+
+    def _route(self, X: npt.ArrayLike) -> tuple[Array, Array]:
+        check_is_fitted(self)
+        rows = validate_data(self, X, dtype=np.float32, reset=False)
+        answer = np.zeros((len(rows), len(self.classes_)))
+        deciding = np.full(len(rows), len(self._fitted) - 1)
+        left = np.arange(len(rows))
+        for index, tier in enumerate(self._fitted):
+            threshold = (*self.thresholds_, 0.0)[index]
+            if threshold > 1.0 or not len(left):
+                continue
+            probabilities, _, confidences = tier.answers(rows[left])
+            top = index == len(self.thresholds_)
+            sure = np.full(len(left), fill_value=True) if top else confidences >= threshold
+            answer[left[sure]], deciding[left[sure]] = probabilities[sure], index
+            left = left[~sure]
+        return answer, deciding
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        deadline: str | float | None = None,
+        cache: Mapping[str, Any] | None = None,
+        on_unsupported: str = "raise",
+    ) -> None:
+        """Write a bundle that ``Router.from_yaml(path / "policy.yaml")`` serves.
+
+        It holds ``policy.yaml``, one ONNX model per tier, ``certificate.json``, ``profile.json``
+        (each tier measured now, on this machine) and ``golden.json`` (an input and its answer per
+        tier, replayed at load; the input is drawn, no row of the data leaves). All files are
+        written beside ``path`` and moved there when they are complete; an existing folder is
+        replaced file by file, and only if it is empty or a bundle.
+
+        Args:
+            path: the folder.
+            name: of the policy; the folder's name when None.
+            deadline: of a request, in seconds or as ``"20ms"``.
+            cache: the policy's ``cache`` block, such as ``{"entries": 10_000}``; none when None.
+            on_unsupported: ``"raise"``, or ``"external"``: a tier that does not convert becomes one
+                to bind in ``Router.from_yaml(..., tiers={name: f})``.
+
+        Raises:
+            ExportError: a tier does not convert, or the folder is something else.
+            MissingExtra: the extra ``export`` is not installed.
+            PolicyError: ``name``, ``deadline`` or ``cache`` is not what a policy takes.
+        """
+        check_is_fitted(self)
+        if on_unsupported not in {"raise", "external"}:
+            raise ValueError(
+                f"on_unsupported must be 'raise' or 'external', got {on_unsupported!r}"
+            )
+        for tier in self._fitted:
+            if tier.error is not None and on_unsupported == "raise":
+                raise tier.error
+        from cascade.optimize.write import write_bundle
+
+        extras = {"deadline": deadline, "cache": cache}
+        write_bundle(
+            Path(path), self._fitted, self.policy_, self.certificate_, self._synthetic,
+            name=name, extras={key: value for key, value in extras.items() if value is not None},
+        )  # fmt: skip
+
+    # -- small parts of fitting --------------------------------------------------------------------
+
+    def _check_parameters(self) -> None:
+        for key in ("max_loss", "alpha", "calibration_size"):
+            value = getattr(self, key)
+            if not 0.0 < value < 1.0:
+                raise ValueError(f"{key} must lie between 0 and 1, both excluded; got {value!r}")
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {self.loss!r}")
+        names = [name for name, _ in _pairs(self.tiers)]
+        if len(names) < 2 or len(names) != len(self.tiers) or len(set(names)) != len(names):
+            raise ValueError("tiers must be two or more (name, classifier) pairs with unique names")
+        taken = set(names) & set(self.get_params(deep=False))
+        bad = sorted(taken | {name for name in names if not _NAME.fullmatch(name) or "__" in name})
+        if bad:
+            raise ValueError(
+                f"tier name {bad[0]!r}: expected letters, digits, '_', '.', '-', no '__', and not "
+                "the name of a parameter"
+            )
+        if self.costs is not None and len(self.costs) != len(names):
+            raise ValueError(f"costs must hold one number per tier; got {len(self.costs)}")
+
+    def _seeded(self, rng: np.random.RandomState) -> list[tuple[str, Any]]:
+        """Clone the tiers, wrap those without probabilities, seed those without a seed."""
+        pairs = []
+        for name, tier in self.tiers:
+            own = clone(tier)
+            if not _is_frozen(own) and self.random_state is not None:
+                params = own.get_params(deep=True)
+                seeds = [key for key in sorted(params) if re.search(r"(^|__)random_state$", key)]
+                unset = {key: rng.randint(2**31 - 1) for key in seeds if params[key] is None}
+                own.set_params(**unset)
+            pairs.append((name, own))
+        return pairs
+
+    def _encode(self, y: Array, pairs: list[tuple[str, Any]]) -> tuple[Array, Array]:
+        """Return the classes and y as indices; frozen tiers may know classes that y lacks."""
+        frozen = [tier.estimator.classes_ for _, tier in pairs if _is_frozen(tier)]
+        classes = np.unique(np.concatenate([y, *frozen]) if len(frozen) == len(pairs) else y)
+        if len(classes) < 2:
+            raise ValueError(f"at least 2 classes are needed, the data has one class: {classes}")
+        return classes, np.searchsorted(classes, y)
+
+
+def _pairs(tiers: Any) -> list[tuple[str, Any]]:
+    """The (name, classifier) pairs of a ``tiers`` argument that may be anything."""
+    if not isinstance(tiers, (list, tuple)):
+        return []
+    pairs = [tuple(pair) for pair in tiers if isinstance(pair, (list, tuple))]
+    return [pair for pair in pairs if len(pair) == 2 and isinstance(pair[0], str)]
+
+
+def _is_frozen(tier: Any) -> bool:
+    return isinstance(tier, FrozenEstimator)
+
+
+def _fit_tier(tier: Any, X: Array, y: Array, rows: Array) -> Any:
+    """Fit a tier; one without probabilities inside a calibrated wrapper."""
+    if not hasattr(tier, "predict_proba"):
+        folds = int(min(5, max(2, np.unique(y[rows], return_counts=True)[1].min(initial=5))))
+        tier = CalibratedClassifierCV(tier, ensemble=False, cv=None if _is_frozen(tier) else folds)
+    elif _is_frozen(tier):
+        return tier
+    return tier.fit(X[rows], y[rows])
+
+
+def _synthetic_rows(X: Array, rng: np.random.RandomState) -> Array:
+    """Draw rows with the mean and spread of each column, for measuring and golden answers."""
+    drawn = rng.normal(X.mean(axis=0), X.std(axis=0), size=(_SYNTHETIC, X.shape[1]))
+    return np.clip(drawn, X.min(axis=0), X.max(axis=0)).astype(np.float32)
+
+
+def _note(fitted: list[FittedTier]) -> str | None:
+    unconverted = [tier.name for tier in fitted if tier.error is not None]
+    if not unconverted:
+        return "scored on the exported ONNX models, one row at a time"
+    return f"scored on scikit-learn's float32 probabilities: {', '.join(unconverted)}"
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "cascade": cascade.__version__,
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+    }

@@ -1,0 +1,1 @@
+"""Optimising: models exported, measured and written down as bundles."""
