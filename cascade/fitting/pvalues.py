@@ -28,7 +28,7 @@ def binomial_p_values(losses: npt.ArrayLike, n: int, max_loss: float) -> npt.NDA
     regularised incomplete beta function, without the second that ``scipy.stats`` takes to import.
 
     >>> binomial_p_values([0, 5], 230, 0.01).round(4).tolist()
-    [0.0991, 0.968]
+    [0.0991, 0.9708]
     """
     counted = np.asarray(losses, dtype=np.float64)
     if n == 0:
