@@ -1,1 +1,101 @@
 """``cascade explain``: every effective value of a policy, and where it came from."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from cascade.cli.cores import find_cores
+from cascade.cli.places import Places
+from cascade.cli.reply import Reply, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from cascade.policy import Policy
+
+__all__ = ["explain"]
+
+Steps = tuple[str | int, ...]
+
+_ENVIRONMENT: dict[Steps, str] = {
+    ("mode",): "CASCADE_MODE",
+    ("deadline",): "CASCADE_DEADLINE",
+    ("cache", "bytes"): "CASCADE_CACHE_BYTES",
+}
+
+
+def explain(path: Path, env: Mapping[str, str] | None = None) -> Reply:
+    """Load the policy at ``path``; list values with ``FILE:LINE:COL``, a variable, or 'default'.
+
+    Raises:
+        PolicyError: the policy is not valid.
+    """
+    from cascade.policy import Policy
+
+    env = os.environ if env is None else env
+    policy = Policy.from_yaml(path, env=env)
+    places = Places(path.read_text(encoding="utf-8-sig"), str(path))
+    rows = [(steps, value, _source(steps, places, env)) for steps, value in _leaves(policy)]
+    rows += [*_derived(policy, env)]
+    data = {
+        ".".join(map(str, steps)): {"value": value, "source": source}
+        for steps, value, source in rows
+    }
+    text = table(
+        [(key, _short(row["value"]), row["source"]) for key, row in data.items()], indent=""
+    )
+    return Reply(text, data)
+
+
+def _leaves(node: Any, steps: Steps = ()) -> Iterator[tuple[Steps, Any]]:
+    """Walk the settings classes down to plain values, in the order of their declaration."""
+    if attrs.has(type(node)):
+        if isinstance(kind := getattr(type(node), "kind", None), str):
+            yield (*steps, "kind"), kind
+        for field in attrs.fields(type(node)):
+            if field.eq and field.init and not field.name.startswith("_"):
+                yield from _leaves(getattr(node, field.name), (*steps, field.name))
+    elif isinstance(node, tuple) and any(attrs.has(type(item)) for item in node):
+        for index, item in enumerate(node):
+            yield from _leaves(item, (*steps, index))
+    else:
+        yield steps, _plain(node)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return dict(value) if hasattr(value, "items") else value
+
+
+def _source(steps: Steps, places: Places, env: Mapping[str, str]) -> str:
+    if (name := _ENVIRONMENT.get(steps)) and env.get(name):
+        return name
+    return places.where(steps) or "default"
+
+
+def _derived(policy: Policy, env: Mapping[str, str]) -> Iterator[tuple[Steps, Any, str]]:
+    """What follows from the policy and its surroundings, and stands in no key."""
+    points = [point for point in policy.points if point.certified] or [*policy.points][:1]
+    if points:
+        point = points[-1]
+        certified = f"{policy.escalation.certificate}, cheapest certified point"
+        source = certified if point.certified else "thresholds: nothing is promised"
+        yield ("point",), list(point.thresholds), source
+    root = env.get("CASCADE_MODELS")
+    yield ("models",), root or str(policy.root), "CASCADE_MODELS" if root else "default"
+    cores = find_cores(env)
+    yield ("cores",), cores.usable, "CASCADE_CORES" if cores.cap else "default"
+    yield ("digest",), policy.digest, "computed"
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -42,6 +42,18 @@ class Places:
                 return Issue(self._file, mark.line + 1, mark.column + 1, dotted, message)
         return Issue(self._file, None, None, dotted, message)
 
+    def where(self, path: tuple[str | int, ...]) -> str | None:
+        """Return ``FILE:LINE:COL`` of the value at ``path``; None where the file does not say.
+
+        A word in place of a mapping (``outputs: logits``) stands for the keys below it.
+        """
+        node = self._find(path)
+        if node is None and isinstance(parent := self._find(path[:-1]), ScalarNode):
+            node = parent if path[-1] in {"kind", "score"} else None
+        if node is None:
+            return None
+        return f"{self._file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+
     def put(self, path: tuple[str | int, ...], key: str, value: str, *, after: str) -> str:
         """Return the text with ``key: value`` in the mapping at ``path``; all else stays as it is.
 

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cascade.cli import main
+from cascade.cli.explain import explain
+from tests.cli.conftest import edit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _explained(policy: Path, **env: str) -> dict[str, Any]:
+    return explain(policy, env).data
+
+
+def test_values_of_the_file_have_their_place(policy: Path) -> None:
+    said = _explained(policy)
+    assert said["deadline"] == {"value": 0.05, "source": f"{policy}:4:11"}
+    assert said["tiers.0.model"] == {"value": "small.onnx", "source": f"{policy}:9:12"}
+    assert said["tiers.1.kind"]["value"] == "onnx"
+    assert said["classes"]["value"] == ["a", "b", "c"]
+
+
+def test_what_the_file_does_not_say_is_default(policy: Path) -> None:
+    said = _explained(policy)
+    assert said["mode"] == {"value": "enforce", "source": "default"}
+    assert said["tiers.0.threads"] == {"value": 1, "source": "default"}
+    assert said["tiers.0.confidence.temperature"] == {"value": 1.0, "source": "default"}
+
+
+def test_a_bare_word_stands_for_its_key(policy: Path) -> None:
+    edit(policy, "    kind: onnx\n", "    kind: onnx\n    confidence: margin\n")
+    said = _explained(policy)
+    assert said["tiers.0.confidence.score"] == {"value": "margin", "source": f"{policy}:9:17"}
+    assert said["tiers.0.confidence.temperature"]["source"] == "default"
+
+
+def test_the_environment_wins_over_the_file(policy: Path) -> None:
+    said = _explained(policy, CASCADE_DEADLINE="20ms", CASCADE_CORES="1")
+    assert said["deadline"] == {"value": 0.02, "source": "CASCADE_DEADLINE"}
+    assert said["cores"] == {"value": 1, "source": "CASCADE_CORES"}
+
+
+def test_what_follows_from_it(policy: Path) -> None:
+    said = _explained(policy, CASCADE_MODELS="/models")
+    assert said["point"] == {"value": [0.8], "source": "thresholds: nothing is promised"}
+    assert said["models"] == {"value": "/models", "source": "CASCADE_MODELS"}
+    assert said["digest"]["source"] == "computed"
+
+
+def test_as_text_and_as_json(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(policy)]) == 0
+    assert f"{policy}:4:11" in capsys.readouterr().out
+    assert main(["explain", str(policy), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == explain(policy).data
+
+
+def test_an_invalid_policy(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(policy, "50ms", "soon")
+    assert main(["explain", str(policy), "--json"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"{policy}:4:11: deadline: ")
+    assert json.loads(said.out)["issues"][0]["path"] == "deadline"
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_the_schema_is_printed(as_json: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", *as_json]) == 0
+    assert "draft-07" in json.loads(capsys.readouterr().out)["$schema"]
