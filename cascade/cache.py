@@ -74,21 +74,17 @@ def _deep_size(value: Any, depth: int = 0) -> int:
     return size
 
 
-class _Bounded(cachetools.LRUCache[Hashable, Entry]):
-    """An LRU cache bounded by bytes, as cachetools has it, and by entries too."""
+class _Tracked(cachetools.LRUCache[Hashable, Entry]):
+    """An LRU cache bounded by entries, as cachetools has it, that also adds up the bytes."""
 
-    def __init__(self, entries: int, size: int) -> None:
-        super().__init__(size, getsizeof=_size_of)
-        self._entries = entries
+    def __init__(self, entries: int) -> None:
+        super().__init__(entries)
+        self.bytes = 0
 
-    def __setitem__(self, key: Hashable, value: Entry) -> None:
-        if len(self) >= self._entries and key not in self:
-            self.popitem()
-        super().__setitem__(key, value)
-
-
-def _size_of(item: Entry) -> int:
-    return item.size
+    def popitem(self) -> tuple[Hashable, Entry]:
+        key, dropped = super().popitem()
+        self.bytes -= dropped.size
+        return key, dropped
 
 
 class ResultCache:
@@ -102,34 +98,50 @@ class ResultCache:
     'answer'
     """
 
-    __slots__ = ("_lru", "_ttl")
+    __slots__ = ("_limit", "_lru", "_ttl")
 
     def __init__(self, entries: int, size: int, ttl: int | None = None) -> None:
-        self._lru = _Bounded(entries, size)
+        self._lru = _Tracked(entries)
+        self._limit = size
         self._ttl = ttl
 
     def get(self, key: Hashable, now: int) -> Entry | None:
         """Return the live entry of ``key`` at ``now`` (ns), or None."""
-        found = self._lru.get(key)
-        if found is not None and found.expires <= now:
-            del self._lru[key]
+        lru = self._lru
+        if key not in lru:
+            return None
+        found = lru[key]
+        if found.expires <= now:
+            self._drop(key, found)
             return None
         return found
 
     def put(self, key: Hashable, item: Entry, now: int) -> None:
         """Store an entry, unless it is too large or would replace a dearer tier's answer."""
-        held = self._lru.get(key)
-        if held is not None and held.tier > item.tier and held.expires > now:
-            return
+        lru = self._lru
+        if key in lru:
+            held = lru[key]
+            if held.tier > item.tier and held.expires > now:
+                return
+            self._drop(key, held)
         if self._ttl is not None:
             item.expires = now + self._ttl
-        item.size += _OVERHEAD + sys.getsizeof(key)
-        if item.size <= self._lru.maxsize:
-            self._lru[key] = item
+        size = item.size = item.size + _OVERHEAD + sys.getsizeof(key)
+        if size > self._limit:
+            return
+        lru[key] = item
+        lru.bytes += size
+        while lru.bytes > self._limit:
+            lru.popitem()
+
+    def _drop(self, key: Hashable, item: Entry) -> None:
+        del self._lru[key]
+        self._lru.bytes -= item.size
 
     def clear(self) -> None:
         """Drop every entry."""
         self._lru.clear()
+        self._lru.bytes = 0
 
     def __len__(self) -> int:
         """Return the number of entries, expired ones that nobody asked for included."""
@@ -138,4 +150,4 @@ class ResultCache:
     @property
     def size(self) -> int:
         """The tracked bytes of all entries."""
-        return int(self._lru.currsize)
+        return self._lru.bytes

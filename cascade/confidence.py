@@ -89,10 +89,12 @@ def _probability_row(
     powers = repeat(power)
 
     def read(row: list[float]) -> tuple[Any, float]:
-        least = min(row, default=0.0)
+        if not row:
+            raise OutputFault(_why_not_probabilities(row))
+        ranked = sorted(row)  # one C call for both ends
+        least, top = ranked[0], ranked[-1]
         if not (low <= sum(row) <= high and least >= 0.0):  # NaN fails the comparison
             raise OutputFault(_why_not_probabilities(row))
-        top = max(row)
         value = row.index(top) if labels is None else labels[row.index(top)]
         if plain:
             return value, (top if top <= 1.0 else 1.0)
@@ -100,7 +102,7 @@ def _probability_row(
             row = [p if p > FLOOR else FLOOR for p in row]
         if len(row) > _LONG_ROW:
             return value, float(temper(log_probabilities(row), 1.0 / power).max())
-        return value, top**power / sum(map(pow, row, powers))
+        return value, top**power / sum(map(math.pow, row, powers))
 
     return read
 

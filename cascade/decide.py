@@ -6,11 +6,12 @@ slots and allocates nothing that it does not return.
 
 >>> from cascade.types import OperatingPoint
 >>> decision = Decision(Ladder(("small", "large")))
->>> decision.start(OperatingPoint(0, (0.8,)), 0.0, now=0, until=1_000, etas=lambda tier: 10).tier
+>>> etas = [lambda: 10, lambda: 20]
+>>> decision.start(OperatingPoint(0, (0.8,)), 0.0, now=0, until=1_000, etas=etas).tier
 0
->>> decision.step(Replied(0, "cat", 0.6, 0, 0, 10), 10, lambda tier: 10).tier
+>>> decision.step(Replied(0, "cat", 0.6, 0, 0, 10), 10, etas).tier
 1
->>> decision.step(Replied(1, "dog", 0.7, 10, 10, 30), 30, lambda tier: 10).reason.value
+>>> decision.step(Replied(1, "dog", 0.7, 10, 10, 30), 30, etas).reason.value
 'top'
 """
 
@@ -23,7 +24,7 @@ import attrs
 from cascade.types import Disposition, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from cascade.types import OperatingPoint, RawStep
 
@@ -41,21 +42,27 @@ __all__ = [
     "TimedOut",
 ]
 
-Etas: TypeAlias = "Callable[[int], int]"
-"""Nanoseconds until tier j would answer; a negative number is a refusal, one of REFUSALS."""
+Etas: TypeAlias = "Sequence[Callable[[], int]]"
+"""Per tier, asked only when it is needed: nanoseconds until it would answer; a negative number is a
+refusal, one of REFUSALS."""
 
 REFUSALS = {-1: Reason.BREAKER, -2: Reason.OVERLOAD, -3: Reason.ALLOWANCE, -4: Reason.FAULT}
 
 _ACCEPTED, _CONFIDENT, _TOP = Disposition.ACCEPTED, Reason.CONFIDENT, Reason.TOP
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Ladder:
     """What a decision needs to know of a policy: the tiers, and when to abstain."""
 
     tiers: tuple[str, ...]
     abstain_below: float | None = None
     first_only: bool = False
+    top: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Derive the index of the top tier."""
+        object.__setattr__(self, "top", len(self.tiers) - 1)
 
 
 @attrs.define(eq=False)
@@ -138,22 +145,20 @@ class Decision:
     request takes at most 2K steps.
     """
 
-    __slots__ = (
-        "_asked", "_deviated", "_entry", "_floor", "_forced", "_ladder", "_refused", "_thresholds",
-        "_top", "_trusted", "_until", "_why", "best", "error", "refused", "steps",
-    )  # fmt: skip
+    # Class-level defaults: what most requests never set costs them nothing.
+    _asked = _refused = 0  # a bit per tier
+    _deviated = False  # by a fault: the certified rule would have gone another way
+    _forced: Reason | None = None  # why whatever comes next is a forced accept
+    _why: Reason | None = None  # what first stood in the way of a better answer
+    best: Replied | None = None  # the answer of the dearest tier so far
+    error: BaseException | None = None  # the last fault
+    refused = -1  # the first tier that refused, for those who have more time
+    cost: float | None = None  # of all the tiers that were asked, where they report it
 
     def __init__(self, ladder: Ladder, floor: int = 0) -> None:
         self._ladder = ladder
         self._floor = floor
-        self._top = len(ladder.tiers) - 1
-        self._asked = self._refused = 0  # a bit per tier
-        self._deviated = False  # by a fault: the certified rule would have gone another way
-        self._forced: Reason | None = None  # why whatever comes next is a forced accept
-        self._why: Reason | None = None  # what first stood in the way of a better answer
-        self.best: Replied | None = None  # the answer of the dearest tier so far
-        self.error: BaseException | None = None  # the last fault
-        self.refused = -1  # the first tier that refused, for those who have more time
+        self._top = ladder.top
         self.steps: list[RawStep] = []
 
     def start(
@@ -170,7 +175,7 @@ class Decision:
                     break
                 entry += 1
         self._entry = entry
-        eta = etas(entry)
+        eta = etas[entry]()
         if 0 <= eta <= until - now:
             self._asked = 1 << entry
             return Call(entry, until)
@@ -195,6 +200,8 @@ class Decision:
         """Take in a fact and say what is next."""
         if type(fact) is Replied:
             confidence = fact.confidence
+            if fact.cost is not None:
+                self.cost = fact.cost + (self.cost or 0.0)
             if fact.tier == self._top:
                 if confidence is None or 0.0 <= confidence <= 1.0:
                     return self._top_answer(fact, confidence)
@@ -275,7 +282,7 @@ class Decision:
         for tier in tiers:
             if (self._asked | self._refused) >> tier & 1:
                 continue
-            eta = etas(tier)
+            eta = etas[tier]()
             if 0 <= eta <= self._until - now:
                 self._asked |= 1 << tier
                 return tier

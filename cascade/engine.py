@@ -7,24 +7,21 @@ import math
 import threading
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from cascade.budget import Budget, nanoseconds
 from cascade.cache import ResultCache, entry
-from cascade.decide import Decision
+from cascade.decide import Decision, Finish
 from cascade.errors import DeadlineExceeded, Overloaded, PolicyError, TierError, TierOutputError
 from cascade.flight import Flight, Follower, land
-from cascade.ledger import Ledger
+from cascade.ledger import FOLD_AT, Ledger
 from cascade.types import Disposition, Outcome, Reason, next_serial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
-    from cascade.decide import Finish
-    from cascade.flight import Landing
+    from cascade.cache import Entry
+    from cascade.flight import Landing, Verdict
     from cascade.plan import Plan
     from cascade.protocols import Clock, Observer
-    from cascade.types import End, RawStep
 
 __all__ = ["Engine", "Request"]
 
@@ -39,10 +36,11 @@ class Request:
     It is the context that a tier sees.
     """
 
-    __slots__ = (
-        "arrived", "budget", "clock", "decision", "flight", "flight_key", "floor", "key",
-        "metadata", "plan", "raw", "routed", "row", "tenant", "until",
-    )  # fmt: skip
+    # What most requests never set costs them nothing as a class-level default.
+    flight: Flight | None = None
+    flight_key: Hashable = None
+    key: Hashable = None
+    routed = 0
 
     def __init__(  # noqa: PLR0913, PLR0917  positional: the hot path
         self, plan: Plan, raw: Any, row: Any, floor: int, arrived: int, budget: int,
@@ -58,7 +56,6 @@ class Request:
         self.tenant = tenant
         self.metadata = metadata or _NOTHING
         self.clock = clock
-        self.flight: Flight | None = None
         self.decision = Decision(plan.ladder, floor)
 
     def remaining(self) -> float:
@@ -79,7 +76,7 @@ class Engine:
         self.cache: ResultCache | None = None
         self.observer_errors = 0
         self._observers = observers
-        self._lock = threading.Lock()  # guards the cache and the flights
+        self.lock = threading.Lock()  # guards the cache and the flights
         self._flights: dict[Hashable, Flight] = {}
 
     # -- in --------------------------------------------------------------------------------------
@@ -106,12 +103,12 @@ class Engine:
         row = plan.row(x)
         cache = self.cache
         if cache is None or not use_cache or (key := plan.key(row)) is None:
-            return self._lead(plan, x, row, floor, arrived, budget, tenant, metadata)
+            return Request(plan, x, row, floor, arrived, budget, tenant, metadata, self.clock)
         if tenant is not None:
             key = (tenant, key)
         flight_key = key if floor == 0 else (key, floor)
         follower = None
-        with self._lock:
+        with self.lock:
             held = cache.get(key, arrived)
             if held is None or held.tier < floor:
                 held = None
@@ -122,112 +119,112 @@ class Engine:
                 else:
                     follower = follow(flight, arrived + budget)
         if held is not None:
-            ended = self.clock()
-            trace = (held.end, arrived, ended, ended, ())
-            self.ledger.append(trace)
-            self.ledger.settle()
-            value = copy.deepcopy(held.value) if held.copied else held.value
-            hit: Outcome[Any] = Outcome(
-                next_serial(), value, held.confidence, budget, trace, plan.site
-            )
-            return self._observed(hit) if self._observers else hit
-        request = self._lead(plan, x, row, floor, arrived, budget, tenant, metadata)
+            return self._hit(plan, held, arrived, budget)
+        request = Request(plan, x, row, floor, arrived, budget, tenant, metadata, self.clock)
         request.key = key
         request.flight_key = flight_key
         request.flight = flight
-        return request if follower is None else (request, follower)
+        if follower is not None:
+            return request, follower
+        flight.decision = request.decision
+        return request
 
-    def _lead(  # noqa: PLR0913, PLR0917
-        self, plan: Plan, x: Any, row: Any, floor: int, arrived: int, budget: int,
-        tenant: str | None, metadata: Mapping[str, Any] | None,
-    ) -> Request:  # fmt: skip
-        return Request(plan, x, row, floor, arrived, budget, tenant, metadata, self.clock)
+    def _hit(self, plan: Plan, held: Entry, arrived: int, budget: int) -> Outcome[Any]:
+        ended = self.clock()
+        trace = (held.end, arrived, ended, ended, ())
+        self.ledger.append(trace)
+        if len(self.ledger.pending) >= FOLD_AT:
+            self.ledger.settle()
+        value = copy.deepcopy(held.value) if held.copied else held.value
+        hit: Outcome[Any] = Outcome(
+            next_serial(), value, held.confidence, budget, trace, plan.site
+        )
+        return self._observed(hit) if self._observers else hit
 
     # -- out -------------------------------------------------------------------------------------
 
     def settle(self, request: Request, finish: Finish) -> Outcome[Any]:
-        """Close the books on a leader's request: cache, flight, ledger, outcome or exception."""
-        answer = finish.answer
-        plan = request.plan
-        value = extra = confidence = None
-        tier = None
+        """Close the books on a request: cache, flight, ledger, outcome or exception."""
+        answer, plan, decision = finish.answer, request.plan, request.decision
+        value = extra = confidence = tier = None
         if answer is not None:
-            tier, confidence = answer.tier, answer.confidence
-            value = self._post(plan, tier, answer.value)
-            if answer.cost is not None:
-                extra = {"cost": answer.cost}
+            tier, value, confidence = answer.tier, answer.value, answer.confidence
+            if plan.post is not None:
+                value = plan.post(tier, value)
         end = plan.end(finish.disposition, finish.reason, tier, finish.covered)
         if request.flight is not None:
-            self._release(request, finish, end, value)
-        return self._conclude(request, finish, end, value, confidence, extra)
-
-    def _conclude(  # noqa: PLR0913, PLR0917
-        self, request: Request, finish: Finish, end: End, value: Any, confidence: float | None,
-        extra: dict[str, Any] | None,
-    ) -> Outcome[Any]:  # fmt: skip
+            self._release(request, request.flight, finish, value)
+        if decision.cost is not None:
+            extra = {"cost": decision.cost}
         if finish.disposition is Disposition.ABSTAINED:
             extra = {**(extra or {}), "best": value}
             value = None
-        steps: list[RawStep] = request.decision.steps
-        trace = (end, request.arrived, request.routed, self.clock(), steps)
+        trace = (end, request.arrived, request.routed, self.clock(), decision.steps)
         self.ledger.append(trace)
-        self.ledger.settle()
+        if len(self.ledger.pending) >= FOLD_AT:
+            self.ledger.settle()
         outcome: Outcome[Any] = Outcome(
-            next_serial(), value, confidence, request.budget, trace, request.plan.site, extra
+            next_serial(), value, confidence, request.budget, trace, plan.site, extra
         )
         if self._observers:
             self._observed(outcome)
-        if finish.answer is None:
+        if answer is None:
             raise refusal(outcome, finish, self._retry_after(request))
         return outcome
 
     def settle_follower(self, request: Request, finish: Finish, waited: int) -> Outcome[Any]:
         """Close the books on a request that was answered by another's computation."""
-        answer = finish.answer
+        answer, now = finish.answer, self.clock()
+        request.flight = None  # another's to land
+        if answer is not None:  # what a caller gets is its own
+            answer = copy.copy(answer)
+            answer.value = copy.deepcopy(answer.value)
         tier = 0 if answer is None else answer.tier
-        now = self.clock()
-        request.decision.steps = [
-            (tier, "shared", None, None, None, -1, -1, waited, now, now, 0)
-        ]  # fmt: skip
-        value = confidence = None
-        if answer is not None:
-            value = self._post(request.plan, answer.tier, copy.deepcopy(answer.value))
-            confidence = answer.confidence
-        end = request.plan.end(
-            finish.disposition, finish.reason, None if answer is None else tier, finish.covered
-        )
-        return self._conclude(request, finish, end, value, confidence, None)
+        shared = (tier, "shared", None, None, None, -1, -1, waited, now, now, 0)
+        request.decision.steps = [shared]
+        mine = Finish(finish.disposition, finish.reason, finish.covered, answer, finish.error)
+        return self.settle(request, mine)
+
+    def desert(self, request: Request, follower: Follower) -> Verdict:
+        """Stop waiting at one's own deadline: with the leader's partial answer, if it has one."""
+        flight = request.flight
+        assert flight is not None  # noqa: S101  a follower has one
+        with self.lock:
+            flight.leave(follower)
+        if follower.verdict is not None:  # it landed just now
+            return follower.verdict
+        best = None if flight.decision is None else flight.decision.best
+        end = Disposition.FAILED if best is None else Disposition.DEGRADED
+        return Finish(end, Reason.DEADLINE, False, best)
 
     def abandon(self, request: Request) -> None:
         """Hand the flight over when its leader was interrupted."""
         if request.flight is None:
             return
-        with self._lock:
+        with self.lock:
             landing = land(request.flight, None, None, self.clock(), 0)
             if not landing.aloft:
                 self._flights.pop(request.flight_key, None)
         self._wake(landing)
 
-    def _release(self, request: Request, finish: Finish, end: End, value: Any) -> None:
+    def _release(self, request: Request, flight: Flight, finish: Finish, value: Any) -> None:
         """Store an accepted answer, and let the flight land."""
-        plan, flight = request.plan, request.flight
-        assert flight is not None  # noqa: S101  the caller has looked
+        plan, answer = request.plan, finish.answer
         cached = None
-        if finish.disposition is _ACCEPTED and finish.answer is not None:
-            answer = finish.answer
-            hit = plan.end(Disposition.CACHED, Reason.CACHE, answer.tier, end.covered)
+        if finish.disposition is _ACCEPTED and answer is not None:
+            hit = plan.end(Disposition.CACHED, Reason.CACHE, answer.tier, finish.covered)
             cached = entry(value, answer.confidence, answer.tier, hit)
-        with self._lock:
+        with self.lock:
             if cached is not None and self.cache is not None:
                 self.cache.put(request.key, cached, request.arrived)
             if flight.followers is None:
-                del self._flights[request.flight_key]
+                self._flights.pop(request.flight_key, None)
                 return
             refused = request.decision.refused
-            need = plan.etas(refused) if refused >= 0 else -1
+            need = plan.etas[refused]() if refused >= 0 else -1
             landing = land(flight, finish, request.decision, self.clock(), need)
             if not landing.aloft:
-                del self._flights[request.flight_key]
+                self._flights.pop(request.flight_key, None)
         self._wake(landing)
 
     @staticmethod
@@ -235,15 +232,8 @@ class Engine:
         for follower, verdict in landing.verdicts:
             follower.wake(verdict)
 
-    def _post(self, plan: Plan, tier: int, value: Any) -> Any:
-        functions = plan.postprocess
-        if functions.common is not None:
-            return functions.common(value)
-        own = functions.own.get(plan.site.tiers[tier]) if functions.own else None
-        return value if own is None else own(value)
-
     def _retry_after(self, request: Request) -> float:
-        eta = request.plan.etas(request.floor)
+        eta = request.plan.etas[request.floor]()
         return max(0.001, eta / _NANO) if math.isfinite(eta) else 1.0
 
     def _observed(self, outcome: Outcome[Any]) -> Outcome[Any]:
@@ -251,7 +241,7 @@ class Engine:
             try:
                 observer(outcome)
             except Exception:  # noqa: BLE001  an observer must not break an answer
-                with self._lock:
+                with self.lock:
                     self.observer_errors += 1
         return outcome
 
@@ -279,7 +269,3 @@ def _another(error: TierError) -> TierError:
     twin.__cause__ = error.__cause__
     return twin
 
-
-def evolve(plan: Plan, **changes: Any) -> Plan:
-    """Return the plan with some values changed."""
-    return attrs.evolve(plan, **changes)

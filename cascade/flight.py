@@ -24,16 +24,23 @@ __all__ = ["Flight", "Follower", "Landing", "Lead", "land"]
 
 @attrs.define(eq=False)
 class Follower:
-    """A caller that waits: its deadline (ns), and how the driver wakes it with its verdict."""
+    """A caller that waits: its deadline (ns), its verdict, and how the driver wakes it."""
 
     until: int
-    wake: Callable[[Verdict], None]
+    signal: Callable[[], None]
+    verdict: Verdict | None = None
+
+    def wake(self, verdict: Verdict) -> None:
+        """Give the follower its verdict."""
+        self.verdict = verdict
+        self.signal()
 
 
 @attrs.define(eq=False)
 class Flight:
     """What is under way for one key; ``followers`` is None until somebody joins."""
 
+    decision: Decision | None = None
     followers: list[Follower] | None = None
 
     def join(self, follower: Follower) -> None:

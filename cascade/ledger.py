@@ -8,13 +8,13 @@ request about 0.3 µs on average.
 from __future__ import annotations
 
 import threading
+from array import array
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
 
-from cascade.types import Disposition
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from cascade.types import End, RawStep, Trace
 
-__all__ = ["PARTS", "Histogram", "Ledger", "Quantiles", "Totals"]
+__all__ = ["FOLD_AT", "PARTS", "Histogram", "Ledger", "Quantiles", "Totals"]
 
 PARTS = ("input", "transfer", "compute", "output", "total")
 
-_FOLD_AT = 512
+FOLD_AT = 512
 _PER_OCTAVE = 8  # bucket bounds grow by 2**(1/8): quantiles are good to about 5 %
 _OCTAVES = 40  # from 1 ns to 18 minutes
 _SIZE = _PER_OCTAVE * _OCTAVES
@@ -97,7 +97,6 @@ class Totals:
     parts: dict[str, Quantiles]
     cumulative: dict[str, list[tuple[float, int]]]
     tier_compute: dict[int, Quantiles]
-    uncovered: dict[str, int]
 
 
 class Ledger:
@@ -108,32 +107,22 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self._pending: deque[Trace] = deque()
-        self.append = self._pending.append  # the hot path: one C call
+        self.pending: deque[Trace] = deque()
+        self.append = self.pending.append  # the hot path: one C call
         self._lock = threading.Lock()  # guards all that follows
         self._ends: Counter[End] = Counter()
         self._calls: Counter[tuple[int, str]] = Counter()
-        self._uncovered: Counter[str] = Counter()
         self._parts = {part: Histogram() for part in PARTS}
         self._tiers: dict[int, Histogram] = {}
-        self._misses = 0
+        self.misses = 0  # looks into the cache that found nothing; under the router's lock
 
     def settle(self) -> None:
-        """Fold, once enough has come in; for drivers to call after an answer."""
-        if len(self._pending) >= _FOLD_AT and self._lock.acquire(blocking=False):
+        """Fold what has come in, unless another thread is at it; for drivers, every FOLD_AT requests."""
+        if self._lock.acquire(blocking=False):
             try:
                 self._fold()
             finally:
                 self._lock.release()
-
-    def uncovered(self, reason: str) -> None:
-        """Count an answer outside the promise."""
-        with self._lock:
-            self._uncovered[reason] += 1
-
-    def missed(self) -> None:
-        """Count a look into the cache that found nothing; under the router's lock."""
-        self._misses += 1
 
     def add_rows(self, ends: dict[End, int], calls: dict[tuple[int, str], int]) -> None:
         """Count the rows of a columnar call; their times stand in its own ledger."""
@@ -148,21 +137,20 @@ class Ledger:
             return Totals(
                 dict(self._ends),
                 dict(self._calls),
-                self._misses,
+                self.misses,
                 {part: histogram.quantiles() for part, histogram in self._parts.items()},
                 {part: histogram.cumulative() for part, histogram in self._parts.items()},
                 {tier: histogram.quantiles() for tier, histogram in sorted(self._tiers.items())},
-                dict(self._uncovered),
             )
 
     def _fold(self) -> None:
-        pending = self._pending
+        pending = self.pending
         traces = [pending.popleft() for _ in range(len(pending))]
         if not traces:
             return
         ends, arrived, routed, ended, steps = zip(*traces, strict=True)
         self._ends.update(ends)
-        times = np.array([arrived, routed, ended], dtype=np.int64)
+        times = _columns(arrived, routed, ended)
         columns = np.zeros((5, len(traces)), dtype=np.int64)
         columns[0] = times[1] - times[0]
         columns[3] = times[2] - times[1]
@@ -181,7 +169,7 @@ class Ledger:
         owner = np.repeat(np.arange(len(steps)), [len(taken) for taken in steps])
         tiers, results, *_, submitted, started, finished, prepared = zip(*flat, strict=True)
         self._calls.update(zip(tiers, results, strict=True))
-        times = np.array([submitted, started, finished, prepared], dtype=np.int64)
+        times = _columns(submitted, started, finished, prepared)
         compute = times[2] - times[1]
         parts = (times[3], times[1] - times[0] - times[3], compute)
         for row, amount in enumerate(parts):
@@ -194,6 +182,6 @@ class Ledger:
             self._tiers.setdefault(tier, Histogram()).add(ran)
 
 
-def answered(end: End) -> bool:
-    """Whether a request that ended so has an answer."""
-    return end.disposition in {Disposition.ACCEPTED, Disposition.CACHED, Disposition.DEGRADED}
+def _columns(*columns: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Stack columns of ints; by way of ``array``, which reads them four times as fast as NumPy."""
+    return np.stack([np.frombuffer(array("q", column), dtype=np.int64) for column in columns])

@@ -45,17 +45,22 @@ class Plan:
     row: Callable[[Any], Any]
     rows: Callable[[Any], tuple[Any, int]]
     key: Callable[[Any], Any]
-    complexity: Callable[[Any, Any], float] | None
-    rows_complexity: Callable[[Any, Any, int], Any] | None
+    by_name: bool  # complexity reads features by name, off the raw input
+    complexity: Callable[[Any], float] | None
+    rows_complexity: Callable[[Any, int], Any] | None
     prepare: Functions
     postprocess: Functions
+    post: Callable[[int, Any], Any] | None
     _ends: dict[tuple[Disposition, Reason, int | None, bool], End] = attrs.field(factory=dict)
 
     def end(self, disposition: Disposition, reason: Reason, tier: int | None, covered: bool) -> End:  # noqa: FBT001
         """Return the one record of this kind of end."""
-        name = None if tier is None else self.site.tiers[tier]
-        made = End(disposition, reason, name, covered)
-        return self._ends.setdefault((disposition, reason, tier, covered), made)
+        kind = (disposition, reason, tier, covered)
+        found = self._ends.get(kind)
+        if found is None:
+            name = None if tier is None else self.site.tiers[tier]
+            found = self._ends.setdefault(kind, End(disposition, reason, name, covered))
+        return found
 
 
 def compile_plan(
@@ -71,7 +76,6 @@ def compile_plan(
         InlineLane(i, tier, clock, _service(profiles.get(tier.name)), _own(prepare, tier, policy))
         for i, tier in enumerate(bound)
     )
-    etas = [lane.eta for lane in lanes]
     names = tuple(tier.name for tier in bound)
     point = policy.points[_default_point(policy.points)]
     specs = _common_inputs(bound, prepare)
@@ -86,7 +90,7 @@ def compile_plan(
         ladder=Ladder(names, policy.escalation.abstain_below),
         point=point,
         lanes=lanes,
-        etas=lambda tier: etas[tier](),
+        etas=tuple(lane.eta for lane in lanes),
         specs=specs,
         floor=0,
         budget=_ns(policy.deadline),
@@ -94,10 +98,12 @@ def compile_plan(
         row=cast if prepare.common is None else _after(prepare.common, cast),
         rows=cast_rows if prepare.common is None else _rows_after(prepare.common, cast_rows),
         key=key_maker(specs, "auto" if policy.cache is None else policy.cache.digest),
-        complexity=None if rule is None else _row_complexity(rule),
-        rows_complexity=None if rule is None else _batch_complexity(rule),
+        by_name=rule is not None and hasattr(rule.weights, "items"),
+        complexity=None if rule is None else estimator(rule.intercept, rule.weights),
+        rows_complexity=None if rule is None else rows_estimator(rule.intercept, rule.weights),
         prepare=prepare,
         postprocess=postprocess,
+        post=_post(postprocess, names),
     )
     return in_mode(plan, policy.mode)
 
@@ -148,18 +154,13 @@ def _rows_after(
     return lambda xs: cast([function(x) for x in xs])
 
 
-def _row_complexity(rule: Any) -> Callable[[Any, Any], float]:
-    estimate = estimator(rule.intercept, rule.weights)
-    if hasattr(rule.weights, "items"):  # features by name are read off the raw input
-        return lambda raw, row: estimate(raw)  # noqa: ARG005
-    return lambda raw, row: estimate(row)  # noqa: ARG005
-
-
-def _batch_complexity(rule: Any) -> Callable[[Any, Any, int], Any]:
-    estimate = rows_estimator(rule.intercept, rule.weights)
-    if hasattr(rule.weights, "items"):
-        return lambda raw, rows, n: estimate(raw, n)  # noqa: ARG005
-    return lambda raw, rows, n: estimate(rows, n)  # noqa: ARG005
+def _post(functions: Functions, names: tuple[str, ...]) -> Callable[[int, Any], Any] | None:
+    common, own = functions.common, functions.own
+    if common is not None:
+        return lambda tier, value: common(value)  # noqa: ARG005
+    if not own:
+        return None
+    return lambda tier, value: own[names[tier]](value) if names[tier] in own else value
 
 
 def _service(profile: Profile | None) -> ServiceTime:

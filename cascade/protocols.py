@@ -147,5 +147,8 @@ class Lane(Protocol):
     def call(self, job: Any) -> Fact:
         """Make the call and wait for its fact."""
 
+    def call_rows(self, rows: Any, n: int, context: Context) -> tuple[Any, Any, int, int]:
+        """Run n rows at once: values, confidences, started and finished (ns)."""
+
     def eta(self, rows: int = 1) -> int:
         """Nanoseconds until an answer; negative: a refusal (see ``cascade.decide``)."""

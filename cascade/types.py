@@ -68,6 +68,8 @@ class Disposition(StrEnum):
     SHED = "shed"
     FAILED = "failed"
 
+    __hash__ = str.__hash__  # Enum's own is Python code, and this one stands in hot dict keys
+
 
 class Reason(StrEnum):
     """Why a request ended so.
@@ -87,6 +89,8 @@ class Reason(StrEnum):
     FAULT = "fault"
     MODE = "mode"
     UNSURE = "unsure"  # abstained: the confidence is under `abstain_below`
+
+    __hash__ = str.__hash__  # Enum's own is Python code, and this one stands in hot dict keys
 
 
 @attrs.frozen

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from cascade.confidence import RowReader
     from cascade.policy.model import OnnxSpec, OutputSettings
     from cascade.protocols import Context, Rows
 
@@ -120,7 +121,7 @@ class OnnxTier:
         kind = settings.kind if settings is not None else _recognise(outputs)
         self._names = self._fetched(kind, settings, outputs)
         self._run_session = session.run
-        self.run = self._one_array if self._plain_input() else self._one_feed  # type: ignore[method-assign]
+        self.run = self._one_array() if self._plain_input() else self._one_feed  # type: ignore[method-assign]
         if kind not in _MATRIX:
             self.read, self.read_rows = self._read_value, self._read_values  # type: ignore[method-assign]
             return
@@ -134,6 +135,7 @@ class OnnxTier:
         score = "max_probability" if score == "auto" else score
         temperature = self._spec.confidence.temperature
         self._row = row_reader(kind, score, temperature, self._classes, tolerance)
+        self.read = _matrix_read(self._row)  # type: ignore[method-assign]
         self._rows = rows_reader(kind, score, temperature, self._classes, tolerance)
 
     def _plain_input(self) -> bool:
@@ -171,20 +173,16 @@ class OnnxTier:
     def run(self, job: Any) -> Any:  # noqa: D102  replaced when opened
         return _closed(job)
 
-    def _one_array(self, job: Any) -> Any:
-        return self._run_session(self._names, {self.inputs[0].name: job.row[None]})
+    def _one_array(self) -> Callable[[Any], Any]:
+        run, names, name = self._run_session, self._names, self.inputs[0].name
+        return lambda job: run(names, {name: job.row[None]})
 
     def _one_feed(self, job: Any) -> Any:
         return self._run_session(self._names, self._feed(job.row, 1))
 
     def read(self, raw: Any) -> tuple[Any, float | None]:
-        """Return the label and its confidence."""
-        rows = raw[0].tolist()
-        if len(rows) != 1:
-            msg = f"outputs: expected 1 row, got {len(rows)}"
-            raise OutputFault(msg)
-        row = rows[0]
-        return self._row(row if type(row) is list else [row])
+        """Return the label and its confidence; replaced when opened."""
+        return self._read_value(raw)
 
     def remarks(self, raw: Any) -> tuple[bool, float | None]:  # noqa: ARG002, PLR6301  the protocol
         """ONNX models report neither version nor cost; their digest is checked at load."""
@@ -242,6 +240,18 @@ class OnnxTier:
         confidences = np.asarray(raw[1], dtype=np.float64).reshape(n, -1)
         top = confidences.max(axis=1)
         return column, np.where((top >= 0.0) & (top <= 1.0), top, np.nan)
+
+
+def _matrix_read(one: RowReader) -> Callable[[Any], tuple[Any, float]]:
+    def read(raw: Any) -> tuple[Any, float]:
+        rows = raw[0].tolist()
+        if len(rows) != 1:
+            msg = f"outputs: expected 1 row, got {len(rows)}"
+            raise OutputFault(msg)
+        row = rows[0]
+        return one(row if type(row) is list else [row])
+
+    return read
 
 
 def _closed(job: Any) -> Any:  # noqa: ARG001  stands in for a run

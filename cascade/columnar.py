@@ -1,0 +1,252 @@
+"""The columnar driver: the decision restated over columns, one model run per tier.
+
+Not a driver of the state machine but its vectorised restatement over the same compiled point; a
+property test holds the two together. Objects per row are made only when somebody asks for them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import attrs
+import numpy as np
+
+from cascade.cache import entry as cache_entry
+from cascade.climb import Climb, Run
+from cascade.tiers.columns import object_column, plain
+from cascade.types import Disposition, Outcome, Reason, next_serial
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy.typing as npt
+
+    from cascade.engine import Engine
+    from cascade.plan import Plan
+    from cascade.types import RawStep
+
+__all__ = ["Outcomes", "route_rows"]
+
+V = TypeVar("V")
+
+_DISPOSITIONS = object_column(list(Disposition))
+_REASONS = object_column(list(Reason))
+_CACHED = list(Disposition).index(Disposition.CACHED)
+_ACCEPTED = list(Disposition).index(Disposition.ACCEPTED)
+_FROM_CACHE = list(Reason).index(Reason.CACHE)
+_FOREVER = 2**62
+
+
+@attrs.define(eq=False)
+class _Times:
+    arrived: int
+    routed: int
+    ended: int
+
+
+class Outcomes(Generic[V]):
+    """The outcomes of a batch as columns; iterate or index it for Outcome objects.
+
+    ``values`` (n,), ``tiers`` (n,) names or None, ``confidences`` (n,) float64 with NaN where there
+    is none, ``dispositions`` and ``reasons`` (n,) of the enums, ``covered`` (n,) bool.
+
+    >>> import cascade, numpy as np
+    >>> policy = cascade.Policy.from_dict({
+    ...     "version": 1, "name": "one", "deadline": "1s",
+    ...     "tiers": [{"name": "only", "kind": "external"}]})
+    >>> with cascade.Router(policy, tiers={"only": lambda xs: [len(x) for x in xs]}) as router:
+    ...     many = router.route_many(["a", "bb", "ccc"])
+    >>> many.values.tolist(), many.tiers.tolist(), many[2].value
+    ([1, 2, 3], ['only', 'only', 'only'], 3)
+    """
+
+    def __init__(self, climb: Climb, plan: Plan, times: _Times, budget: int | None) -> None:
+        self.values: npt.NDArray[Any] = climb.values
+        self.confidences: npt.NDArray[np.float64] = climb.confidences
+        self.covered: npt.NDArray[np.bool_] = climb.covered
+        self._tier = climb.tier
+        self._disposition = climb.disposition
+        self._reason = climb.reason
+        self._runs = climb.runs
+        self._plan = plan
+        self._times = times
+        self._budget = budget
+
+    @property
+    def tiers(self) -> npt.NDArray[Any]:
+        """The names of the tiers that answered, None where none did."""
+        return object_column([*self._plan.site.tiers, None])[self._tier]
+
+    @property
+    def dispositions(self) -> npt.NDArray[Any]:
+        """How each row ended."""
+        return np.asarray(_DISPOSITIONS[self._disposition])
+
+    @property
+    def reasons(self) -> npt.NDArray[Any]:
+        """Why each row ended so."""
+        return np.asarray(_REASONS[self._reason])
+
+    @property
+    def seconds(self) -> float:
+        """How long the whole call took."""
+        return (self._times.ended - self._times.arrived) * 1e-9
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._tier)
+
+    @overload
+    def __getitem__(self, index: int) -> Outcome[V]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Outcome[V]]: ...
+    def __getitem__(self, index: int | slice) -> Outcome[V] | list[Outcome[V]]:
+        """Return the outcome of one row, or a list for a slice."""
+        if isinstance(index, slice):
+            return [self._outcome(i) for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            msg = f"row {index} of {len(self)}"
+            raise IndexError(msg)
+        return self._outcome(index % len(self))
+
+    def __iter__(self) -> Iterator[Outcome[V]]:
+        """Yield an Outcome per row."""
+        return map(self._outcome, range(len(self)))
+
+    def __repr__(self) -> str:
+        """Count the dispositions."""
+        codes, counts = np.unique(self._disposition, return_counts=True)
+        found = ", ".join(f"{_DISPOSITIONS[c]}={n}" for c, n in zip(codes, counts, strict=True))
+        return f"Outcomes(n={len(self)}, {found})"
+
+    def _outcome(self, i: int) -> Outcome[V]:
+        tier = int(self._tier[i])
+        disposition, reason = _DISPOSITIONS[self._disposition[i]], _REASONS[self._reason[i]]
+        end = self._plan.end(
+            disposition, reason, None if tier < 0 else tier, bool(self.covered[i])
+        )
+        value = plain(self.values[i]) if tier >= 0 else None
+        extra = None
+        if disposition is Disposition.ABSTAINED:
+            value, extra = None, {"best": value}
+        confidence = float(self.confidences[i])
+        times = self._times
+        trace = (end, times.arrived, times.routed, times.ended, self._steps(i))
+        known = None if confidence != confidence else confidence  # noqa: PLR0124  NaN
+        return Outcome(next_serial(), value, known, self._budget, trace, self._plan.site, extra)
+
+    def _steps(self, i: int) -> list[RawStep]:
+        return [step for run in self._runs if (step := _step_of(run, i)) is not None]
+
+
+def _step_of(run: Run, i: int) -> RawStep | None:
+    at = int(np.searchsorted(run.rows, i))
+    if at == len(run.rows) or run.rows[at] != i:
+        return None
+    times = run.started, run.started, run.finished, 0
+    if run.refusal is not None:
+        now = run.started
+        return (run.tier, "refused", run.refusal, None, None, run.eta, run.left, now, now, now, 0)
+    confidence = None if run.confidences is None else float(run.confidences[at])
+    if run.failed[at]:
+        return (run.tier, "failed", Reason.FAULT, None, None, -1, -1, *times)
+    result = "accepted" if run.accepted[at] else "unsure"
+    return (run.tier, result, None, confidence, run.threshold, -1, -1, *times)
+
+
+def route_rows(  # noqa: PLR0913
+    engine: Engine,
+    plan: Plan,
+    batch: Any,
+    arrived: int,
+    until: int | None,
+    tenant: str | None,
+    floor: int,
+    metadata: Mapping[str, Any] | None,
+    *,
+    use_cache: bool,
+) -> Outcomes[Any]:
+    """Serve a batch, and count it."""
+    rows, n = plan.rows(batch)
+    limit = _FOREVER if until is None else until
+    climb = Climb(plan, n, floor, limit, engine.clock, tenant, metadata or {})
+    keys = _look_up(engine, plan, climb, rows, arrived, tenant, floor) if use_cache else None
+    hard = None
+    if plan.rows_complexity is not None and plan.point.skip_above and n:
+        hard = plan.rows_complexity(batch if plan.by_name else rows, n)
+    routed = engine.clock()
+    climb.run(rows, hard)
+    _post(plan, climb)
+    if keys is not None:
+        _store(engine, plan, climb, keys, arrived)
+    _count(engine, plan, climb)
+    times = _Times(arrived, routed, engine.clock())
+    return Outcomes(climb, plan, times, None if until is None else until - arrived)
+
+
+def _look_up(  # noqa: PLR0913, PLR0917
+    engine: Engine, plan: Plan, climb: Climb, rows: Any, now: int, tenant: str | None, floor: int
+) -> list[Any] | None:
+    cache = engine.cache
+    if cache is None:
+        return None
+    keys = []
+    for i in range(climb.n):
+        key = plan.key(row_at(rows, i))
+        keys.append(key if tenant is None or key is None else (tenant, key))
+    with engine.lock:
+        for i, key in enumerate(keys):
+            held = None if key is None else cache.get(key, now)
+            if held is None or held.tier < floor:
+                engine.ledger.misses += key is not None
+                continue
+            climb.place(i, held.tier, held.value, held.confidence, covered=held.end.covered)
+            climb.disposition[i], climb.reason[i] = _CACHED, _FROM_CACHE
+    return keys
+
+
+def row_at(rows: Any, i: int) -> Any:
+    """Return one row of a batch."""
+    if isinstance(rows, dict):
+        return {name: column[i] for name, column in rows.items()}
+    return rows[i]
+
+
+def _store(engine: Engine, plan: Plan, climb: Climb, keys: list[Any], now: int) -> None:
+    cache = engine.cache
+    for i in np.flatnonzero(climb.disposition == _ACCEPTED).tolist():
+        if keys[i] is None or cache is None:
+            continue
+        tier, confidence = int(climb.tier[i]), float(climb.confidences[i])
+        hit = plan.end(Disposition.CACHED, Reason.CACHE, tier, bool(climb.covered[i]))
+        known = None if confidence != confidence else confidence  # noqa: PLR0124  NaN
+        item = cache_entry(plain(climb.values[i]), known, tier, hit)
+        with engine.lock:
+            cache.put(keys[i], item, now)
+
+
+def _post(plan: Plan, climb: Climb) -> None:
+    if plan.post is None:
+        return
+    values = object_column(climb.values.tolist())
+    for i in np.flatnonzero((climb.tier >= 0) & (climb.disposition != _CACHED)).tolist():
+        values[i] = plan.post(int(climb.tier[i]), values[i])
+    climb.values = values
+
+
+def _count(engine: Engine, plan: Plan, climb: Climb) -> None:
+    """Count the rows' ends and the tiers' calls."""
+    code = (climb.disposition.astype(np.int64) * 32 + climb.reason) * 512
+    code += (climb.tier.astype(np.int64) + 1) * 2 + climb.covered
+    ends = {}
+    for packed, count in zip(*np.unique(code, return_counts=True), strict=True):
+        rest, low = divmod(int(packed), 512)
+        tier = low // 2 - 1
+        disposition, reason = _DISPOSITIONS[rest // 32], _REASONS[rest % 32]
+        end = plan.end(disposition, reason, None if tier < 0 else tier, bool(low % 2))
+        ends[end] = int(count)
+    calls: dict[tuple[int, str], int] = {}
+    for run in climb.runs:
+        for result, count in run.results().items():
+            calls[run.tier, result] = calls.get((run.tier, result), 0) + count
+    engine.ledger.add_rows(ends, calls)

@@ -1,0 +1,90 @@
+"""Opening: sessions made, golden inputs replayed, tiers warmed up; before the first request."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cascade.bundle import load_golden, load_profile
+from cascade.errors import CascadeError, ModelIntegrityError
+from cascade.plan import compile_plan
+
+if TYPE_CHECKING:
+    from cascade.binding import Functions
+    from cascade.bundle import Golden
+    from cascade.plan import Plan
+    from cascade.policy import Policy
+    from cascade.protocols import BoundTier, Clock
+
+__all__ = ["open_plan"]
+
+_WARM_RUNS = 3
+
+
+def open_plan(
+    policy: Policy,
+    bound: tuple[BoundTier, ...],
+    clock: Clock,
+    prepare: Functions,
+    postprocess: Functions,
+) -> Plan:
+    """Open every tier and compile the plan.
+
+    Raises:
+        ModelIntegrityError: a model cannot be loaded, or answers its golden input differently.
+    """
+    golden = load_golden(policy)
+    for tier in bound:
+        tier.open()
+        sample = golden.get(tier.name)
+        if sample is not None:
+            _replay(tier, sample)
+    for tier in bound:
+        _warm(tier)
+    return compile_plan(policy, bound, clock, prepare, postprocess, load_profile(policy))
+
+
+def _replay(tier: BoundTier, golden: Golden) -> None:
+    """Ask a model its golden question; a wrong answer means that it is not the model it was."""
+    if not tier.inputs:  # a Python tier stands in for the model
+        return
+    inputs = {name: np.asarray(array) for name, array in golden.inputs.items()}
+    rows: Any = inputs if len(tier.inputs) > 1 else next(iter(inputs.values()))
+    n = len(next(iter(inputs.values())))
+    try:
+        raw = tier.run_rows(rows, n, _nobody())
+    except Exception as error:
+        msg = f"tier {tier.name!r}: the model does not take its golden input"
+        raise ModelIntegrityError(msg, tier=tier.name) from error
+    for expected, got in zip(golden.outputs.values(), raw, strict=False):
+        if not np.allclose(np.asarray(expected), got, rtol=golden.rtol, atol=golden.atol):
+            msg = f"tier {tier.name!r}: the model answers its golden input differently than at export"
+            raise ModelIntegrityError(msg, tier=tier.name)
+
+
+def _warm(tier: BoundTier) -> None:
+    """Run a tier a few times on zeros, so that no request pays for the first run."""
+    if not tier.inputs:
+        return
+    row = {
+        spec.name: ""
+        if spec.dtype == "text"
+        else np.zeros([size or 1 for size in spec.shape], dtype=spec.dtype)
+        for spec in tier.inputs
+    }
+    job = _nobody()
+    job.row = row if len(row) > 1 else next(iter(row.values()))
+    for _ in range(_WARM_RUNS):
+        try:
+            tier.read(tier.run(job))
+        except (CascadeError, ValueError, RuntimeError):  # zeros need not be a sensible input
+            return
+
+
+def _nobody() -> Any:
+    """A context of no request."""
+    return SimpleNamespace(
+        tenant=None, metadata={}, remaining=lambda: 60.0, cancelled=lambda: False, row=None
+    )
