@@ -1,0 +1,75 @@
+"""Durations, sizes and fractions as people write them."""
+
+from __future__ import annotations
+
+import math
+import re
+
+__all__ = ["parse_duration", "parse_fraction", "parse_size"]
+
+NAMED = {"instant": 0.1, "reaction": 0.2, "conversation": 1.0}
+"""Deadlines by human reaction time, in seconds (Nielsen, 'Response times: the 3 important limits')."""
+
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BYTES = {
+    "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9,
+    "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
+}  # fmt: skip
+_NUMBER = r"(\d+(?:_\d+)*(?:\.\d+)?)"
+DURATION = rf"^(?:{_NUMBER} ?({'|'.join(_SECONDS)})|{'|'.join(NAMED)})$"
+SIZE = rf"^{_NUMBER} ?({'|'.join(_BYTES)})$"
+FRACTION = rf"^{_NUMBER} ?%$"
+
+
+def parse_duration(text: str | float) -> float:
+    """Return seconds; a plain number is seconds already.
+
+    Raises:
+        ValueError: not a duration.
+
+    >>> parse_duration("20ms"), parse_duration("5m"), parse_duration("reaction")
+    (0.02, 300.0, 0.2)
+    """
+    if isinstance(text, str) and text in NAMED:
+        return NAMED[text]
+    expected = f"a duration such as 20ms, 1s or 5m, or {', '.join(NAMED)}"
+    return _parse(text, DURATION, _SECONDS, expected)
+
+
+def parse_size(text: str | float) -> int:
+    """Return bytes.
+
+    Raises:
+        ValueError: not a size.
+
+    >>> parse_size("64MB"), parse_size("1KiB")
+    (64000000, 1024)
+    """
+    return round(_parse(text, SIZE, _BYTES, "a size such as 64MB or 64MiB"))
+
+
+def parse_fraction(text: str | float) -> float:
+    """Return a fraction; ``60%`` and ``0.6`` are the same.
+
+    Raises:
+        ValueError: not a fraction.
+
+    >>> parse_fraction("60%")
+    0.6
+    """
+    if isinstance(text, str):
+        return _parse(text, FRACTION, {}, "a percentage such as 60%") / 100.0
+    return float(text)
+
+
+def _parse(text: str | float, pattern: str, units: dict[str, float] | dict[str, int], expected: str) -> float:
+    if isinstance(text, bool):
+        raise ValueError(f"expected {expected}, got {text!r}")
+    if isinstance(text, (int, float)):
+        if math.isfinite(text):
+            return float(text)
+    elif (match := re.match(pattern, text)) is not None and match[1]:
+        unit = match[2] if match.re.groups > 1 else None
+        value = float(match[1].replace("_", "")) * (units[unit] if unit else 1)
+        return float(f"{value:.12g}")  # 20 × 1e-3 is meant to be 0.02
+    raise ValueError(f"expected {expected}, got {text!r}")
