@@ -1,0 +1,107 @@
+"""The certificate: proof that a prefix of the path keeps its promise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import attrs
+
+from cascade.errors import PolicyError
+
+__all__ = ["Certificate", "PathPoint"]
+
+
+def _floats(values: Any) -> tuple[float, ...]:
+    return tuple(float(v) for v in values)
+
+
+@attrs.frozen(kw_only=True)
+class PathPoint:
+    """One tested point: thresholds, losses among n rows, and the p-value of 'the loss exceeds δ'.
+
+    >>> PathPoint(thresholds=(0.9,), losses=3, p_value=0.04).skip_above
+    ()
+    """
+
+    thresholds: tuple[float, ...] = attrs.field(converter=_floats)
+    skip_above: tuple[float, ...] = attrs.field(default=(), converter=_floats)
+    losses: int
+    p_value: float
+    escalation: tuple[float, ...] = attrs.field(default=(), converter=_floats)
+    cost: float | None = None
+
+
+def _path(points: Any) -> tuple[PathPoint, ...]:
+    return tuple(p if isinstance(p, PathPoint) else PathPoint(**p) for p in points)
+
+
+@attrs.frozen(kw_only=True)
+class Certificate:
+    """Accuracy loss against the top tier ≤ ``max_loss``, with confidence 1 − ``alpha``.
+
+    The first ``certified`` points of ``path``, strictest first, keep the promise (fixed-sequence
+    testing; Angelopoulos et al., 'Learn then Test', arXiv 2110.01052). ``digests`` are those of the
+    tiers, by name, and of the data.
+
+    >>> point = PathPoint(thresholds=(2.0,), losses=0, p_value=0.0)
+    >>> proof = Certificate(max_loss=0.01, alpha=0.1, loss="gross", covers="adaptive", n=500,
+    ...                     tiers=("small", "large"), path=(point,), certified=1)
+    >>> Certificate.from_dict(proof.to_dict()) == proof
+    True
+    """
+
+    max_loss: float
+    alpha: float
+    loss: str
+    covers: str
+    n: int
+    tiers: tuple[str, ...] = attrs.field(converter=tuple)
+    path: tuple[PathPoint, ...] = attrs.field(converter=_path)
+    certified: int
+    digests: Mapping[str, str] = attrs.field(factory=dict, hash=False)
+    seed: int | None = None
+    fractions: Any = attrs.field(default=None, hash=False)
+    created: str | None = None
+    versions: Mapping[str, str] = attrs.field(factory=dict, hash=False)
+    note: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the certificate as JSON types."""
+        return json.loads(json.dumps(attrs.asdict(self)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what ``to_dict`` wrote.
+
+        Raises:
+            PolicyError: a field is missing, unknown or of the wrong type.
+        """
+        try:
+            made = cls(**data)
+            if not 0 <= made.certified <= len(made.path):
+                raise PolicyError(f"certificate: certified: {made.certified} of {len(made.path)} points")
+        except (TypeError, ValueError) as error:
+            raise PolicyError(f"certificate: {error}") from error
+        return made
+
+    def save(self, path: str | Path) -> None:
+        """Write the certificate as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a certificate file.
+
+        Raises:
+            PolicyError: the file is missing, or is not a certificate.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise PolicyError(f"{path}: not a readable certificate: {error}") from error
+        if not isinstance(data, dict):
+            raise PolicyError(f"{path}: not a certificate: expected a JSON object")
+        return cls.from_dict(data)

@@ -1,0 +1,209 @@
+"""What a field may hold: one declaration for the walker and for the JSON Schema."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from cascade.policy.units import DURATION, FRACTION, SIZE, parse_duration, parse_fraction, parse_size
+
+__all__ = ["Kind", "boolean", "choice", "duration", "field", "fraction", "integer", "label_list",
+           "number", "number_list", "section", "section_list", "size", "text", "weights"]  # fmt: skip
+
+
+@attrs.frozen
+class Kind:
+    """How a scalar or list is read (``parse`` raises ValueError) and how a schema describes it."""
+
+    expected: str
+    parse: Callable[[Any], Any]
+    schema: Mapping[str, Any]
+    section: Any = None  # a settings class, or a function from a mapping to one
+    many: bool = False
+
+
+def field(kind: Kind, doc: str, **options: Any) -> Any:
+    """Declare an attrs field of this kind; ``doc`` stands in the schema."""
+    return attrs.field(metadata={"kind": kind, "doc": doc}, **options)
+
+
+def _number(value: Any, low: float, high: float, *, whole: bool, open_low: bool) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        raise ValueError
+    sound = low < value <= high if open_low else low <= value <= high
+    if not math.isfinite(value) or not sound:
+        raise ValueError
+    return value if whole else float(value)
+
+
+def number(low: float = -math.inf, high: float = math.inf, *, open_low: bool = False) -> Kind:
+    """A finite number between two bounds."""
+    bounds: dict[str, Any] = {}
+    if low > -math.inf:
+        bounds["exclusiveMinimum" if open_low else "minimum"] = low
+    if high < math.inf:
+        bounds["maximum"] = high
+    return Kind(
+        _range("a number", low, high, open_low=open_low),
+        lambda v: _number(v, low, high, whole=False, open_low=open_low),
+        {"type": "number", **bounds},
+    )
+
+
+def _range(what: str, low: float, high: float, *, open_low: bool = False) -> str:
+    if low > -math.inf and high < math.inf:
+        return f"{what} between {low:g} and {high:g}"
+    if low > -math.inf:
+        return f"{what} {'above' if open_low else 'of at least'} {low:g}"
+    return what
+
+
+def integer(low: int = 0, high: int = 2**53) -> Kind:
+    """A whole number between two bounds."""
+    return Kind(
+        _range("a whole number", low, math.inf if high == 2**53 else high),
+        lambda v: _number(v, low, high, whole=True, open_low=False),
+        {"type": "integer", "minimum": low, "maximum": high},
+    )
+
+
+def text(pattern: str | None = None, expected: str = "text") -> Kind:
+    """A string that is not empty, of a pattern."""
+    import re
+
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or not value or (pattern and not re.search(pattern, value)):
+            raise ValueError
+        return value
+
+    return Kind(expected, parse, {"type": "string", "minLength": 1, **({"pattern": pattern} if pattern else {})})
+
+
+def choice(options: tuple[str, ...], convert: Callable[[str], Any] = str) -> Kind:
+    """One of some words."""
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, str) or value not in options:
+            raise ValueError
+        return convert(value)
+
+    return Kind(f"one of {', '.join(options)}", parse, {"enum": list(options)})
+
+
+def _unit(
+    expected: str, pattern: str, parse: Callable[[Any], Any], low: float, *, open_low: bool = True
+) -> Kind:
+    def read(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise ValueError
+        parsed = parse(value)
+        if not (parsed > low if open_low else parsed >= low):
+            raise ValueError
+        return parsed
+
+    bound = {"exclusiveMinimum" if open_low else "minimum": low}
+    one_of = [{"type": "string", "pattern": pattern}, {"type": "number", **bound}]
+    return Kind(expected, read, {"anyOf": one_of})
+
+
+def duration() -> Kind:
+    """A positive duration, in seconds."""
+    return _unit("a positive duration such as 20ms, 1s or 5m", DURATION, parse_duration, 0.0)
+
+
+def size() -> Kind:
+    """A positive size, in bytes."""
+    return _unit("a positive size such as 64MB", SIZE, parse_size, 0)
+
+
+def fraction() -> Kind:
+    """A fraction in [0, 1], or a percentage."""
+
+    def parse(value: Any) -> float:
+        return float(_number(parse_fraction(value), 0.0, 1.0, whole=False, open_low=False))
+
+    return _unit("a fraction between 0 and 1, or a percentage", FRACTION, parse, 0.0, open_low=False)
+
+
+def _tuple(value: Any, item: Callable[[Any], Any]) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError
+    return tuple(item(v) for v in value)
+
+
+def number_list(low: float = -math.inf, high: float = math.inf) -> Kind:
+    """A list of numbers between two bounds."""
+    item = number(low, high)
+    return Kind(
+        f"a list of numbers, each {item.expected.removeprefix('a number ')}",
+        lambda v: _tuple(v, item.parse),
+        {"type": "array", "items": item.schema},
+    )
+
+
+def label_list() -> Kind:
+    """A list of at least two different class labels: text, numbers or booleans."""
+
+    def parse(value: Any) -> tuple[Any, ...]:
+        labels = _tuple(value, _label)
+        if len(labels) < 2 or len({(type(v), v) for v in labels}) != len(labels):
+            raise ValueError
+        return labels
+
+    item = {"type": ["string", "number", "boolean"]}
+    return Kind(
+        "a list of two or more different labels", parse, {"type": "array", "items": item, "minItems": 2}
+    )
+
+
+def _label(value: Any) -> Any:
+    if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError
+    return value
+
+
+def weights() -> Kind:
+    """A list of numbers, or numbers by feature name."""
+    item = number()
+
+    def parse(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            if not value or not all(isinstance(k, str) for k in value):
+                raise ValueError
+            return FrozenMap((k, item.parse(v)) for k, v in value.items())
+        return _tuple(value, item.parse)
+
+    by_name = {"type": "object", "additionalProperties": {"type": "number"}, "minProperties": 1}
+    one_of = [{"type": "array", "items": {"type": "number"}}, by_name]
+    return Kind("a list of numbers, or numbers by feature name", parse, {"anyOf": one_of})
+
+
+class FrozenMap(dict[str, float]):
+    """A mapping that can stand in a frozen, hashable policy."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(self.items()))
+
+
+def boolean() -> Kind:
+    """True or false, and nothing that merely looks like it."""
+
+    def parse(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError
+        return value
+
+    return Kind("true or false", parse, {"type": "boolean"})
+
+
+def section(cls: Any) -> Kind:
+    """A mapping with fields of its own."""
+    return Kind("a mapping", lambda v: v, {}, section=cls)
+
+
+def section_list(cls: Any) -> Kind:
+    """A list of such mappings."""
+    return Kind("a list of mappings", lambda v: v, {}, section=cls, many=True)
