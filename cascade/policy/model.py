@@ -1,0 +1,256 @@
+"""The policy: an immutable, validated configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import attrs
+
+from cascade.policy import constraints as c
+from cascade.policy.constraints import field
+from cascade.policy.walk import KEY, nearest
+from cascade.types import NEVER, Mode, OperatingPoint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cascade.policy.certificate import Certificate
+
+__all__ = ["CacheSettings", "ComplexityRule", "ConfidenceSettings", "Escalation", "ExternalSpec",
+           "FunctionVersion", "InputSettings", "OnnxSpec", "OutputSettings", "Policy", "TierSpec"]  # fmt: skip
+
+_MODES = ("enforce", "top_only", "first_only")
+_settings = attrs.frozen(kw_only=True)
+
+
+@_settings
+class OutputSettings:
+    """Which outputs of a model to fetch, and what they are; a bare word is the kind."""
+
+    SHORTHAND: ClassVar[str] = "kind"
+    kind: str = field(c.choice(("probabilities", "logits", "sigmoid", "label", "value")), "What the output is.")
+    name: str | None = field(c.text(), "The model's output.", default=None)
+    confidence: str | None = field(c.text(), "The output that holds the confidence.", default=None)
+
+
+@_settings
+class ConfidenceSettings:
+    """How confidence is computed; a bare word is the score."""
+
+    SHORTHAND: ClassVar[str] = "score"
+    score: str = field(c.choice(("auto", "max_probability", "margin", "supplied")), "The score.", default="auto")
+    temperature: float = field(
+        c.number(0.0, open_low=True), "Divides log-probabilities or logits.", default=1.0
+    )
+
+
+@_settings
+class TierSpec:
+    """One tier of the ladder, cheapest first.
+
+    >>> OnnxSpec(name="small", model="small.onnx").kind
+    'onnx'
+    """
+
+    kind: ClassVar[str] = ""
+    TAGS: ClassVar[tuple[str, ...]] = ("kind",)
+    name: str = field(
+        c.text(r"^[A-Za-z0-9_.-]+$", "a name of letters, digits, _ . -"), "The tier's name."
+    )
+    outputs: OutputSettings | None = field(c.section(OutputSettings), "The outputs to fetch.", default=None)
+    confidence: ConfidenceSettings = field(
+        c.section(ConfidenceSettings), "Score and temperature.", factory=ConfidenceSettings
+    )
+    classes: tuple[Any, ...] | None = field(c.label_list(), "Where its order differs.", default=None)
+
+
+@_settings
+class OnnxSpec(TierSpec):
+    """An ONNX model."""
+
+    kind: ClassVar[str] = "onnx"
+    model: str = field(c.text(), "The model file.")
+    sha256: str | None = field(c.text(r"^[0-9a-f]{64}$", "64 hexadecimal digits"), "Its digest.", default=None)
+    threads: int = field(c.integer(1, 1024), "Intra-op threads.", default=1)
+
+
+@_settings
+class ExternalSpec(TierSpec):
+    """A tier that is bound by name in Python."""
+
+    kind: ClassVar[str] = "external"
+    version: str | None = field(c.text(), "Stands in key and certificate.", default=None)
+
+
+KINDS: dict[str, type[TierSpec]] = {"onnx": OnnxSpec, "external": ExternalSpec}
+
+
+def spec_class(tree: Any, path: tuple[Any, ...], problems: list[Any]) -> type[TierSpec] | None:
+    """Choose a tier's settings class by its ``kind``."""
+    if isinstance(tree, TierSpec):
+        return type(tree)
+    if not hasattr(tree, "get"):
+        problems.append((path, "expected a mapping"))
+        return None
+    kind = tree.get("kind")
+    if kind is None:
+        problems.append(((*path, "kind"), f"missing; expected one of {', '.join(KINDS)}"))
+        return None
+    if kind not in KINDS:
+        problems.append(((*path, "kind"), f"unknown kind {kind!r}; {nearest(str(kind), KINDS)}"))
+        return None
+    return KINDS[kind]
+
+
+@_settings
+class Escalation:
+    """When a request goes on to a larger tier."""
+
+    certificate: str | None = field(c.text(), "The certificate file.", default=None)
+    thresholds: tuple[float, ...] | None = field(
+        c.number_list(0.0, NEVER), "One per tier below the top; without promise.", default=None
+    )
+    abstain_below: float | None = field(c.number(0.0, 1.0), "Below it: no answer.", default=None)
+
+
+@_settings
+class ComplexityRule:
+    """Difficulty from the input alone: sigmoid(intercept + weights·x)."""
+
+    intercept: float = field(c.number(), "The intercept.", default=0.0)
+    weights: Any = field(c.weights(), "Per element, or by feature name.")
+    skip_above: tuple[float, ...] = field(
+        c.number_list(0.0, 1.0), "Complexities from which tiers are skipped.", default=()
+    )
+
+
+@_settings
+class FunctionVersion:
+    """What a function does cannot be digested, so it is named."""
+
+    version: str = field(c.text(), "Changes whenever the function does.")
+
+
+@_settings
+class InputSettings:
+    """How inputs are checked."""
+
+    cast: str = field(c.choice(("same_kind", "none")), "Which casts are allowed.", default="same_kind")
+    validate: str = field(c.choice(("shape", "finite")), "What is checked.", default="shape")
+
+
+@_settings
+class CacheSettings:
+    """The result cache."""
+
+    entries: int = field(c.integer(1), "At most so many.", default=10_000)
+    bytes: int = field(c.size(), "At most so large.", default=64_000_000)
+    ttl: float | None = field(c.duration(), "How long an answer stays.", default=None)
+    digest: str = field(c.choice(("auto", "blake2b")), "How large inputs are keyed.", default="auto")
+
+
+@_settings
+class Policy:
+    """The whole configuration of a router.
+
+    >>> policy = Policy.from_dict({"version": 1, "name": "pets", "deadline": "20ms",
+    ...     "tiers": [{"name": "only", "kind": "external"}]})
+    >>> policy.deadline, policy.tiers[0].name
+    (0.02, 'only')
+    """
+
+    version: int = field(c.integer(1, 1), "Of the format.", default=1)
+    name: str = field(c.text(r"^[A-Za-z0-9_.-]+$", "a name of letters, digits, _ . -"), "Yours.")
+    revision: str | None = field(c.text(), "Yours; stands in outcomes.", default=None)
+    mode: Mode = field(c.choice(_MODES, Mode), "How the router answers.", default=Mode.ENFORCE)
+    deadline: float | None = field(c.duration(), "Per request.", default=None)
+    max_deadline: float | None = field(c.duration(), "Longer ones are clamped.", default=None)
+    tiers: tuple[TierSpec, ...] = field(c.section_list(spec_class), "Cheapest first.")
+    escalation: Escalation = field(c.section(Escalation), "When to go on.", factory=Escalation)
+    complexity: ComplexityRule | None = field(c.section(ComplexityRule), "The entry rule.", default=None)
+    inputs: InputSettings = field(c.section(InputSettings), "Input checks.", factory=InputSettings)
+    prepare: FunctionVersion | None = field(c.section(FunctionVersion), "Of prepare=.", default=None)
+    postprocess: FunctionVersion | None = field(c.section(FunctionVersion), "Of postprocess=.", default=None)
+    classes: tuple[Any, ...] | None = field(c.label_list(), "In the order of probabilities.", default=None)
+    cache: CacheSettings | None = field(c.section(CacheSettings), "Absent: no cache.", default=None)
+    profile: str | None = field(c.text(), "File of measured service times.", default=None)
+    golden: str | None = field(c.text(), "File of golden inputs and outputs.", default=None)
+    certificate: Certificate | None = attrs.field(default=None, eq=False, repr=False)
+    path: Path | None = attrs.field(default=None, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what a file could not say."""
+        from cascade.policy.checks import check
+
+        check(self)
+
+    @property
+    def root(self) -> Path | None:
+        """The folder of the policy file."""
+        return None if self.path is None else self.path.parent
+
+    @property
+    def digest(self) -> str:
+        """The digest of everything that the policy says."""
+        from cascade.policy.digest import policy_digest
+
+        return policy_digest(self)
+
+    @property
+    def answer_digest(self) -> str:
+        """The digest of what changes answers, and so empties the cache."""
+        from cascade.policy.digest import answer_digest
+
+        return answer_digest(self)
+
+    @property
+    def points(self) -> tuple[OperatingPoint, ...]:
+        """The operating points, strictest first."""
+        skip = () if self.complexity is None else self.complexity.skip_above
+        if self.certificate is not None:
+            return tuple(
+                OperatingPoint(i, p.thresholds, p.skip_above or skip, i < self.certificate.certified)
+                for i, p in enumerate(self.certificate.path)
+            )
+        given = self.escalation.thresholds
+        never = (NEVER,) * (len(self.tiers) - 1)
+        return (OperatingPoint(0, never if given is None else given, skip),)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the policy as plain types; ``from_dict`` reads it back."""
+        from cascade.policy.digest import plain
+
+        return plain(self)
+
+    def to_yaml(self) -> str:
+        """Return the policy as YAML."""
+        from cascade.policy.loader import dump
+
+        return dump(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, root: str | Path | None = None) -> Self:
+        """Read a policy from plain types; with ``root`` the certificate is read from there.
+
+        Raises:
+            PolicyError: with every problem in ``.issues``.
+        """
+        from cascade.policy.loader import build
+
+        path = None if root is None else Path(root) / "policy.yaml"
+        return build(cls, data, path=path)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, *, env: Mapping[str, str] | None = None) -> Self:
+        """Read a policy file; ``env`` stands in for the environment.
+
+        Raises:
+            PolicyError: with every problem of the file, and its place.
+        """
+        from cascade.policy.loader import load
+
+        return load(cls, Path(path), env)
+
+
+_ = KEY

@@ -1,0 +1,99 @@
+"""The walker: one plain tree against one settings class, every problem at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import attrs
+
+__all__ = ["Problem", "fields_of", "nearest", "walk"]
+
+Problem: TypeAlias = tuple[tuple[Any, ...], str]
+"""Path and message; a path that ends in KEY points at the key, not the value."""
+
+KEY = "\0key"
+_PROSE = ("text", "a mapping")
+
+
+def fields_of(cls: Any) -> dict[str, attrs.Attribute[Any]]:
+    """Return a settings class's declared fields by name."""
+    return {f.name: f for f in attrs.fields(cls) if "kind" in f.metadata}
+
+
+def nearest(name: str, known: Any) -> str:
+    """Return the nearest known spelling as a hint, or the list of what is known."""
+    names = [str(k) for k in known]
+    close = difflib.get_close_matches(str(name), names, 1)
+    return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(names)}"
+
+
+def walk(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
+    """Return an instance of ``cls``, or None where the tree holds a problem, which is noted."""
+    if isinstance(tree, cls) if isinstance(cls, type) else False:
+        return tree
+    if not isinstance(cls, type):  # a choice by the tree's own words, such as a tier's kind
+        cls = cls(tree, path, problems)
+        if cls is None:
+            return None
+    shorthand = getattr(cls, "SHORTHAND", None)
+    if isinstance(tree, str) and shorthand is not None:
+        tree = {shorthand: tree}
+    if not isinstance(tree, Mapping):
+        problems.append((path, f"expected a mapping, got {_show(tree)}"))
+        return None
+    before = len(problems)
+    values = _values(cls, tree, path, problems)
+    return cls(**values) if len(problems) == before else None
+
+
+def _values(
+    cls: Any, tree: Mapping[Any, Any], path: tuple[Any, ...], problems: list[Problem]
+) -> dict[str, Any]:
+    known = fields_of(cls)
+    tags = getattr(cls, "TAGS", ())
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key in tags:
+            continue
+        if key not in known:
+            problems.append(((*path, key, KEY), f"unknown key; {nearest(key, [*tags, *known])}"))
+        elif value is not None or known[key].default is not None:
+            values[key] = _read(known[key].metadata["kind"], value, (*path, key), problems)
+    for name, declared in known.items():
+        if declared.default is attrs.NOTHING and name not in tree:
+            problems.append(((*path, name), f"missing; expected {declared.metadata['kind'].expected}"))
+    return values
+
+
+def _read(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
+    if kind.section is not None and kind.many:
+        if not isinstance(value, (list, tuple)):
+            problems.append((path, f"expected {kind.expected}, got {_show(value)}"))
+            return None
+        return tuple(walk(kind.section, v, (*path, i), problems) for i, v in enumerate(value))
+    if kind.section is not None:
+        return walk(kind.section, value, path, problems)
+    try:
+        return kind.parse(value)
+    except (ValueError, TypeError, OverflowError):
+        hint = ""
+        options = kind.schema.get("enum")
+        if options and isinstance(value, str):
+            close = difflib.get_close_matches(value, options, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+        problems.append((path, f"expected {kind.expected}, got {_show(value)}{hint}"))
+        return None
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, (Mapping, list, tuple)):
+        return "a mapping" if isinstance(value, Mapping) else "a list"
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+Section: TypeAlias = Callable[[Any, tuple[Any, ...], list[Problem]], Any]
