@@ -1,0 +1,42 @@
+"""Words for people: why an outcome came about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cascade.types import Outcome, Step
+
+__all__ = ["explain_outcome"]
+
+
+def explain_outcome(outcome: Outcome[Any]) -> str:
+    """Render an outcome step by step.
+
+    >>> from cascade.testing import outcome
+    >>> print(explain_outcome(outcome("cat", confidence=0.9)).splitlines()[0])
+    accepted (confident) by tier 'small', confidence 0.9000, covered by the promise
+    """
+    by = f" by tier {outcome.tier!r}" if outcome.tier else ""
+    sure = "" if outcome.confidence is None else f", confidence {outcome.confidence:.4f}"
+    cover = "covered by the promise" if outcome.covered else "not covered by a promise"
+    budget = "" if outcome.deadline is None else f" of a budget of {outcome.deadline * 1e3:.3g} ms"
+    lines = [f"{outcome.disposition} ({outcome.reason}){by}{sure}, {cover}"]
+    lines += [f"  {i}. {_step(step)}" for i, step in enumerate(outcome.steps, 1)]
+    parts = outcome.latency
+    lines.append(
+        f"  took {parts.total * 1e6:.1f} µs{budget}: input {parts.input * 1e6:.1f}, transfer "
+        f"{parts.transfer * 1e6:.1f}, compute {parts.compute * 1e6:.1f}, output {parts.output * 1e6:.1f}"
+    )
+    return "\n".join([*lines, f"  point {outcome.point}, mode {outcome.mode}, policy {outcome.policy[:12]}"])
+
+
+def _step(step: Step) -> str:
+    if step.result == "refused":
+        need = "" if step.eta is None else f": needs {step.eta * 1e3:.3g} ms"
+        left = "" if step.remaining is None else f", {step.remaining * 1e3:.3g} ms left"
+        return f"{step.tier}: refused ({step.reason}){need}{left}"
+    sure = "" if step.confidence is None else f", confidence {step.confidence:.4f}"
+    bar = "" if step.threshold is None else f" against threshold {step.threshold:.4f}"
+    why = "" if step.reason is None else f" ({step.reason})"
+    return f"{step.tier}: {step.result}{why}{sure}{bar}, {step.latency.compute * 1e6:.1f} µs compute"
