@@ -21,6 +21,7 @@ class Kind:
     expected: str
     parse: Callable[[Any], Any]
     schema: Mapping[str, Any]
+    item: Any = None  # of a list: each item is read by itself, and has a place of its own
     section: Any = None  # a settings class, or a function from a mapping to one
     many: bool = False
 
@@ -141,7 +142,15 @@ def number_list(low: float = -math.inf, high: float = math.inf) -> Kind:
         f"a list of numbers, each {item.expected.removeprefix('a number ')}",
         lambda v: _tuple(v, item.parse),
         {"type": "array", "items": item.schema},
+        item,
     )
+
+
+def fraction_list() -> Kind:
+    """A list of fractions in [0, 1], or percentages."""
+    item = fraction()
+    schema = {"type": "array", "items": item.schema}
+    return Kind("a list of fractions", lambda v: _tuple(v, item.parse), schema, item)
 
 
 def label_list() -> Kind:

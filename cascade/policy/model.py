@@ -109,7 +109,7 @@ class Escalation:
 
     certificate: str | None = field(c.text(), "The certificate file.", default=None)
     thresholds: tuple[float, ...] | None = field(
-        c.number_list(0.0, NEVER), "One per tier below the top; without promise.", default=None
+        c.fraction_list(), "One per tier below the top; without promise.", default=None
     )
     abstain_below: float | None = field(c.number(0.0, 1.0), "Below it: no answer.", default=None)
 

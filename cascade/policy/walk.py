@@ -75,6 +75,8 @@ def _read(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem])
         return tuple(walk(kind.section, v, (*path, i), problems) for i, v in enumerate(value))
     if kind.section is not None:
         return walk(kind.section, value, path, problems)
+    if kind.item is not None and isinstance(value, (list, tuple)):
+        return tuple(_read(kind.item, v, (*path, i), problems) for i, v in enumerate(value))
     try:
         return kind.parse(value)
     except (ValueError, TypeError, OverflowError):
