@@ -1,0 +1,134 @@
+"""The synchronous rows of the budget table, against Y: one public run of a 64→10 linear model."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cascade import Policy, Router
+from cascade.tiers.onnx import make_session
+from tests.benchmarks.models import perceptron
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+ROUNDS = 6_000
+IMPORTS = 11
+
+
+def policy(folder: Path, threshold: float, *, cache: bool = True) -> Policy:
+    """Everything on: key, lookup, store, flight, complexity, temperature, ledger."""
+    tree: dict[str, Any] = {
+        "version": 1,
+        "name": "benchmark",
+        "deadline": "1s",
+        "tiers": [
+            {"name": "small", "kind": "onnx", "model": "small.onnx",
+             "confidence": {"score": "max_probability", "temperature": 0.61}},
+            {"name": "large", "kind": "onnx", "model": "large.onnx",
+             "confidence": {"score": "max_probability", "temperature": 0.9}},
+        ],
+        "escalation": {"thresholds": [threshold]},
+        "complexity": {"intercept": -9.0, "weights": [0.01] * 64, "skip_above": [0.999]},
+    }  # fmt: skip
+    if cache:
+        tree["cache"] = {"entries": 10_000, "bytes": "64MB", "ttl": "5m"}
+    return Policy.from_dict(tree)
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Return the medians in µs; every round asks each contender once, on a row it has not seen."""
+    perceptron(folder / "small.onnx", [64, 10], 0)
+    perceptron(folder / "large.onnx", [64, 256, 256, 10], 1)
+    rows = np.random.default_rng(2).normal(size=(ROUNDS, 64)).astype(np.float32)
+    small = make_session((folder / "small.onnx").read_bytes())
+    large = make_session((folder / "large.onnx").read_bytes())
+    with (
+        Router(policy(folder, 0.0), models=folder) as first,
+        Router(policy(folder, 1.0), models=folder) as second,
+        Router(policy(folder, 0.0), models=folder) as warm,
+    ):
+        contenders: dict[str, Callable[[Any], Any]] = {
+            "Y": lambda x: small.run(None, {"x": x[None]}),
+            "large model": lambda x: large.run(None, {"x": x[None]}),
+            "hit": warm.route,
+            "tier 1": first.route,
+            "escalated": second.route,
+        }
+        texts = _hits_of_text()
+        contenders["hit, text"] = texts
+        for row in rows:
+            warm.route(row)
+        return _interleave(contenders, list(rows))
+
+
+def _hits_of_text() -> Callable[[Any], Any]:
+    import cascade
+
+    tree = {
+        "version": 1, "name": "text", "deadline": "1s", "cache": {},
+        "tiers": [{"name": "only", "kind": "external"}],
+    }  # fmt: skip
+    router = Router(Policy.from_dict(tree), tiers={"only": cascade.tier(len, rows="one")})
+    text = "a sentence of a length as people write them, and a few words"
+    router.route(text)
+    return lambda _: router.route(text)
+
+
+def _interleave(contenders: dict[str, Callable[[Any], Any]], rows: list[Any]) -> dict[str, float]:
+    clock = time.perf_counter_ns
+    times: dict[str, list[int]] = {name: [] for name in contenders}
+    empty = []
+    gc.collect()
+    gc.disable()
+    try:
+        for row in rows:
+            start = clock()
+            empty.append(clock() - start)
+            for name, ask in contenders.items():
+                start = clock()
+                ask(row)
+                times[name].append(clock() - start)
+    finally:
+        gc.enable()
+    overhead = float(np.median(empty))
+    return {name: (float(np.median(taken)) - overhead) / 1e3 for name, taken in times.items()}
+
+
+def measure_many(folder: Path) -> dict[str, float]:
+    """``route_many`` of 10,000 rows, a fifth escalated, against the bare model runs."""
+    rows = np.random.default_rng(3).normal(size=(10_000, 64)).astype(np.float32)
+    small = make_session((folder / "small.onnx").read_bytes())
+    large = make_session((folder / "large.onnx").read_bytes())
+    with Router(policy(folder, 0.0, cache=False), models=folder) as probe:
+        threshold = float(np.quantile(probe.route_many(rows).confidences, 0.2))
+    with Router(policy(folder, threshold, cache=False), models=folder) as router:
+        confident = router.route_many(rows).confidences
+        escalated = rows[np.asarray([tier == "large" for tier in router.route_many(rows).tiers])]
+        assert len(confident) == len(rows)
+
+        def bare(_: Any) -> None:
+            small.run(None, {"x": rows})
+            large.run(None, {"x": escalated})
+
+        contenders = {"bare": bare, "route_many": lambda _: router.route_many(rows)}
+        found = _interleave(contenders, [None] * 200)
+    return found | {"share": len(escalated) / len(rows)}
+
+
+def measure_imports() -> dict[str, float]:
+    """Return the medians in ms of a fresh interpreter that imports a package, less an empty one."""
+    times: dict[str, list[float]] = {"pass": [], "import numpy": [], "import cascade": []}
+    for _ in range(IMPORTS):
+        for code, taken in times.items():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            taken.append(time.perf_counter() - start)
+    medians = {code: float(np.median(taken)) * 1e3 for code, taken in times.items()}
+    return {code: medians[code] - medians["pass"] for code in ("import numpy", "import cascade")}
