@@ -23,7 +23,7 @@ __all__ = ["Entry", "ResultCache", "entry"]
 
 _OVERHEAD = 400  # bytes per entry for the record, the dict slots and the LRU links (measured)
 _FOREVER = 2**63 - 1
-_PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
+PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 
 
 @attrs.define(eq=False)
@@ -42,7 +42,7 @@ class Entry:
 def entry(value: Any, confidence: float | None, tier: int, end: End) -> Entry:
     """Make an entry whose value no caller can change: plain as it is, arrays read-only, else a copy."""
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in PLAIN:
         return Entry(value, confidence, tier, end, sys.getsizeof(value))
     if kind is np.ndarray and not value.dtype.hasobject:
         frozen = value.copy()
@@ -58,7 +58,7 @@ def entry(value: Any, confidence: float | None, tier: int, end: End) -> Entry:
 def _is_plain(value: Any) -> bool:
     if type(value) is tuple:
         return all(map(_is_plain, value))
-    return type(value) in _PLAIN or isinstance(value, np.generic)
+    return type(value) in PLAIN or isinstance(value, np.generic)
 
 
 def _deep_size(value: Any, depth: int = 0) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cascade.decide import REFUSALS
 from cascade.tiers.columns import object_column
-from cascade.types import NEVER, Disposition, Reason
+from cascade.types import Disposition, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -105,10 +105,11 @@ class Climb:
         entry = self._entries(hard)
         at = entry.copy()  # the tier that a row is about to ask
         at[self.disposition != _NONE] = top + 1
+        useful = self._useful()
         for tier in range(self._floor, top + 1):
             here = np.flatnonzero(at == tier)
             if len(here):
-                at[here] = tier + 1
+                at[here] = useful[tier + 1]
                 self._ask(tier, here, rows, at)
         self._fall_back(rows, entry)
         self._give_up()
@@ -129,7 +130,16 @@ class Climb:
         if hard is not None:
             for cut in self._plan.point.skip_above[self._floor :]:
                 entry += hard >= cut  # cuts do not fall, so counting them is stopping at the first
-        return entry
+        return self._useful()[entry]
+
+    def _useful(self) -> npt.NDArray[np.int16]:
+        """The nearest tier at or above each that could be accepted; the last entry is 'done'."""
+        top = len(self._plan.lanes) - 1
+        nearest = np.arange(top + 2, dtype=np.int16)
+        for tier in range(top - 1, -1, -1):
+            if self._plan.point.thresholds[tier] > 1.0 and not self._plan.ladder.first_only:
+                nearest[tier] = nearest[tier + 1]
+        return nearest
 
     def _ask(
         self, tier: int, here: npt.NDArray[np.intp], rows: Any, at: npt.NDArray[np.int16]
@@ -287,5 +297,3 @@ def take(rows: Any, index: npt.NDArray[np.intp]) -> Any:
         return {name: take(column, index) for name, column in rows.items()}
     return [rows[i] for i in index.tolist()]
 
-
-assert NEVER > 1.0  # noqa: S101  no confidence reaches it, in columns too

@@ -59,10 +59,12 @@ class Ladder:
     abstain_below: float | None = None
     first_only: bool = False
     top: int = attrs.field(init=False)
+    special: bool = attrs.field(init=False)  # a sure answer may yet be turned down
 
     def __attrs_post_init__(self) -> None:
-        """Derive the index of the top tier."""
+        """Derive what every request asks for."""
         object.__setattr__(self, "top", len(self.tiers) - 1)
+        object.__setattr__(self, "special", self.first_only or self.abstain_below is not None)
 
 
 @attrs.define(eq=False)
@@ -165,15 +167,17 @@ class Decision:
         self, point: OperatingPoint, complexity: float, now: int, until: int, etas: Etas
     ) -> Call | Finish:
         """Choose the entry tier; finish with SHED when no tier can answer in time."""
-        self._thresholds = point.thresholds
+        self._thresholds = thresholds = point.thresholds
         self._trusted = point.certified
         self._until = until
-        entry = self._floor
+        entry, top = self._floor, self._top
         if point.skip_above:
             for cut in point.skip_above[entry:]:
                 if complexity < cut:
                     break
                 entry += 1
+        while entry < top and thresholds[entry] > 1.0 and not self._ladder.first_only:
+            entry += 1  # no answer of that tier could be accepted: asking it is a waste
         self._entry = entry
         eta = etas[entry]()
         if 0 <= eta <= until - now:
@@ -199,35 +203,41 @@ class Decision:
     def step(self, fact: Fact, now: int, etas: Etas) -> Call | Finish:
         """Take in a fact and say what is next."""
         if type(fact) is Replied:
-            confidence = fact.confidence
+            tier, confidence = fact.tier, fact.confidence
             if fact.cost is not None:
                 self.cost = fact.cost + (self.cost or 0.0)
-            if fact.tier == self._top:
-                if confidence is None or 0.0 <= confidence <= 1.0:
-                    return self._top_answer(fact, confidence)
-            elif confidence is not None and 0.0 <= confidence <= 1.0:
-                return self._weigh(fact, confidence, now, etas)
+            top = tier == self._top
+            if top if confidence is None else 0.0 <= confidence <= 1.0:
+                threshold = None if top else self._thresholds[tier]
+                passed = threshold is None or confidence >= threshold  # so written, NaN escalates
+                self.best = fact
+                self.steps.append(
+                    (tier, "accepted" if passed else "unsure", None, confidence, threshold, -1, -1,
+                     fact.submitted, fact.started, fact.finished, fact.prepared)
+                )  # fmt: skip
+                if not passed or self._forced is not None or self._ladder.special:
+                    return self._weigh(fact, passed, now, etas)
+                if top:
+                    return Finish(_ACCEPTED, _TOP, fact.known, fact)
+                covered = self._trusted and fact.known and not (self._deviated or self._refused)
+                return Finish(_ACCEPTED, _CONFIDENT, covered, fact)
         return self._setback(fact, now, etas)
 
-    def _weigh(self, fact: Replied, confidence: float, now: int, etas: Etas) -> Call | Finish:
-        threshold = self._thresholds[fact.tier]
-        passed = confidence >= threshold  # so written, NaN escalates
-        self._log(fact, "accepted" if passed else "unsure", confidence, threshold)
-        self.best = fact
-        if self._ladder.first_only:
+    def _weigh(self, fact: Replied, passed: bool, now: int, etas: Etas) -> Call | Finish:  # noqa: FBT001
+        """Take in a sound reply that is unsure, forced, or under a policy's special rules."""
+        top = fact.tier == self._top
+        if self._ladder.first_only and not top:
             return Finish(Disposition.DEGRADED, Reason.MODE, False, fact)
-        if self._forced is not None:
+        if self._forced is not None and not top:
             return self._give_up()
-        if passed:
-            strayed = self._deviated or self._refused
-            return Finish(_ACCEPTED, _CONFIDENT, self._trusted and fact.known and not strayed, fact)
-        return self._escalate(fact.tier, now, etas)
-
-    def _top_answer(self, fact: Replied, confidence: float | None) -> Finish:
-        self._log(fact, "accepted", confidence, None)
-        if self._abstains(fact):
-            return Finish(Disposition.ABSTAINED, Reason.UNSURE, False, fact)
-        return Finish(_ACCEPTED, _TOP, fact.known, fact)
+        if not passed:
+            return self._escalate(fact.tier, now, etas)
+        if top:
+            if self._abstains(fact):
+                return Finish(Disposition.ABSTAINED, Reason.UNSURE, False, fact)
+            return Finish(_ACCEPTED, _TOP, fact.known, fact)
+        covered = self._trusted and fact.known and not (self._deviated or self._refused)
+        return Finish(_ACCEPTED, _CONFIDENT, covered, fact)
 
     def _setback(self, fact: Fact, now: int, etas: Etas) -> Call | Finish:
         if isinstance(fact, Refused):
@@ -281,6 +291,8 @@ class Decision:
         """Return the first tier not tried that can answer in time, or -1; record refusals."""
         for tier in tiers:
             if (self._asked | self._refused) >> tier & 1:
+                continue
+            if tier > self._entry and tier < self._top and self._thresholds[tier] > 1.0:
                 continue
             eta = etas[tier]()
             if 0 <= eta <= self._until - now:

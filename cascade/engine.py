@@ -5,23 +5,25 @@ from __future__ import annotations
 import copy
 import math
 import threading
+from sys import getsizeof
 from typing import TYPE_CHECKING, Any
 
 from cascade.budget import Budget, nanoseconds
-from cascade.cache import ResultCache, entry
+from cascade.cache import PLAIN, Entry, ResultCache, entry
 from cascade.decide import Decision, Finish
 from cascade.errors import DeadlineExceeded, Overloaded, PolicyError, TierError, TierOutputError
 from cascade.flight import Flight, Follower, land
 from cascade.ledger import FOLD_AT, Ledger
-from cascade.types import Disposition, Outcome, Reason, next_serial
+from cascade.types import Disposition, Outcome, Reason
+from cascade.types import Serials as ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
-    from cascade.cache import Entry
     from cascade.flight import Landing, Verdict
     from cascade.plan import Plan
     from cascade.protocols import Clock, Observer
+    from cascade.types import End
 
 __all__ = ["Engine", "Request"]
 
@@ -137,7 +139,7 @@ class Engine:
             self.ledger.settle()
         value = copy.deepcopy(held.value) if held.copied else held.value
         hit: Outcome[Any] = Outcome(
-            next_serial(), value, held.confidence, budget, trace, plan.site
+            next(ids.serials), value, held.confidence, budget, trace, plan.site
         )
         return self._observed(hit) if self._observers else hit
 
@@ -146,31 +148,68 @@ class Engine:
     def settle(self, request: Request, finish: Finish) -> Outcome[Any]:
         """Close the books on a request: cache, flight, ledger, outcome or exception."""
         answer, plan, decision = finish.answer, request.plan, request.decision
-        value = extra = confidence = tier = None
-        if answer is not None:
+        value = extra = confidence = None
+        if answer is not None and finish.disposition is _ACCEPTED:
             tier, value, confidence = answer.tier, answer.value, answer.confidence
             if plan.post is not None:
                 value = plan.post(tier, value)
-        end = plan.end(finish.disposition, finish.reason, tier, finish.covered)
-        if request.flight is not None:
-            self._release(request, request.flight, finish, value)
-        if decision.cost is not None:
-            extra = {"cost": decision.cost}
-        if finish.disposition is Disposition.ABSTAINED:
-            extra = {**(extra or {}), "best": value}
-            value = None
+            end = plan.accepted[tier][finish.covered]
+            if request.flight is not None:
+                self._store(request, request.flight, tier, value, confidence, finish)
+            if decision.cost is not None:
+                extra = {"cost": decision.cost}
+        else:
+            end, value, confidence, extra = self._otherwise(request, finish)
         trace = (end, request.arrived, request.routed, self.clock(), decision.steps)
         self.ledger.append(trace)
         if len(self.ledger.pending) >= FOLD_AT:
             self.ledger.settle()
         outcome: Outcome[Any] = Outcome(
-            next_serial(), value, confidence, request.budget, trace, plan.site, extra
+            next(ids.serials), value, confidence, request.budget, trace, plan.site, extra
         )
         if self._observers:
             self._observed(outcome)
         if answer is None:
             raise refusal(outcome, finish, self._retry_after(request))
         return outcome
+
+    def _store(  # noqa: PLR0913, PLR0917
+        self, request: Request, flight: Flight, tier: int, value: Any, confidence: float | None,
+        finish: Finish,
+    ) -> None:  # fmt: skip
+        """Store an accepted answer, and let the flight land."""
+        end = request.plan.hits[tier][finish.covered]
+        if type(value) in PLAIN:
+            item = Entry(value, confidence, tier, end, getsizeof(value))
+        else:
+            item = entry(value, confidence, tier, end)
+        with self.lock:
+            if self.cache is not None:
+                self.cache.put(request.key, item, request.arrived)
+            if flight.followers is None:
+                self._flights.pop(request.flight_key, None)
+                return
+        self._land(request, flight, finish)
+
+    def _otherwise(
+        self, request: Request, finish: Finish
+    ) -> tuple[End, Any, float | None, dict[str, Any] | None]:
+        """Close a request that did not end with an accepted answer: nothing is stored."""
+        answer, plan = finish.answer, request.plan
+        tier = value = confidence = None
+        extra: dict[str, Any] = {}
+        if answer is not None:
+            tier, value, confidence = answer.tier, answer.value, answer.confidence
+            if plan.post is not None:
+                value = plan.post(tier, value)
+        if request.flight is not None:
+            self._land(request, request.flight, finish)
+        if request.decision.cost is not None:
+            extra["cost"] = request.decision.cost
+        if finish.disposition is Disposition.ABSTAINED:
+            extra["best"], value = value, None
+        end = plan.end(finish.disposition, finish.reason, tier, finish.covered)
+        return end, value, confidence, extra or None
 
     def settle_follower(self, request: Request, finish: Finish, waited: int) -> Outcome[Any]:
         """Close the books on a request that was answered by another's computation."""
@@ -207,21 +246,11 @@ class Engine:
                 self._flights.pop(request.flight_key, None)
         self._wake(landing)
 
-    def _release(self, request: Request, flight: Flight, finish: Finish, value: Any) -> None:
-        """Store an accepted answer, and let the flight land."""
-        plan, answer = request.plan, finish.answer
-        cached = None
-        if finish.disposition is _ACCEPTED and answer is not None:
-            hit = plan.end(Disposition.CACHED, Reason.CACHE, answer.tier, finish.covered)
-            cached = entry(value, answer.confidence, answer.tier, hit)
+    def _land(self, request: Request, flight: Flight, finish: Finish) -> None:
+        """Give everybody who waits what is theirs."""
         with self.lock:
-            if cached is not None and self.cache is not None:
-                self.cache.put(request.key, cached, request.arrived)
-            if flight.followers is None:
-                self._flights.pop(request.flight_key, None)
-                return
             refused = request.decision.refused
-            need = plan.etas[refused]() if refused >= 0 else -1
+            need = request.plan.etas[refused]() if refused >= 0 else -1
             landing = land(flight, finish, request.decision, self.clock(), need)
             if not landing.aloft:
                 self._flights.pop(request.flight_key, None)

@@ -51,7 +51,24 @@ class Plan:
     prepare: Functions
     postprocess: Functions
     post: Callable[[int, Any], Any] | None
+    accepted: tuple[tuple[End, End], ...] = attrs.field(init=False)  # by tier and covered
+    hits: tuple[tuple[End, End], ...] = attrs.field(init=False)
     _ends: dict[tuple[Disposition, Reason, int | None, bool], End] = attrs.field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        """Make the ends of the common ways once."""
+        top = len(self.lanes) - 1
+        why = [Reason.TOP if tier == top else Reason.CONFIDENT for tier in range(top + 1)]
+        accepted = tuple(
+            tuple(self.end(Disposition.ACCEPTED, why[tier], tier, covered) for covered in (False, True))
+            for tier in range(top + 1)
+        )
+        hits = tuple(
+            tuple(self.end(Disposition.CACHED, Reason.CACHE, tier, covered) for covered in (False, True))
+            for tier in range(top + 1)
+        )
+        object.__setattr__(self, "accepted", accepted)
+        object.__setattr__(self, "hits", hits)
 
     def end(self, disposition: Disposition, reason: Reason, tier: int | None, covered: bool) -> End:  # noqa: FBT001
         """Return the one record of this kind of end."""

@@ -257,17 +257,19 @@ def _fresh_serials() -> itertools.count[int]:
     return itertools.count(int.from_bytes(os.urandom(8), "big") << 40)
 
 
-_serials = _fresh_serials()
+class Serials:
+    """The counter in force; a forked child gets its own, so as not to repeat its parent's ids."""
+
+    serials = _fresh_serials()
 
 
 def next_serial() -> int:
     """Return a number that no other outcome of any process has."""
-    return next(_serials)
+    return next(Serials.serials)
 
 
 def _reseed() -> None:
-    global _serials  # noqa: PLW0603  a forked child must not repeat its parent's ids
-    _serials = _fresh_serials()
+    Serials.serials = _fresh_serials()
 
 
 if hasattr(os, "register_at_fork"):
