@@ -16,7 +16,15 @@ from cascade.errors import ModelIntegrityError, PolicyError
 if TYPE_CHECKING:
     from cascade.policy.model import OnnxSpec, Policy
 
-__all__ = ["Golden", "Profile", "load_golden", "load_profile", "resolve_model", "sha256_file", "verify_model"]
+__all__ = [
+    "Golden",
+    "Profile",
+    "load_golden",
+    "load_profile",
+    "resolve_model",
+    "sha256_file",
+    "verify_model",
+]
 
 T = TypeVar("T")
 
@@ -92,7 +100,9 @@ def resolve_model(
     base = Path(root).resolve()
     path = (base / spec.model).resolve()
     if not path.is_relative_to(base) and spec.sha256 is None:
-        raise PolicyError(f"tier {spec.name!r}: {spec.model} lies outside {base.name}/ and needs sha256:")
+        raise PolicyError(
+            f"tier {spec.name!r}: {spec.model} lies outside {base.name}/ and needs sha256:"
+        )
     return path
 
 

@@ -50,9 +50,7 @@ def entry(value: Any, confidence: float | None, tier: int, end: End) -> Entry:
         return Entry(frozen, confidence, tier, end, frozen.nbytes)
     if _is_plain(value):
         return Entry(value, confidence, tier, end, _deep_size(value))
-    return Entry(
-        copy.deepcopy(value), confidence, tier, end, _deep_size(value), copied=True
-    )
+    return Entry(copy.deepcopy(value), confidence, tier, end, _deep_size(value), copied=True)
 
 
 def _is_plain(value: Any) -> bool:
@@ -68,7 +66,9 @@ def _deep_size(value: Any, depth: int = 0) -> int:
         return size + value.nbytes
     if depth < 8:  # noqa: PLR2004
         if isinstance(value, dict):
-            size += sum(_deep_size(k, depth + 1) + _deep_size(v, depth + 1) for k, v in value.items())
+            size += sum(
+                _deep_size(k, depth + 1) + _deep_size(v, depth + 1) for k, v in value.items()
+            )
         elif isinstance(value, (list, tuple, set, frozenset)):
             size += sum(_deep_size(item, depth + 1) for item in value)
     return size

@@ -218,7 +218,9 @@ class Climb:
         if len(part) == self.n and sound.all():
             self.values = values if values.flags.writeable else values.copy()
             self.tier[:] = tier
-            self.confidences = np.full(self.n, np.nan) if confidences is None else confidences.copy()
+            self.confidences = (
+                np.full(self.n, np.nan) if confidences is None else confidences.copy()
+            )
             return
         rows = part[sound]
         column = self._values_as(values.dtype)
@@ -296,4 +298,3 @@ def take(rows: Any, index: npt.NDArray[np.intp]) -> Any:
     if isinstance(rows, dict):
         return {name: take(column, index) for name, column in rows.items()}
     return [rows[i] for i in index.tolist()]
-

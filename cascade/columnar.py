@@ -51,9 +51,14 @@ class Outcomes(Generic[V]):
     is none, ``dispositions`` and ``reasons`` (n,) of the enums, ``covered`` (n,) bool.
 
     >>> import cascade, numpy as np
-    >>> policy = cascade.Policy.from_dict({
-    ...     "version": 1, "name": "one", "deadline": "1s",
-    ...     "tiers": [{"name": "only", "kind": "external"}]})
+    >>> policy = cascade.Policy.from_dict(
+    ...     {
+    ...         "version": 1,
+    ...         "name": "one",
+    ...         "deadline": "1s",
+    ...         "tiers": [{"name": "only", "kind": "external"}],
+    ...     }
+    ... )
     >>> with cascade.Router(policy, tiers={"only": lambda xs: [len(x) for x in xs]}) as router:
     ...     many = router.route_many(["a", "bb", "ccc"])
     >>> many.values.tolist(), many.tiers.tolist(), many[2].value
@@ -122,9 +127,7 @@ class Outcomes(Generic[V]):
     def _outcome(self, i: int) -> Outcome[V]:
         tier = int(self._tier[i])
         disposition, reason = _DISPOSITIONS[self._disposition[i]], _REASONS[self._reason[i]]
-        end = self._plan.end(
-            disposition, reason, None if tier < 0 else tier, bool(self.covered[i])
-        )
+        end = self._plan.end(disposition, reason, None if tier < 0 else tier, bool(self.covered[i]))
         value = plain(self.values[i]) if tier >= 0 else None
         extra = None
         if disposition is Disposition.ABSTAINED:

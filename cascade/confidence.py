@@ -81,9 +81,7 @@ def _sigmoid_row(inner: RowReader) -> RowReader:
     return read
 
 
-def _probability_row(
-    power: float, classes: Sequence[Any] | None, tolerance: float
-) -> RowReader:
+def _probability_row(power: float, classes: Sequence[Any] | None, tolerance: float) -> RowReader:
     low, high, plain = 1.0 - tolerance, 1.0 + tolerance, power == 1.0
     labels = None if classes is None else tuple(classes)
     powers = repeat(power)
@@ -127,7 +125,9 @@ def _logit_row(
 
     def read(row: list[float]) -> tuple[Any, float]:
         top = max(row, default=math.nan)
-        confidence = finish([exp((z - top) * power) for z in row]) if abs(top) < math.inf else math.nan
+        confidence = (
+            finish([exp((z - top) * power) for z in row]) if abs(top) < math.inf else math.nan
+        )
         if confidence != confidence:  # noqa: PLR0124  NaN, without a call
             msg = "logits hold NaN or are infinite"
             raise OutputFault(msg)

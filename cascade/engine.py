@@ -297,4 +297,3 @@ def _another(error: TierError) -> TierError:
     twin = copy.copy(error)
     twin.__cause__ = error.__cause__
     return twin
-

@@ -60,7 +60,9 @@ def _replay(tier: BoundTier, golden: Golden) -> None:
         raise ModelIntegrityError(msg, tier=tier.name) from error
     for expected, got in zip(golden.outputs.values(), raw, strict=False):
         if not np.allclose(np.asarray(expected), got, rtol=golden.rtol, atol=golden.atol):
-            msg = f"tier {tier.name!r}: the model answers its golden input differently than at export"
+            msg = (
+                f"tier {tier.name!r}: the model answers its golden input differently than at export"
+            )
             raise ModelIntegrityError(msg, tier=tier.name)
 
 

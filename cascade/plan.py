@@ -60,11 +60,17 @@ class Plan:
         top = len(self.lanes) - 1
         why = [Reason.TOP if tier == top else Reason.CONFIDENT for tier in range(top + 1)]
         accepted = tuple(
-            tuple(self.end(Disposition.ACCEPTED, why[tier], tier, covered) for covered in (False, True))
+            tuple(
+                self.end(Disposition.ACCEPTED, why[tier], tier, covered)
+                for covered in (False, True)
+            )
             for tier in range(top + 1)
         )
         hits = tuple(
-            tuple(self.end(Disposition.CACHED, Reason.CACHE, tier, covered) for covered in (False, True))
+            tuple(
+                self.end(Disposition.CACHED, Reason.CACHE, tier, covered)
+                for covered in (False, True)
+            )
             for tier in range(top + 1)
         )
         object.__setattr__(self, "accepted", accepted)

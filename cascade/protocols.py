@@ -63,6 +63,7 @@ class Tier(Protocol):
     >>> class Constant:
     ...     def predict(self, batch, context):
     ...         from cascade import Prediction
+    ...
     ...         return Prediction(["spam"] * len(batch), confidences=[0.9] * len(batch))
     >>> isinstance(Constant(), Tier)
     True

@@ -28,7 +28,9 @@ def explain_outcome(outcome: Outcome[Any]) -> str:
         f"  took {parts.total * 1e6:.1f} µs{budget}: input {parts.input * 1e6:.1f}, transfer "
         f"{parts.transfer * 1e6:.1f}, compute {parts.compute * 1e6:.1f}, output {parts.output * 1e6:.1f}"
     )
-    return "\n".join([*lines, f"  point {outcome.point}, mode {outcome.mode}, policy {outcome.policy[:12]}"])
+    return "\n".join(
+        [*lines, f"  point {outcome.point}, mode {outcome.mode}, policy {outcome.policy[:12]}"]
+    )
 
 
 def _step(step: Step) -> str:
@@ -39,4 +41,6 @@ def _step(step: Step) -> str:
     sure = "" if step.confidence is None else f", confidence {step.confidence:.4f}"
     bar = "" if step.threshold is None else f" against threshold {step.threshold:.4f}"
     why = "" if step.reason is None else f" ({step.reason})"
-    return f"{step.tier}: {step.result}{why}{sure}{bar}, {step.latency.compute * 1e6:.1f} µs compute"
+    return (
+        f"{step.tier}: {step.result}{why}{sure}{bar}, {step.latency.compute * 1e6:.1f} µs compute"
+    )

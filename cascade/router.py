@@ -52,12 +52,21 @@ class Router(Generic[X, V]):
         ModelIntegrityError: a model file is missing or not the one that the policy names.
 
     >>> import cascade
-    >>> policy = cascade.Policy.from_dict({
-    ...     "version": 1, "name": "pets", "deadline": "1s",
-    ...     "tiers": [{"name": "small", "kind": "external"}, {"name": "large", "kind": "external"}],
-    ...     "escalation": {"thresholds": [0.8]},
-    ... })
-    >>> small = cascade.tier(lambda x: ("cat", 0.9 if x == "meow" else 0.3), returns="pairs", rows="one")
+    >>> policy = cascade.Policy.from_dict(
+    ...     {
+    ...         "version": 1,
+    ...         "name": "pets",
+    ...         "deadline": "1s",
+    ...         "tiers": [
+    ...             {"name": "small", "kind": "external"},
+    ...             {"name": "large", "kind": "external"},
+    ...         ],
+    ...         "escalation": {"thresholds": [0.8]},
+    ...     }
+    ... )
+    >>> small = cascade.tier(
+    ...     lambda x: ("cat", 0.9 if x == "meow" else 0.3), returns="pairs", rows="one"
+    ... )
     >>> large = cascade.tier(lambda x: "dog", rows="one")
     >>> with cascade.Router(policy, tiers={"small": small, "large": large}) as router:
     ...     [router.route(x).tier for x in ("meow", "wuff")]
@@ -142,9 +151,7 @@ class Router(Generic[X, V]):
                 raise PolicyError(msg)
             if self._plan is None:
                 policy = self._policy
-                plan = open_plan(
-                    policy, self._bound, self._clock, self._prepare, self._postprocess
-                )
+                plan = open_plan(policy, self._bound, self._clock, self._prepare, self._postprocess)
                 settings = policy.cache
                 if settings is not None:
                     ttl = None if settings.ttl is None else round(settings.ttl * 1e9)

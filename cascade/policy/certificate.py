@@ -47,8 +47,16 @@ class Certificate:
     tiers, by name, and of the data.
 
     >>> point = PathPoint(thresholds=(2.0,), losses=0, p_value=0.0)
-    >>> proof = Certificate(max_loss=0.01, alpha=0.1, loss="gross", covers="adaptive", n=500,
-    ...                     tiers=("small", "large"), path=(point,), certified=1)
+    >>> proof = Certificate(
+    ...     max_loss=0.01,
+    ...     alpha=0.1,
+    ...     loss="gross",
+    ...     covers="adaptive",
+    ...     n=500,
+    ...     tiers=("small", "large"),
+    ...     path=(point,),
+    ...     certified=1,
+    ... )
     >>> Certificate.from_dict(proof.to_dict()) == proof
     True
     """
@@ -82,7 +90,9 @@ class Certificate:
         try:
             made = cls(**data)
             if not 0 <= made.certified <= len(made.path):
-                raise PolicyError(f"certificate: certified: {made.certified} of {len(made.path)} points")
+                raise PolicyError(
+                    f"certificate: certified: {made.certified} of {len(made.path)} points"
+                )
         except (TypeError, ValueError) as error:
             raise PolicyError(f"certificate: {error}") from error
         return made

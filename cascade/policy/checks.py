@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["check", "conflicts"]
 
 
-
 def check(policy: Policy) -> None:
     """Raise a PolicyError that lists every conflict."""
     found = list(conflicts(policy))
@@ -31,7 +30,10 @@ def conflicts(policy: Policy) -> Iterator[tuple[tuple[Any, ...], str]]:
     yield from _escalation(policy)
     longest = policy.max_deadline
     if longest is not None and policy.deadline is not None and policy.deadline > longest:
-        yield ("deadline",), f"expected at most max_deadline ({longest:g} s), got {policy.deadline:g} s"
+        yield (
+            ("deadline",),
+            f"expected at most max_deadline ({longest:g} s), got {policy.deadline:g} s",
+        )
     rule = policy.complexity
     if rule is not None:
         if list(rule.skip_above) != sorted(rule.skip_above):
@@ -54,7 +56,10 @@ def _tiers(policy: Policy) -> Iterator[tuple[tuple[Any, ...], str]]:
         outputs = spec.outputs
         if below and outputs is not None and outputs.kind in {"label", "value"}:
             if outputs.confidence is None and spec.kind == "onnx":
-                yield ("tiers", i, "outputs"), f"kind {outputs.kind} needs confidence: below the top tier"
+                yield (
+                    ("tiers", i, "outputs"),
+                    f"kind {outputs.kind} needs confidence: below the top tier",
+                )
 
 
 def _escalation(policy: Policy) -> Iterator[tuple[tuple[Any, ...], str]]:
@@ -63,12 +68,18 @@ def _escalation(policy: Policy) -> Iterator[tuple[tuple[Any, ...], str]]:
     if given is not None and escalation.certificate is not None:
         yield ("escalation", "thresholds"), "expected either certificate or thresholds, got both"
     if given is not None and len(given) != below:
-        yield ("escalation", "thresholds"), f"expected {below} (one per tier below the top), got {len(given)}"
+        yield (
+            ("escalation", "thresholds"),
+            f"expected {below} (one per tier below the top), got {len(given)}",
+        )
     bare = given is None and escalation.certificate is None
     if policy.mode is Mode.ENFORCE and below > 0 and bare:
-        yield ("escalation",), (
-            "mode enforce needs certificate: (from cascade.fit or an exported bundle) or thresholds:; "
-            "or use mode: top_only or first_only"
+        yield (
+            ("escalation",),
+            (
+                "mode enforce needs certificate: (from cascade.fit or an exported bundle) or thresholds:; "
+                "or use mode: top_only or first_only"
+            ),
         )
     if escalation.certificate is not None:
         for i, spec in enumerate(policy.tiers):

@@ -8,7 +8,14 @@ from typing import Any
 
 import attrs
 
-from cascade.policy.units import DURATION, FRACTION, SIZE, parse_duration, parse_fraction, parse_size
+from cascade.policy.units import (
+    DURATION,
+    FRACTION,
+    SIZE,
+    parse_duration,
+    parse_fraction,
+    parse_size,
+)
 
 __all__ = ["Kind", "boolean", "choice", "duration", "field", "fraction", "integer", "label_list",
            "number", "number_list", "section", "section_list", "size", "text", "weights"]  # fmt: skip
@@ -80,7 +87,11 @@ def text(pattern: str | None = None, expected: str = "text") -> Kind:
             raise ValueError
         return value
 
-    return Kind(expected, parse, {"type": "string", "minLength": 1, **({"pattern": pattern} if pattern else {})})
+    return Kind(
+        expected,
+        parse,
+        {"type": "string", "minLength": 1, **({"pattern": pattern} if pattern else {})},
+    )
 
 
 def choice(options: tuple[str, ...], convert: Callable[[str], Any] = str) -> Kind:
@@ -126,7 +137,9 @@ def fraction() -> Kind:
     def parse(value: Any) -> float:
         return float(_number(parse_fraction(value), 0.0, 1.0, whole=False, open_low=False))
 
-    return _unit("a fraction between 0 and 1, or a percentage", FRACTION, parse, 0.0, open_low=False)
+    return _unit(
+        "a fraction between 0 and 1, or a percentage", FRACTION, parse, 0.0, open_low=False
+    )
 
 
 def _tuple(value: Any, item: Callable[[Any], Any]) -> tuple[Any, ...]:
@@ -164,12 +177,16 @@ def label_list() -> Kind:
 
     item = {"type": ["string", "number", "boolean"]}
     return Kind(
-        "a list of two or more different labels", parse, {"type": "array", "items": item, "minItems": 2}
+        "a list of two or more different labels",
+        parse,
+        {"type": "array", "items": item, "minItems": 2},
     )
 
 
 def _label(value: Any) -> Any:
-    if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
+    if not isinstance(value, (str, int, float)) or (
+        isinstance(value, float) and not math.isfinite(value)
+    ):
         raise ValueError
     return value
 

@@ -21,7 +21,11 @@ __all__ = ["build", "dump", "load"]
 
 P = TypeVar("P")
 Places = Mapping[tuple[Any, ...], tuple[int, int]]
-_ENVIRONMENT = {"CASCADE_MODE": ("mode",), "CASCADE_DEADLINE": ("deadline",), "CASCADE_CACHE_BYTES": ("cache", "bytes")}
+_ENVIRONMENT = {
+    "CASCADE_MODE": ("mode",),
+    "CASCADE_DEADLINE": ("deadline",),
+    "CASCADE_CACHE_BYTES": ("cache", "bytes"),
+}
 _MAX_BYTES, _MAX_DEPTH, _MAX_NODES, _MAX_DIGITS = 64 * 1024, 20, 10_000, 20
 
 
@@ -67,7 +71,9 @@ def _certified(policy: Any, file: Path) -> Certificate:
     certificate = Certificate.load(file)
     names = tuple(spec.name for spec in policy.tiers)
     if certificate.tiers != names:
-        raise PolicyError(f"{file}: certifies the tiers {certificate.tiers}, the policy has {names}")
+        raise PolicyError(
+            f"{file}: certifies the tiers {certificate.tiers}, the policy has {names}"
+        )
     for spec in policy.tiers:
         want = certificate.digests.get(spec.name)
         if want is not None and want != tier_digest(policy, spec):
@@ -120,7 +126,10 @@ def parse(raw: bytes, name: str) -> tuple[Any, dict[tuple[Any, ...], tuple[int, 
     places: dict[tuple[Any, ...], tuple[int, int]] = {}
     issues: list[Issue] = []
     if node is None:
-        raise PolicyError(f"{name}:1:1: empty; expected a policy", [Issue(name, 1, 1, "", "empty; expected a policy")])
+        raise PolicyError(
+            f"{name}:1:1: empty; expected a policy",
+            [Issue(name, 1, 1, "", "empty; expected a policy")],
+        )
     return _plain(node, (), places, issues, name), places, issues
 
 
@@ -205,7 +214,13 @@ def _scalar(node: Any) -> Any:
 
 def leaves(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Yield (path, value) of every leaf."""
-    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else None
+    items = (
+        tree.items()
+        if isinstance(tree, Mapping)
+        else enumerate(tree)
+        if isinstance(tree, list)
+        else None
+    )
     if items is None:
         yield path, tree
         return

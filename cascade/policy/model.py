@@ -29,7 +29,9 @@ class OutputSettings:
     """Which outputs of a model to fetch, and what they are; a bare word is the kind."""
 
     SHORTHAND: ClassVar[str] = "kind"
-    kind: str = field(c.choice(("probabilities", "logits", "sigmoid", "label", "value")), "What the output is.")
+    kind: str = field(
+        c.choice(("probabilities", "logits", "sigmoid", "label", "value")), "What the output is."
+    )
     name: str | None = field(c.text(), "The model's output.", default=None)
     confidence: str | None = field(c.text(), "The output that holds the confidence.", default=None)
 
@@ -39,7 +41,9 @@ class ConfidenceSettings:
     """How confidence is computed; a bare word is the score."""
 
     SHORTHAND: ClassVar[str] = "score"
-    score: str = field(c.choice(("auto", "max_probability", "margin", "supplied")), "The score.", default="auto")
+    score: str = field(
+        c.choice(("auto", "max_probability", "margin", "supplied")), "The score.", default="auto"
+    )
     temperature: float = field(
         c.number(0.0, open_low=True), "Divides log-probabilities or logits.", default=1.0
     )
@@ -58,11 +62,15 @@ class TierSpec:
     name: str = field(
         c.text(r"^[A-Za-z0-9_.-]+$", "a name of letters, digits, _ . -"), "The tier's name."
     )
-    outputs: OutputSettings | None = field(c.section(OutputSettings), "The outputs to fetch.", default=None)
+    outputs: OutputSettings | None = field(
+        c.section(OutputSettings), "The outputs to fetch.", default=None
+    )
     confidence: ConfidenceSettings = field(
         c.section(ConfidenceSettings), "Score and temperature.", factory=ConfidenceSettings
     )
-    classes: tuple[Any, ...] | None = field(c.label_list(), "Where its order differs.", default=None)
+    classes: tuple[Any, ...] | None = field(
+        c.label_list(), "Where its order differs.", default=None
+    )
 
 
 @_settings
@@ -71,7 +79,9 @@ class OnnxSpec(TierSpec):
 
     kind: ClassVar[str] = "onnx"
     model: str = field(c.text(), "The model file.")
-    sha256: str | None = field(c.text(r"^[0-9a-f]{64}$", "64 hexadecimal digits"), "Its digest.", default=None)
+    sha256: str | None = field(
+        c.text(r"^[0-9a-f]{64}$", "64 hexadecimal digits"), "Its digest.", default=None
+    )
     threads: int = field(c.integer(1, 1024), "Intra-op threads.", default=1)
 
 
@@ -136,7 +146,9 @@ class FunctionVersion:
 class InputSettings:
     """How inputs are checked."""
 
-    cast: str = field(c.choice(("same_kind", "none")), "Which casts are allowed.", default="same_kind")
+    cast: str = field(
+        c.choice(("same_kind", "none")), "Which casts are allowed.", default="same_kind"
+    )
     validate: str = field(c.choice(("shape", "finite")), "What is checked.", default="shape")
 
 
@@ -147,15 +159,23 @@ class CacheSettings:
     entries: int = field(c.integer(1), "At most so many.", default=10_000)
     bytes: int = field(c.size(), "At most so large.", default=64_000_000)
     ttl: float | None = field(c.duration(), "How long an answer stays.", default=None)
-    digest: str = field(c.choice(("auto", "blake2b")), "How large inputs are keyed.", default="auto")
+    digest: str = field(
+        c.choice(("auto", "blake2b")), "How large inputs are keyed.", default="auto"
+    )
 
 
 @_settings
 class Policy:
     """The whole configuration of a router.
 
-    >>> policy = Policy.from_dict({"version": 1, "name": "pets", "deadline": "20ms",
-    ...     "tiers": [{"name": "only", "kind": "external"}]})
+    >>> policy = Policy.from_dict(
+    ...     {
+    ...         "version": 1,
+    ...         "name": "pets",
+    ...         "deadline": "20ms",
+    ...         "tiers": [{"name": "only", "kind": "external"}],
+    ...     }
+    ... )
     >>> policy.deadline, policy.tiers[0].name
     (0.02, 'only')
     """
@@ -168,11 +188,19 @@ class Policy:
     max_deadline: float | None = field(c.duration(), "Longer ones are clamped.", default=None)
     tiers: tuple[TierSpec, ...] = field(c.section_list(spec_class), "Cheapest first.")
     escalation: Escalation = field(c.section(Escalation), "When to go on.", factory=Escalation)
-    complexity: ComplexityRule | None = field(c.section(ComplexityRule), "The entry rule.", default=None)
+    complexity: ComplexityRule | None = field(
+        c.section(ComplexityRule), "The entry rule.", default=None
+    )
     inputs: InputSettings = field(c.section(InputSettings), "Input checks.", factory=InputSettings)
-    prepare: FunctionVersion | None = field(c.section(FunctionVersion), "Of prepare=.", default=None)
-    postprocess: FunctionVersion | None = field(c.section(FunctionVersion), "Of postprocess=.", default=None)
-    classes: tuple[Any, ...] | None = field(c.label_list(), "In the order of probabilities.", default=None)
+    prepare: FunctionVersion | None = field(
+        c.section(FunctionVersion), "Of prepare=.", default=None
+    )
+    postprocess: FunctionVersion | None = field(
+        c.section(FunctionVersion), "Of postprocess=.", default=None
+    )
+    classes: tuple[Any, ...] | None = field(
+        c.label_list(), "In the order of probabilities.", default=None
+    )
     cache: CacheSettings | None = field(c.section(CacheSettings), "Absent: no cache.", default=None)
     profile: str | None = field(c.text(), "File of measured service times.", default=None)
     golden: str | None = field(c.text(), "File of golden inputs and outputs.", default=None)
@@ -210,7 +238,9 @@ class Policy:
         skip = () if self.complexity is None else self.complexity.skip_above
         if self.certificate is not None:
             return tuple(
-                OperatingPoint(i, p.thresholds, p.skip_above or skip, i < self.certificate.certified)
+                OperatingPoint(
+                    i, p.thresholds, p.skip_above or skip, i < self.certificate.certified
+                )
                 for i, p in enumerate(self.certificate.path)
             )
         given = self.escalation.thresholds

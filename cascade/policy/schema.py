@@ -20,7 +20,11 @@ def json_schema() -> dict[str, Any]:
     """
     found = _object(Policy)
     found["required"] = sorted({*found["required"], "version"})
-    return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "cascade policy", **found}
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "cascade policy",
+        **found,
+    }
 
 
 policy_schema = json_schema
@@ -28,12 +32,20 @@ policy_schema = json_schema
 
 def _object(cls: Any) -> dict[str, Any]:
     fields = fields_of(cls)
-    properties = {name: {"description": f.metadata["doc"], **_kind(f.metadata["kind"])} for name, f in fields.items()}
+    properties = {
+        name: {"description": f.metadata["doc"], **_kind(f.metadata["kind"])}
+        for name, f in fields.items()
+    }
     required = sorted(name for name, f in fields.items() if f.default is attrs.NOTHING)
     if getattr(cls, "TAGS", ()):
         properties["kind"] = {"const": cls.kind}
         required = ["kind", *required]
-    found = {"type": "object", "properties": properties, "additionalProperties": False, "required": required}
+    found = {
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        "required": required,
+    }
     shorthand = getattr(cls, "SHORTHAND", None)
     return {"anyOf": [fields[shorthand].metadata["kind"].schema, found]} if shorthand else found
 
@@ -42,5 +54,9 @@ def _kind(kind: Any) -> dict[str, Any]:
     if kind.section is None:
         return dict(kind.schema)
     if kind.section is spec_class:
-        return {"type": "array", "minItems": 1, "items": {"anyOf": [_object(c) for c in KINDS.values()]}}
+        return {
+            "type": "array",
+            "minItems": 1,
+            "items": {"anyOf": [_object(c) for c in KINDS.values()]},
+        }
     return _object(kind.section)

@@ -62,7 +62,9 @@ def parse_fraction(text: str | float) -> float:
     return float(text)
 
 
-def _parse(text: str | float, pattern: str, units: dict[str, float] | dict[str, int], expected: str) -> float:
+def _parse(
+    text: str | float, pattern: str, units: dict[str, float] | dict[str, int], expected: str
+) -> float:
     if isinstance(text, bool):
         raise ValueError(f"expected {expected}, got {text!r}")
     if isinstance(text, (int, float)):

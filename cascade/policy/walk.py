@@ -63,7 +63,9 @@ def _values(
             values[key] = _read(known[key].metadata["kind"], value, (*path, key), problems)
     for name, declared in known.items():
         if declared.default is attrs.NOTHING and name not in tree:
-            problems.append(((*path, name), f"missing; expected {declared.metadata['kind'].expected}"))
+            problems.append(
+                ((*path, name), f"missing; expected {declared.metadata['kind'].expected}")
+            )
     return values
 
 

@@ -36,7 +36,9 @@ def prometheus(engine: Engine, plan: Plan, policy: Policy, mode: Mode) -> str:
         f"cascade_policy_info{_labels(name=policy.name, digest=policy.digest, revision=policy.revision or '')} 1",
     ]
     if policy.certificate is not None:
-        lines += _family("cascade_certificate_max_loss", "gauge", "The certified bound on the loss.")
+        lines += _family(
+            "cascade_certificate_max_loss", "gauge", "The certified bound on the loss."
+        )
         lines.append(f"cascade_certificate_max_loss {policy.certificate.max_loss:g}")
     return "\n".join([*lines, ""])
 

@@ -109,8 +109,12 @@ class OnnxTier:
     def _input(self, node: Any) -> InputSpec:
         dtype = _DTYPES.get(node.type)
         if dtype is None or not node.shape:
-            raise PolicyError(self._say(f"input {node.name!r} of type {node.type} is not supported"))
-        axes = tuple(axis if isinstance(axis, int) and axis > 0 else None for axis in node.shape[1:])
+            raise PolicyError(
+                self._say(f"input {node.name!r} of type {node.type} is not supported")
+            )
+        axes = tuple(
+            axis if isinstance(axis, int) and axis > 0 else None for axis in node.shape[1:]
+        )
         if dtype == "text" and any(axis not in {1, None} for axis in axes):
             raise PolicyError(self._say(f"input {node.name!r}: rows of several strings"))
         return InputSpec(node.name, dtype, axes)
@@ -131,7 +135,9 @@ class OnnxTier:
         tolerance = tolerance_for("float16" if half else "float32")
         score = self._spec.confidence.score
         if score == "supplied":
-            raise PolicyError(self._say(f"score 'supplied' needs a confidence output, kind is {kind}"))
+            raise PolicyError(
+                self._say(f"score 'supplied' needs a confidence output, kind is {kind}")
+            )
         score = "max_probability" if score == "auto" else score
         temperature = self._spec.confidence.temperature
         self._row = row_reader(kind, score, temperature, self._classes, tolerance)

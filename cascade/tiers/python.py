@@ -244,4 +244,3 @@ class PythonTier:
             msg = "confidence: expected a number in [0, 1], got one outside it"
             raise OutputFault(msg)
         return plain(value), confidence
-

@@ -27,11 +27,15 @@ def main() -> None:
         ("`import cascade`", imports["import cascade"] * 1e3,
          imports["import cascade"] / imports["import numpy"], 2.0, "× `import numpy`"),
     ]  # fmt: skip
-    print(f"CPython {platform.python_version()}, Y = {y:.2f} µs, large model {one['large model']:.2f} µs\n")
+    print(
+        f"CPython {platform.python_version()}, Y = {y:.2f} µs, large model {one['large model']:.2f} µs\n"
+    )
     print("| path | median, µs | ratio | bound | holds |")
     print("|---|---:|---:|---:|---|")
     for path, time, ratio, bound, unit in rows:
-        print(f"| {path} | {time:,.2f} | {ratio:.2f} {unit} | {bound} | {'yes' if ratio <= bound else 'no'} |")
+        print(
+            f"| {path} | {time:,.2f} | {ratio:.2f} {unit} | {bound} | {'yes' if ratio <= bound else 'no'} |"
+        )
 
 
 if __name__ == "__main__":
