@@ -83,8 +83,8 @@ def _bind_one(
     if spec.name in given:  # also in place of a model: a test's scripted tier
         return _bind_python(spec, given[spec.name], classes)
     if isinstance(spec, OnnxSpec):
-        from cascade.bundle import resolve_model, verify_model  # noqa: PLC0415  models only
-        from cascade.tiers.onnx import OnnxTier  # noqa: PLC0415  onnxruntime takes 0.1 s
+        from cascade.bundle import resolve_model, verify_model
+        from cascade.tiers.onnx import OnnxTier
 
         path = resolve_model(policy, spec, models=models, env=env)
         verify_model(path, spec)
@@ -94,7 +94,7 @@ def _bind_one(
 
 
 def _bind_python(spec: Any, target: Any, classes: Any) -> BoundTier:
-    from cascade.tiers.python import FunctionTier, PythonTier, is_async  # noqa: PLC0415
+    from cascade.tiers.python import FunctionTier, PythonTier, is_async
 
     if is_async(target):
         msg = f"tier {spec.name!r} is asynchronous; Router runs synchronous tiers only"

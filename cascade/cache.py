@@ -64,7 +64,7 @@ def _deep_size(value: Any, depth: int = 0) -> int:
     size = sys.getsizeof(value)
     if isinstance(value, np.ndarray):
         return size + value.nbytes
-    if depth < 8:  # noqa: PLR2004
+    if depth < 8:
         if isinstance(value, dict):
             size += sum(
                 _deep_size(k, depth + 1) + _deep_size(v, depth + 1) for k, v in value.items()

@@ -77,7 +77,7 @@ class _BatchContext:
 class Climb:
     """The columns of one batch on its way up."""
 
-    def __init__(  # noqa: PLR0913, PLR0917
+    def __init__(
         self, plan: Plan, n: int, floor: int, until: int, clock: Clock, tenant: str | None,
         metadata: Mapping[str, Any],
     ) -> None:  # fmt: skip

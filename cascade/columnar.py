@@ -187,7 +187,7 @@ def route_rows(  # noqa: PLR0913
     return Outcomes(climb, plan, times, None if until is None else until - arrived)
 
 
-def _look_up(  # noqa: PLR0913, PLR0917
+def _look_up(
     engine: Engine, plan: Plan, climb: Climb, rows: Any, now: int, tenant: str | None, floor: int
 ) -> list[Any] | None:
     cache = engine.cache

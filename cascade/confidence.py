@@ -142,7 +142,7 @@ def _top(weights: list[float]) -> float:
 
 
 def _margin(weights: list[float]) -> float:
-    if len(weights) < 2:  # noqa: PLR2004  one class has no rival
+    if len(weights) < 2:
         return 1.0
     second, first = sorted(weights)[-2:]
     return (first - second) / sum(weights)
@@ -216,7 +216,7 @@ def _score_rows(
     tempered = temper(matrix if kind == "logits" else log_probabilities(matrix), temperature)
     if score == "max_probability":
         return np.asarray(tempered.max(axis=1))
-    if tempered.shape[1] < 2:  # noqa: PLR2004  one class has no rival
+    if tempered.shape[1] < 2:
         return np.ones(len(tempered))
     pair = np.partition(tempered, -2, axis=1)[:, -2:]
     return np.asarray(pair[:, 1] - pair[:, 0])

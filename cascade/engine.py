@@ -173,7 +173,7 @@ class Engine:
             raise refusal(outcome, finish, self._retry_after(request))
         return outcome
 
-    def _store(  # noqa: PLR0913, PLR0917
+    def _store(
         self, request: Request, flight: Flight, tier: int, value: Any, confidence: float | None,
         finish: Finish,
     ) -> None:  # fmt: skip

@@ -55,7 +55,7 @@ def _digester(digest: str) -> Callable[[Any], bytes]:
     secret = os.urandom(16)
     if digest == "blake2b":
         return lambda data: hashlib.blake2b(data, digest_size=16, key=secret).digest()
-    import xxhash  # noqa: PLC0415  not needed where the policy asks for blake2b
+    import xxhash
 
     seed = int.from_bytes(secret[:8], "little")
     return lambda data: xxhash.xxh3_128_digest(data, seed)
@@ -95,7 +95,7 @@ def _any_key(hashed: Callable[[Any], bytes], exact: int) -> KeyOf:
 
 def _flatten(x: Any, parts: list[bytes], depth: int = 0) -> bool:
     """Append an injective encoding: tag, length, content. False: x has no stable content."""
-    if depth > 32:  # noqa: PLR2004  deeper than data is
+    if depth > 32:
         return False
     plain = _plain(x)
     if plain is not None:

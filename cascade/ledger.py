@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import attrs
 import numpy as np
 
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -73,7 +73,7 @@ class Router(Generic[X, V]):
     ['small', 'large']
     """
 
-    def __init__(  # noqa: PLR0913  keyword-only, and each is a word of the contract
+    def __init__(
         self,
         policy: Policy,
         *,
@@ -206,7 +206,7 @@ class Router(Generic[X, V]):
 
     # -- serving ---------------------------------------------------------------------------------
 
-    def route(  # noqa: PLR0913  keyword-only, and each is a word of the contract
+    def route(
         self,
         x: X,
         *,
@@ -293,9 +293,9 @@ class Router(Generic[X, V]):
             known = ", ".join(plan.site.tiers)
             raise PolicyError(f"at_least: no tier {at_least!r}; the policy has {known}") from None
 
-    def route_many(  # noqa: PLR0913  keyword-only, and each is a word of the contract
+    def route_many(
         self,
-        X: Any,  # noqa: N803  the field's name for a batch
+        X: Any,
         *,
         deadline: float | str | Budget | None = None,
         tenant: str | None = None,

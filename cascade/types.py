@@ -403,7 +403,7 @@ class Outcome(Generic[V]):
 
     def explain(self) -> str:
         """Say why, step by step: the numbers, what was refused, and where the time went."""
-        from cascade.report import explain_outcome  # noqa: PLC0415  rendering is not for serving
+        from cascade.report import explain_outcome
 
         return explain_outcome(self)
 

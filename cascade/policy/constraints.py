@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 import attrs
 
@@ -19,6 +19,9 @@ from cascade.policy.units import (
 
 __all__ = ["Kind", "boolean", "choice", "duration", "field", "fraction", "integer", "label_list",
            "number", "number_list", "section", "section_list", "size", "text", "weights"]  # fmt: skip
+
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -36,6 +39,14 @@ class Kind:
 def field(kind: Kind, doc: str, **options: Any) -> Any:
     """Declare an attrs field of this kind; ``doc`` stands in the schema."""
     return attrs.field(metadata={"kind": kind, "doc": doc}, **options)
+
+
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True, field_specifiers=(field, attrs.field)
+)
+def settings(cls: type[T]) -> type[T]:
+    """Make a frozen, keyword-only settings class."""
+    return attrs.frozen(kw_only=True)(cls)
 
 
 def _number(value: Any, low: float, high: float, *, whole: bool, open_low: bool) -> Any:

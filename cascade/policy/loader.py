@@ -12,7 +12,6 @@ import attrs
 
 from cascade.errors import PolicyError
 from cascade.policy.certificate import Certificate
-from cascade.policy.checks import conflicts
 from cascade.policy.digest import tier_digest
 from cascade.policy.walk import KEY, walk
 from cascade.types import Issue
@@ -118,8 +117,8 @@ def parse(raw: bytes, name: str) -> tuple[Any, dict[tuple[Any, ...], tuple[int, 
         node = yaml.compose(io.StringIO(text))
     except MarkedYAMLError as error:
         mark = error.problem_mark
-        at = (None, None) if mark is None else (mark.line + 1, mark.column + 1)
-        issue = Issue(name, *at, "", f"not YAML: {error.problem}")
+        line, column = (None, None) if mark is None else (mark.line + 1, mark.column + 1)
+        issue = Issue(name, line, column, "", f"not YAML: {error.problem}")
         raise PolicyError(str(issue), [issue]) from None
     except YAMLError as error:
         raise PolicyError(f"{name}: not YAML") from error

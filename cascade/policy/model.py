@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import attrs
 
 from cascade.policy import constraints as c
-from cascade.policy.constraints import field
-from cascade.policy.walk import KEY, nearest
+from cascade.policy.constraints import field, settings
+from cascade.policy.walk import nearest
 from cascade.types import NEVER, Mode, OperatingPoint
 
 if TYPE_CHECKING:
@@ -21,10 +21,8 @@ __all__ = ["CacheSettings", "ComplexityRule", "ConfidenceSettings", "Escalation"
            "FunctionVersion", "InputSettings", "OnnxSpec", "OutputSettings", "Policy", "TierSpec"]  # fmt: skip
 
 _MODES = ("enforce", "top_only", "first_only")
-_settings = attrs.frozen(kw_only=True)
 
-
-@_settings
+@settings
 class OutputSettings:
     """Which outputs of a model to fetch, and what they are; a bare word is the kind."""
 
@@ -36,7 +34,7 @@ class OutputSettings:
     confidence: str | None = field(c.text(), "The output that holds the confidence.", default=None)
 
 
-@_settings
+@settings
 class ConfidenceSettings:
     """How confidence is computed; a bare word is the score."""
 
@@ -49,7 +47,7 @@ class ConfidenceSettings:
     )
 
 
-@_settings
+@settings
 class TierSpec:
     """One tier of the ladder, cheapest first.
 
@@ -73,7 +71,7 @@ class TierSpec:
     )
 
 
-@_settings
+@settings
 class OnnxSpec(TierSpec):
     """An ONNX model."""
 
@@ -85,7 +83,7 @@ class OnnxSpec(TierSpec):
     threads: int = field(c.integer(1, 1024), "Intra-op threads.", default=1)
 
 
-@_settings
+@settings
 class ExternalSpec(TierSpec):
     """A tier that is bound by name in Python."""
 
@@ -113,7 +111,7 @@ def spec_class(tree: Any, path: tuple[Any, ...], problems: list[Any]) -> type[Ti
     return KINDS[kind]
 
 
-@_settings
+@settings
 class Escalation:
     """When a request goes on to a larger tier."""
 
@@ -124,7 +122,7 @@ class Escalation:
     abstain_below: float | None = field(c.number(0.0, 1.0), "Below it: no answer.", default=None)
 
 
-@_settings
+@settings
 class ComplexityRule:
     """Difficulty from the input alone: sigmoid(intercept + weights·x)."""
 
@@ -135,14 +133,14 @@ class ComplexityRule:
     )
 
 
-@_settings
+@settings
 class FunctionVersion:
     """What a function does cannot be digested, so it is named."""
 
     version: str = field(c.text(), "Changes whenever the function does.")
 
 
-@_settings
+@settings
 class InputSettings:
     """How inputs are checked."""
 
@@ -152,7 +150,7 @@ class InputSettings:
     validate: str = field(c.choice(("shape", "finite")), "What is checked.", default="shape")
 
 
-@_settings
+@settings
 class CacheSettings:
     """The result cache."""
 
@@ -164,7 +162,7 @@ class CacheSettings:
     )
 
 
-@_settings
+@settings
 class Policy:
     """The whole configuration of a router.
 
@@ -251,7 +249,8 @@ class Policy:
         """Return the policy as plain types; ``from_dict`` reads it back."""
         from cascade.policy.digest import plain
 
-        return plain(self)
+        tree: dict[str, Any] = plain(self)
+        return tree
 
     def to_yaml(self) -> str:
         """Return the policy as YAML."""
@@ -282,5 +281,3 @@ class Policy:
 
         return load(cls, Path(path), env)
 
-
-_ = KEY

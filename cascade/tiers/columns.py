@@ -61,7 +61,7 @@ class Columns:
         source = self._source(prediction)
         if source in {"probabilities", "logits"}:
             matrix = np.asarray(getattr(prediction, source))
-            if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":  # noqa: PLR2004
+            if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
                 msg = f"{source}: expected a ({n}, classes) matrix of numbers"
                 raise OutputFault(msg)
             _check_rows(source, len(matrix), n)

@@ -168,7 +168,7 @@ class OnnxTier:
         if isinstance(columns, int) and want is not None and columns != want:
             what = f"{columns} columns in output {node.name!r}"
             raise PolicyError(self._say(f"{what}, expected {want} ({kind}, {self._classes!r})"))
-        if kind == "sigmoid" and self._classes is not None and len(self._classes) != 2:  # noqa: PLR2004
+        if kind == "sigmoid" and self._classes is not None and len(self._classes) != 2:
             raise PolicyError(self._say(f"sigmoid needs two classes, got {self._classes!r}"))
 
     def _say(self, what: str) -> str:
@@ -190,7 +190,7 @@ class OnnxTier:
         """Return the label and its confidence; replaced when opened."""
         return self._read_value(raw)
 
-    def remarks(self, raw: Any) -> tuple[bool, float | None]:  # noqa: ARG002, PLR6301  the protocol
+    def remarks(self, raw: Any) -> tuple[bool, float | None]:  # noqa: ARG002  the protocol
         """ONNX models report neither version nor cost; their digest is checked at load."""
         return True, None
 
@@ -238,7 +238,7 @@ class OnnxTier:
         if len(values) != n:
             msg = f"outputs: expected {n} rows, got {len(values)}"
             raise OutputFault(msg)
-        if values.ndim == 2 and values.shape[1] == 1:  # noqa: PLR2004  a column of scalars
+        if values.ndim == 2 and values.shape[1] == 1:
             values = values[:, 0]
         column = object_column(list(values) if values.ndim > 1 else values)
         if len(raw) == 1:
@@ -277,7 +277,7 @@ def _is_float(node: Any) -> bool:
 
 def _recognise(outputs: dict[str, Any]) -> str:
     """Say what a model's outputs are when the policy does not: skl2onnx's pair, or one matrix."""
-    matrix = [node for node in outputs.values() if _is_float(node) and len(node.shape) == 2]  # noqa: PLR2004
+    matrix = [node for node in outputs.values() if _is_float(node) and len(node.shape) == 2]
     if not matrix:
         return "label"
     return "logits" if "logit" in matrix[0].name.lower() else "probabilities"

@@ -66,7 +66,7 @@ def tier(
 class FunctionTier:
     """A function with the manners of a tier; made by :func:`tier`."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  built by tier() alone
+    def __init__(
         self,
         function: Callable[..., Any],
         returns: Returns = "values",
@@ -232,7 +232,7 @@ class PythonTier:
         return target.function(job.row, job) if target.context else target.function(job.row)
 
     def _read_pair(self, raw: Any) -> tuple[Any, float]:
-        if type(raw) is not tuple or len(raw) != 2:  # noqa: PLR2004  a pair
+        if type(raw) is not tuple or len(raw) != 2:
             msg = f"returns='pairs' expects (value, confidence), got {type(raw).__name__}"
             raise OutputFault(msg)
         value, confidence = raw
