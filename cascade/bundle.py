@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +13,8 @@ import attrs
 from cascade.errors import ModelIntegrityError, PolicyError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cascade.policy.model import OnnxSpec, Policy
 
 __all__ = [

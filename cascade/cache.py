@@ -40,7 +40,7 @@ class Entry:
 
 
 def entry(value: Any, confidence: float | None, tier: int, end: End) -> Entry:
-    """Make an entry whose value no caller can change: plain as it is, arrays read-only, else a copy."""
+    """Make an entry no caller can change: plain as it is, arrays read-only, or a copy."""
     kind = type(value)
     if kind in PLAIN:
         return Entry(value, confidence, tier, end, sys.getsizeof(value))

@@ -239,15 +239,17 @@ def _post(plan: Plan, climb: Climb) -> None:
 
 def _count(engine: Engine, plan: Plan, climb: Climb) -> None:
     """Count the rows' ends and the tiers' calls."""
-    code = (climb.disposition.astype(np.int64) * 32 + climb.reason) * 512
-    code += (climb.tier.astype(np.int64) + 1) * 2 + climb.covered
+    span = 2 * (len(plan.lanes) + 1)
+    code = (climb.disposition.astype(np.intp) * 16 + climb.reason) * span
+    code += (climb.tier + 1) * 2 + climb.covered
+    counts = np.bincount(code)
     ends = {}
-    for packed, count in zip(*np.unique(code, return_counts=True), strict=True):
-        rest, low = divmod(int(packed), 512)
+    for packed in np.flatnonzero(counts).tolist():
+        rest, low = divmod(packed, span)
         tier = low // 2 - 1
-        disposition, reason = _DISPOSITIONS[rest // 32], _REASONS[rest % 32]
+        disposition, reason = _DISPOSITIONS[rest // 16], _REASONS[rest % 16]
         end = plan.end(disposition, reason, None if tier < 0 else tier, bool(low % 2))
-        ends[end] = int(count)
+        ends[end] = int(counts[packed])
     calls: dict[tuple[int, str], int] = {}
     for run in climb.runs:
         for result, count in run.results().items():

@@ -88,10 +88,11 @@ class Finish:
 
 @attrs.define(eq=False)
 class Replied:
-    """A tier answered. Times in ns: handed to the lane, model started, model finished;
-    ``prepared`` is how long the tier's own preparation took.
-    ``confidence`` is None where the top tier supplies none. ``known`` is False when the tier
-    reports another version than the one that the policy names.
+    """A tier answered.
+
+    Times in ns: handed to the lane, model started, model finished; ``prepared`` is how long the
+    tier's own preparation took. ``confidence`` is None where the top tier supplies none. ``known``
+    is False when the tier reports another version than the one that the policy names.
     """
 
     tier: int
@@ -207,9 +208,11 @@ class Decision:
             if fact.cost is not None:
                 self.cost = fact.cost + (self.cost or 0.0)
             top = tier == self._top
-            if top if confidence is None else 0.0 <= confidence <= 1.0:
+            sound = top if confidence is None else 0.0 <= confidence <= 1.0
+            if sound:
                 threshold = None if top else self._thresholds[tier]
-                passed = threshold is None or confidence >= threshold  # so written, NaN escalates
+                # written with >=, so that NaN escalates; only a top tier may lack a confidence
+                passed = threshold is None or confidence >= threshold  # type: ignore[operator]
                 self.best = fact
                 self.steps.append(
                     (tier, "accepted" if passed else "unsure", None, confidence, threshold, -1, -1,
@@ -227,14 +230,14 @@ class Decision:
         """Take in a sound reply that is unsure, forced, or under a policy's special rules."""
         top = fact.tier == self._top
         if self._ladder.first_only and not top:
-            return Finish(Disposition.DEGRADED, Reason.MODE, False, fact)
+            return Finish(Disposition.DEGRADED, Reason.MODE, covered=False, answer=fact)
         if self._forced is not None and not top:
             return self._give_up()
         if not passed:
             return self._escalate(fact.tier, now, etas)
         if top:
             if self._abstains(fact):
-                return Finish(Disposition.ABSTAINED, Reason.UNSURE, False, fact)
+                return Finish(Disposition.ABSTAINED, Reason.UNSURE, covered=False, answer=fact)
             return Finish(_ACCEPTED, _TOP, fact.known, fact)
         covered = self._trusted and fact.known and not (self._deviated or self._refused)
         return Finish(_ACCEPTED, _CONFIDENT, covered, fact)
@@ -319,10 +322,10 @@ class Decision:
             if self._deviated:  # a fault is what the caller can act on
                 reason = Reason.FAULT
             end = Disposition.FAILED if ran else Disposition.SHED
-            return Finish(end, reason, False, None, self.error)
+            return Finish(end, reason, covered=False, answer=None, error=self.error)
         if self._abstains(best):
-            return Finish(Disposition.ABSTAINED, Reason.UNSURE, False, best)
-        return Finish(Disposition.DEGRADED, reason, False, best)
+            return Finish(Disposition.ABSTAINED, Reason.UNSURE, covered=False, answer=best)
+        return Finish(Disposition.DEGRADED, reason, covered=False, answer=best)
 
     def _abstains(self, answer: Replied) -> bool:
         limit, confidence = self._ladder.abstain_below, answer.confidence

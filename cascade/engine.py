@@ -14,8 +14,7 @@ from cascade.decide import Decision, Finish
 from cascade.errors import DeadlineExceeded, Overloaded, PolicyError, TierError, TierOutputError
 from cascade.flight import Flight, Follower, land
 from cascade.ledger import FOLD_AT, Ledger
-from cascade.types import Disposition, Outcome, Reason
-from cascade.types import Serials as ids
+from cascade.types import Disposition, Outcome, Reason, Serials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -90,10 +89,8 @@ class Engine:
                 msg = "deadline: missing in the call and in the policy; give one of them"
                 raise PolicyError(msg)
             return plan.budget
-        if isinstance(deadline, Budget):
-            budget = deadline.until - arrived
-        else:
-            budget = nanoseconds(deadline)
+        given = isinstance(deadline, Budget)
+        budget = deadline.until - arrived if given else nanoseconds(deadline)
         return budget if plan.max_budget is None else min(budget, plan.max_budget)
 
     def begin(  # noqa: PLR0913, PLR0917  one request's keywords, unpacked
@@ -109,7 +106,7 @@ class Engine:
         if tenant is not None:
             key = (tenant, key)
         flight_key = key if floor == 0 else (key, floor)
-        follower = None
+        follower = flight = None
         with self.lock:
             held = cache.get(key, arrived)
             if held is None or held.tier < floor:
@@ -128,7 +125,8 @@ class Engine:
         request.flight = flight
         if follower is not None:
             return request, follower
-        flight.decision = request.decision
+        if flight is not None:
+            flight.decision = request.decision
         return request
 
     def _hit(self, plan: Plan, held: Entry, arrived: int, budget: int) -> Outcome[Any]:
@@ -139,7 +137,7 @@ class Engine:
             self.ledger.settle()
         value = copy.deepcopy(held.value) if held.copied else held.value
         hit: Outcome[Any] = Outcome(
-            next(ids.serials), value, held.confidence, budget, trace, plan.site
+            next(Serials.serials), value, held.confidence, budget, trace, plan.site
         )
         return self._observed(hit) if self._observers else hit
 
@@ -165,7 +163,7 @@ class Engine:
         if len(self.ledger.pending) >= FOLD_AT:
             self.ledger.settle()
         outcome: Outcome[Any] = Outcome(
-            next(ids.serials), value, confidence, request.budget, trace, plan.site, extra
+            next(Serials.serials), value, confidence, request.budget, trace, plan.site, extra
         )
         if self._observers:
             self._observed(outcome)
@@ -234,7 +232,7 @@ class Engine:
             return follower.verdict
         best = None if flight.decision is None else flight.decision.best
         end = Disposition.FAILED if best is None else Disposition.DEGRADED
-        return Finish(end, Reason.DEADLINE, False, best)
+        return Finish(end, Reason.DEADLINE, covered=False, answer=best)
 
     def abandon(self, request: Request) -> None:
         """Hand the flight over when its leader was interrupted."""

@@ -1,8 +1,8 @@
 """Flights: one computation that several callers of one key wait for; pure, for every driver.
 
 The driver brings the lock, the waiting and the waking; what each waiter gets is decided here. Only
-an ACCEPTED answer is shared. On any other end, waiters with more time than the leader had go on from
-where it stopped, under a new leader; a tier fault is shared, not retried.
+an ACCEPTED answer is shared. On any other end, waiters with more time than the leader had go on
+from where it stopped, under a new leader; a tier fault is shared, not retried.
 """
 
 from __future__ import annotations

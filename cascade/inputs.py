@@ -43,7 +43,7 @@ def row_caster(specs: Sequence[InputSpec], *, strict: bool = False, finite: bool
     >>> cast(np.zeros((5, 2)))
     Traceback (most recent call last):
       ...
-    cascade.errors.InputValueError: input 'x': float32 row of shape (2,) expected, got shape (5, 2): this is a batch; route() takes one row, route_many() a batch
+    cascade.errors.InputValueError: input 'x': float32 row of shape (2,) expected, got ...
     """
     if not specs:
         return _taken_as_is

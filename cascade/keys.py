@@ -32,12 +32,12 @@ _EXACT = 4096  # bytes; above, hashing beats keeping and comparing
 
 
 def key_maker(specs: Sequence[InputSpec], digest: str = "auto") -> KeyOf:
-    """Compile the key of rows that fit ``specs``; ``digest`` as in the policy's cache settings.
+    r"""Compile the key of rows that fit ``specs``; ``digest`` as in the policy's cache settings.
 
     >>> from cascade.protocols import InputSpec
     >>> key = key_maker([InputSpec("x", "float32", (1,))])
     >>> key(np.zeros(1, dtype="float32"))
-    b'\\x00\\x00\\x00\\x00'
+    b'\x00\x00\x00\x00'
     >>> anything = key_maker([])
     >>> len({anything(x) for x in (1, 1.0, True, "1", b"1", -0.0, 0.0)})
     7
@@ -93,7 +93,7 @@ def _any_key(hashed: Callable[[Any], bytes], exact: int) -> KeyOf:
     return key
 
 
-def _flatten(x: Any, parts: list[bytes], depth: int = 0) -> bool:
+def _flatten(x: Any, parts: list[bytes], depth: int = 0) -> bool:  # noqa: PLR0911  a kind each
     """Append an injective encoding: tag, length, content. False: x has no stable content."""
     if depth > 32:
         return False

@@ -116,7 +116,7 @@ class Ledger:
         self.misses = 0  # looks into the cache that found nothing; under the router's lock
 
     def settle(self) -> None:
-        """Fold what has come in, unless another thread is at it; for drivers, every FOLD_AT requests."""
+        """Fold what has come in, unless another thread is at it; every FOLD_AT requests."""
         if self._lock.acquire(blocking=False):
             try:
                 self._fold()

@@ -1,4 +1,4 @@
-"""The plan: a policy compiled to closures, once; one immutable value that a driver reads atomically."""
+"""The plan: a policy compiled to closures, once; one immutable value, read atomically."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _default_point(points: tuple[OperatingPoint, ...]) -> int:
 
 
 def _common_inputs(bound: tuple[BoundTier, ...], prepare: Functions) -> tuple[InputSpec, ...]:
-    """The declared inputs that a row is checked against: the first tier's that takes it as it is."""
+    """The inputs that a row is checked against: those of the first tier that takes it as it is."""
     for tier in bound:
         if tier.inputs and tier.name not in prepare.own:
             return tier.inputs

@@ -25,8 +25,9 @@ def explain_outcome(outcome: Outcome[Any]) -> str:
     lines += [f"  {i}. {_step(step)}" for i, step in enumerate(outcome.steps, 1)]
     parts = outcome.latency
     lines.append(
-        f"  took {parts.total * 1e6:.1f} µs{budget}: input {parts.input * 1e6:.1f}, transfer "
-        f"{parts.transfer * 1e6:.1f}, compute {parts.compute * 1e6:.1f}, output {parts.output * 1e6:.1f}"
+        f"  took {parts.total * 1e6:.1f} µs{budget}: input {parts.input * 1e6:.1f}, "
+        f"transfer {parts.transfer * 1e6:.1f}, compute {parts.compute * 1e6:.1f}, "
+        f"output {parts.output * 1e6:.1f}"
     )
     return "\n".join(
         [*lines, f"  point {outcome.point}, mode {outcome.mode}, policy {outcome.policy[:12]}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 from cascade.binding import bind, functions
 from cascade.cache import ResultCache
@@ -32,16 +32,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Router"]
 
-X = TypeVar("X")
-V = TypeVar("V")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # type checkers carry it: a default spares annotations
+
+    X = TypeVar("X", default=Any)
+    V = TypeVar("V", default=Any)
+else:
+    from typing import TypeVar
+
+    X, V = TypeVar("X"), TypeVar("V")
 
 
 class Router(Generic[X, V]):
     """Answers requests with the cheapest tier that can be trusted to answer in time.
 
     Building it reads the policy and checks the model files' digests, but makes no session, so it is
-    safe before a fork. Entering it (``with``, or :meth:`warmup`) opens the tiers, replays the golden
-    inputs and warms up; a request before that does so itself.
+    safe before a fork. Entering it (``with``, or :meth:`warmup`) opens the tiers, replays the
+    golden inputs and warms up; a request before that does so itself.
 
     ``tiers`` binds external tiers by name (and may stand in for models, in tests); ``prepare`` and
     ``postprocess`` are functions for every request, or one per tier by name; ``on_outcome`` is
@@ -219,8 +226,8 @@ class Router(Generic[X, V]):
     ) -> Outcome[V]:
         """Answer one row.
 
-        ``x`` is a string, number, array, list of numbers, or a dict of arrays, without a batch axis.
-        ``deadline`` is in seconds, a duration such as ``"20ms"``, or a Budget; by default the
+        ``x`` is a string, number, array, list of numbers, or a dict of arrays, without a batch
+        axis. ``deadline`` is in seconds, a duration such as ``"20ms"``, or a Budget; by default the
         policy's. ``at_least`` names the lowest tier that may answer. ``received`` starts the budget
         at a ``time.monotonic_ns()`` of arrival. ``metadata`` reaches the tiers' context.
 
@@ -246,7 +253,9 @@ class Router(Generic[X, V]):
         if type(begun) is Outcome:
             return begun
         if type(begun) is tuple:
-            return self._follow(*begun)
+            request, follower = begun
+            assert type(follower) is _SyncFollower  # noqa: S101  made by `of`
+            return self._follow(request, follower)
         assert type(begun) is Request  # noqa: S101  the third and last kind
         return self._lead(begun)
 
@@ -305,9 +314,9 @@ class Router(Generic[X, V]):
     ) -> Outcomes[V]:
         """Answer a batch: one model run per tier, the rows that need it going on.
 
-        ``X`` is a list for text and objects, an array with a leading batch axis, or a dict of those.
-        The policy's deadline does not apply; ``deadline`` covers the whole call, and rows not
-        reached are FAILED/deadline. Nothing is raised for single rows: their dispositions say.
+        ``X`` is a list for text and objects, an array with a leading batch axis, or a dict of
+        those. The policy's deadline does not apply; ``deadline`` covers the whole call, and rows
+        not reached are FAILED/deadline. Nothing is raised for single rows: their dispositions say.
 
         Raises:
             InputTypeError, InputValueError: the batch is not what the first tier declares.

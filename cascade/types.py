@@ -469,7 +469,7 @@ def _finite(number: float | None) -> float | None:
 
 
 def jsonable(value: Any) -> Any:
-    """Return ``value`` as JSON types: arrays as lists, NaN and infinities as None, else its repr."""
+    """Return ``value`` as JSON types: arrays as lists, NaN and infinities None, else its repr."""
     if isinstance(value, float):
         return _finite(value)
     if value is None or isinstance(value, (bool, int, str)):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
 from cascade.errors import PolicyError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["Certificate", "PathPoint"]
 
@@ -32,6 +34,10 @@ class PathPoint:
     p_value: float
     escalation: tuple[float, ...] = attrs.field(default=(), converter=_floats)
     cost: float | None = None
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    return tuple(values)
 
 
 def _path(points: Any) -> tuple[PathPoint, ...]:
@@ -66,7 +72,7 @@ class Certificate:
     loss: str
     covers: str
     n: int
-    tiers: tuple[str, ...] = attrs.field(converter=tuple)
+    tiers: tuple[str, ...] = attrs.field(converter=_names)
     path: tuple[PathPoint, ...] = attrs.field(converter=_path)
     certified: int
     digests: Mapping[str, str] = attrs.field(factory=dict, hash=False)

@@ -49,17 +49,13 @@ def _tiers(policy: Policy) -> Iterator[tuple[tuple[Any, ...], str]]:
     for i, spec in enumerate(policy.tiers):
         if names[spec.name] > 1:
             yield ("tiers", i, "name"), f"expected a name of its own, got {spec.name!r} twice"
-        if spec.classes is not None and policy.classes is not None:
-            if set(spec.classes) != set(policy.classes):
-                yield ("tiers", i, "classes"), "expected the same set of classes as the policy's"
-        below = i < len(policy.tiers) - 1
-        outputs = spec.outputs
-        if below and outputs is not None and outputs.kind in {"label", "value"}:
-            if outputs.confidence is None and spec.kind == "onnx":
-                yield (
-                    ("tiers", i, "outputs"),
-                    f"kind {outputs.kind} needs confidence: below the top tier",
-                )
+        differ = set(spec.classes or ()) ^ set(policy.classes or ())
+        if spec.classes is not None and policy.classes is not None and differ:
+            yield ("tiers", i, "classes"), "expected the same set of classes as the policy's"
+        outputs = spec.outputs if spec.kind == "onnx" and i < len(policy.tiers) - 1 else None
+        if outputs is not None and outputs.kind in {"label", "value"} and not outputs.confidence:
+            message = f"kind {outputs.kind} needs confidence: below the top tier"
+            yield ("tiers", i, "outputs"), message
 
 
 def _escalation(policy: Policy) -> Iterator[tuple[tuple[Any, ...], str]]:
@@ -74,13 +70,11 @@ def _escalation(policy: Policy) -> Iterator[tuple[tuple[Any, ...], str]]:
         )
     bare = given is None and escalation.certificate is None
     if policy.mode is Mode.ENFORCE and below > 0 and bare:
-        yield (
-            ("escalation",),
-            (
-                "mode enforce needs certificate: (from cascade.fit or an exported bundle) or thresholds:; "
-                "or use mode: top_only or first_only"
-            ),
+        message = (
+            "mode enforce needs certificate: (from an exported bundle) or thresholds:; "
+            "or use mode: top_only or first_only"
         )
+        yield ("escalation",), message
     if escalation.certificate is not None:
         for i, spec in enumerate(policy.tiers):
             if spec.kind == "external" and getattr(spec, "version", None) is None:

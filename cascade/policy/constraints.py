@@ -17,8 +17,11 @@ from cascade.policy.units import (
     parse_size,
 )
 
-__all__ = ["Kind", "boolean", "choice", "duration", "field", "fraction", "integer", "label_list",
-           "number", "number_list", "section", "section_list", "size", "text", "weights"]  # fmt: skip
+__all__ = [
+    "Kind", "boolean", "choice", "duration", "field", "fraction", "fraction_list", "integer",
+    "label_list", "number", "number_list", "section", "section_list", "settings", "size", "text",
+    "weights",
+]  # fmt: skip
 
 
 T = TypeVar("T")

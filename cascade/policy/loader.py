@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -15,6 +14,9 @@ from cascade.policy.certificate import Certificate
 from cascade.policy.digest import tier_digest
 from cascade.policy.walk import KEY, walk
 from cascade.types import Issue
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["build", "dump", "load"]
 
@@ -50,7 +52,8 @@ def build(
     file = made.escalation.certificate
     if file is not None and path is not None:
         values["certificate"] = _certified(made, path.parent / file)
-    return attrs.evolve(made, path=path, **values)
+    policy: P = attrs.evolve(made, path=path, **values)
+    return policy
 
 
 def _step(text: str) -> Any:
@@ -77,7 +80,8 @@ def _certified(policy: Any, file: Path) -> Certificate:
         want = certificate.digests.get(spec.name)
         if want is not None and want != tier_digest(policy, spec):
             raise PolicyError(
-                f"{file}: tier {spec.name!r}: model, score or calibration differ from those certified; fit again"
+                f"{file}: tier {spec.name!r}: model, score or calibration differ from those "
+                f"certified; fit again"
             )
     return certificate
 

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
     from cascade.policy.certificate import Certificate
 
-__all__ = ["CacheSettings", "ComplexityRule", "ConfidenceSettings", "Escalation", "ExternalSpec",
-           "FunctionVersion", "InputSettings", "OnnxSpec", "OutputSettings", "Policy", "TierSpec"]  # fmt: skip
+__all__ = [
+    "CacheSettings", "ComplexityRule", "ConfidenceSettings", "Escalation", "ExternalSpec",
+    "FunctionVersion", "InputSettings", "OnnxSpec", "OutputSettings", "Policy", "TierSpec",
+]  # fmt: skip
 
 _MODES = ("enforce", "top_only", "first_only")
+
 
 @settings
 class OutputSettings:
@@ -280,4 +283,3 @@ class Policy:
         from cascade.policy.loader import load
 
         return load(cls, Path(path), env)
-

@@ -8,7 +8,7 @@ import re
 __all__ = ["parse_duration", "parse_fraction", "parse_size"]
 
 NAMED = {"instant": 0.1, "reaction": 0.2, "conversation": 1.0}
-"""Deadlines by human reaction time, in seconds (Nielsen, 'Response times: the 3 important limits')."""
+"""Deadlines by human reaction time, in seconds (Nielsen, 1993)."""
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BYTES = {

@@ -23,6 +23,7 @@ _BACKSLASH = chr(92)
 def prometheus(engine: Engine, plan: Plan, policy: Policy, mode: Mode) -> str:
     """Return the metrics; labels are bounded: policy, tiers, dispositions, reasons and parts."""
     totals = engine.ledger.totals()
+    info = _labels(name=policy.name, digest=policy.digest, revision=policy.revision or "")
     lines = [
         *_requests(totals, policy.name),
         *_calls(totals, plan.site.tiers),
@@ -33,7 +34,7 @@ def prometheus(engine: Engine, plan: Plan, policy: Policy, mode: Mode) -> str:
         *_family("cascade_mode", "gauge", "1 for the mode in force."),
         *(f'cascade_mode{{mode="{m}"}} {int(m is mode)}' for m in Mode),
         *_family("cascade_policy_info", "gauge", "The policy in force."),
-        f"cascade_policy_info{_labels(name=policy.name, digest=policy.digest, revision=policy.revision or '')} 1",
+        f"cascade_policy_info{info} 1",
     ]
     if policy.certificate is not None:
         lines += _family(

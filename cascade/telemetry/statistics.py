@@ -65,8 +65,8 @@ class CacheStatistics:
 class Statistics:
     """A frozen snapshot of everything counted since the router was built.
 
-    ``dispositions`` counts requests by how they ended, ``latency`` has the quantiles per ledger part
-    in seconds (single requests only), ``uncovered`` is ρ, the share of answers outside the
+    ``dispositions`` counts requests by how they ended, ``latency`` has the quantiles per ledger
+    part in seconds (single requests only), ``uncovered`` is ρ, the share of answers outside the
     certificate's promise, ``bottleneck`` the tier or part with the largest share of the time.
     """
 

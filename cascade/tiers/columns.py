@@ -35,7 +35,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def object_column(values: Sequence[Any]) -> npt.NDArray[Any]:
+def object_column(values: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return a column of whatever the values are, without NumPy guessing at their shape."""
     if isinstance(values, np.ndarray) and values.ndim == 1:
         return values

@@ -102,7 +102,7 @@ class OnnxTier:
     def close(self) -> None:
         """Let go of the session."""
         self._session = None
-        self.run = _closed
+        self.run = _closed  # type: ignore[method-assign]
 
     # -- compiling -------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class OnnxTier:
         kind = settings.kind if settings is not None else _recognise(outputs)
         self._names = self._fetched(kind, settings, outputs)
         self._run_session = session.run
-        self.run = self._one_array() if self._plain_input() else self._one_feed  # type: ignore[method-assign]
+        self.run = self._one_array() if self._plain_input() else self._one_feed  # type: ignore[method-assign, assignment]
         if kind not in _MATRIX:
             self.read, self.read_rows = self._read_value, self._read_values  # type: ignore[method-assign]
             return
@@ -141,7 +141,7 @@ class OnnxTier:
         score = "max_probability" if score == "auto" else score
         temperature = self._spec.confidence.temperature
         self._row = row_reader(kind, score, temperature, self._classes, tolerance)
-        self.read = _matrix_read(self._row)  # type: ignore[method-assign]
+        self.read = _matrix_read(self._row)  # type: ignore[method-assign, assignment]
         self._rows = rows_reader(kind, score, temperature, self._classes, tolerance)
 
     def _plain_input(self) -> bool:

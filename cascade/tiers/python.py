@@ -24,6 +24,7 @@ __all__ = ["FunctionTier", "PythonTier", "is_async", "tier"]
 Returns = Literal["values", "pairs", "probabilities", "prediction"]
 RowsOf = Literal["batch", "one"]
 
+_ONE_PAIR = ("one", "pairs")
 _RETURNS = ("values", "pairs", "probabilities", "prediction")
 
 
@@ -39,10 +40,10 @@ def tier(
     """Make a tier of a function.
 
     With ``rows="batch"`` it gets n rows (a list, an array with a leading batch axis, or a dict of
-    those) and returns n results; with ``rows="one"`` it gets and returns one. ``returns`` says what a
-    result is: a value, a (value, confidence) pair, class probabilities (the value is then the label
-    from ``classes``), or a Prediction for the whole batch. With ``context=True`` the
-    function gets the request's context as second argument. ``version`` stands in key and certificate.
+    those) and returns n results; with ``rows="one"`` it gets and returns one. ``returns`` says what
+    a result is: a value, a (value, confidence) pair, class probabilities (the value is then the
+    label from ``classes``), or a Prediction for the whole batch. With ``context=True`` the function
+    gets the request's context as second argument. ``version`` stands in key and certificate.
 
     Raises:
         PolicyError: ``returns`` or ``rows`` is not one of the above.
@@ -57,7 +58,8 @@ def tier(
     if rows not in {"batch", "one"}:
         msg = f"tier(): rows: expected 'batch' or 'one', got {rows!r}"
         raise PolicyError(msg)
-    if not callable(function):
+    given: Any = function
+    if not callable(given):
         msg = f"tier(): expected a callable, got a {type(function).__name__}"
         raise PolicyError(msg)
     return FunctionTier(function, returns, rows, context, classes, version)
@@ -111,7 +113,8 @@ class FunctionTier:
             raise TierOutputError(_say(msg))
         listed = results.tolist() if isinstance(results, np.ndarray) else results
         if not isinstance(listed, Sequence) or isinstance(listed, (str, bytes)):
-            msg = f"expected {n} results, got a {type(results).__name__}; for one at a time: rows='one'"
+            kind = type(results).__name__
+            msg = f"expected {n} results, got a {kind}; for one at a time: rows='one'"
             raise TierOutputError(_say(msg))
         return self._pairs(listed) if self.returns == "pairs" else self._values(listed)
 
@@ -183,8 +186,8 @@ class PythonTier:
         own = getattr(target, "classes", None)
         self._columns = Columns(spec, classes if own is None else own)
         self._version = getattr(spec, "version", None)
-        simple = isinstance(target, FunctionTier) and target.rows == "one"
-        if simple and target.returns == "pairs" and self._columns.takes_confidences:
+        pairs = isinstance(target, FunctionTier) and (target.rows, target.returns) == _ONE_PAIR
+        if pairs and self._columns.takes_confidences:
             self.run, self.read = self._run_one, self._read_pair  # type: ignore[method-assign]
             self.silent = True
 
@@ -212,9 +215,9 @@ class PythonTier:
         known = raw.version is None or self._version is None or raw.version == self._version
         return known, None if raw.costs is None else float(raw.costs[0])
 
-    def run_rows(self, rows: Any, n: int, context: Context) -> Prediction:
+    def run_rows(self, rows: Any, n: int, context: Context) -> Prediction:  # noqa: ARG002
         """Ask the tier for n rows."""
-        prediction = self._target.predict(rows, context)
+        prediction: Any = self._target.predict(rows, context)
         if not isinstance(prediction, Prediction):
             msg = f"predict() must return a cascade.Prediction, got {type(prediction).__name__}"
             raise OutputFault(msg)

@@ -1,1 +1,1 @@
-"""Benchmarks: ratios inside one interleaved run. ``python -m tests.benchmarks`` prints the table."""
+"""Benchmarks: ratios inside one interleaved run; ``python -m tests.benchmarks`` prints them."""

@@ -28,13 +28,15 @@ def main() -> None:
          imports["import cascade"] / imports["import numpy"], 2.0, "× `import numpy`"),
     ]  # fmt: skip
     print(
-        f"CPython {platform.python_version()}, Y = {y:.2f} µs, large model {one['large model']:.2f} µs\n"
+        f"CPython {platform.python_version()}, Y = {y:.2f} µs, "
+        f"large model {one['large model']:.2f} µs\n"
     )
     print("| path | median, µs | ratio | bound | holds |")
     print("|---|---:|---:|---:|---|")
     for path, time, ratio, bound, unit in rows:
         print(
-            f"| {path} | {time:,.2f} | {ratio:.2f} {unit} | {bound} | {'yes' if ratio <= bound else 'no'} |"
+            f"| {path} | {time:,.2f} | {ratio:.2f} {unit} | {bound} "
+            f"| {'yes' if ratio <= bound else 'no'} |"
         )
 
 
