@@ -1,0 +1,181 @@
+"""The demo from end to end; every number is measured in the run that prints it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import binom
+
+from cascade.demo.data import load, stream_order
+from cascade.demo.plots import save
+from cascade.demo.result import DemoResult, Held, Run
+from cascade.demo.serve import CACHED, CASCADE, serve
+from cascade.estimator import CascadeClassifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from cascade.demo.data import Split
+    from cascade.demo.serve import Served
+    from cascade.policy import Certificate
+
+    Array = npt.NDArray[Any]
+
+__all__ = ["run"]
+
+MAX_LOSS, ALPHA = 0.01, 0.1
+HELD_OUT, REPEATS = 1_000, 500
+DEADLINE = "50ms"
+
+
+def run(
+    out: Path, seed: int, progress: Callable[[str], None], *, rows: int | None = None,
+    held_out: int = HELD_OUT, repeats: int = REPEATS,
+) -> DemoResult:  # fmt: skip
+    """Run the demo into the folder ``out``; ``rows`` takes only so many of the data's.
+
+    Raises:
+        MissingExtra: the extra ``demo`` is not installed.
+    """
+    start = time.perf_counter()
+
+    def say(what: str) -> None:
+        progress(f"[{time.perf_counter() - start:5.1f} s] {what}")
+
+    say("loading MNIST-5k")
+    split = load(seed, held_out, rows)
+    say(f"training three tiers and certifying them, on {len(split.fit_rows):,} rows")
+    classifier = _classifier(seed).fit(split.fit_rows, split.fit_labels)
+    bundle = out / "bundle"
+    say(f"exporting the bundle to {bundle}")
+    out.mkdir(parents=True, exist_ok=True)
+    classifier.export(
+        bundle, deadline=DEADLINE, cache={"entries": 10_000, "bytes": "64MB", "ttl": "5m"}
+    )
+    order = stream_order(held_out, repeats, seed)
+    say(f"serving {len(order):,} single requests, five ways in turn")
+    served = serve(bundle, split.held_rows, order)
+    say("drawing")
+    result = _judge(split, order, served, classifier.certificate_, bundle, out)
+    return _timed(result, time.perf_counter() - start)
+
+
+def _classifier(seed: int) -> CascadeClassifier:
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import SVC
+
+    forest = RandomForestClassifier(40, max_depth=14, n_jobs=2, random_state=seed)
+    machine = CalibratedClassifierCV(SVC(C=5.0, gamma=0.02), ensemble=False, cv=3)
+    return CascadeClassifier(
+        [
+            ("logistic", LogisticRegression(C=0.1, max_iter=300)),
+            ("forest", forest),
+            ("svc", machine),
+        ],
+        max_loss=MAX_LOSS,
+        alpha=ALPHA,
+        calibration_size=0.5,
+        random_state=seed,
+    )
+
+
+def _judge(  # noqa: PLR0913, PLR0917
+    split: Split, order: Array, served: dict[str, Served], certificate: Certificate, bundle: Path,
+    out: Path,
+) -> DemoResult:  # fmt: skip
+    names = certificate.tiers
+    truth = split.held_labels[order]
+    runs = {
+        "always_small": _run(served[names[0]], truth),
+        "always_large": _run(served[names[-1]], truth),
+        CASCADE: _run(served[CASCADE], truth),
+        CACHED: _run(served[CACHED], truth),
+        "oracle": _oracle([served[name] for name in names], names, truth),
+    }
+    first = np.unique(order, return_index=True)[1]  # a row's first asking: the promise is per row
+    top, answer = served[names[-1]].values[first], served[CASCADE].values[first]
+    lost = int(((top == truth[first]) & (answer != truth[first])).sum())
+    p_value = float(binom.sf(lost - 1, len(first), MAX_LOSS))
+    point = certificate.path[certificate.certified - 1]
+    curve = [
+        _replayed(p.thresholds, [served[name] for name in names], truth) for p in certificate.path
+    ]
+    plots = save(out, curve, certificate.certified - 1, runs, served)
+    tiers = [
+        {"name": name, **_row(_run(served[name], truth)), "bytes": _bytes(bundle, name)}
+        for name in names
+    ]
+    facts = {"max_loss": MAX_LOSS, "alpha": ALPHA, "n": certificate.n, "losses": point.losses}
+    return DemoResult(
+        tiers, runs, facts, Held(lost, len(first), p_value), served[CASCADE].ledger,
+        _verdict(runs, served[names[0]].values[first], top, truth[first]),
+        [str(path) for path in plots], str(bundle), 0.0,
+    )  # fmt: skip
+
+
+def _run(served: Served, truth: Array) -> Run:
+    p50, p99 = np.quantile(served.seconds, [0.5, 0.99]).tolist()
+    accuracy = float((served.values == truth).mean())
+    return Run(accuracy, float(served.seconds.mean()), p50, p99, served.calls)
+
+
+def _row(found: Run) -> dict[str, float]:
+    return {"accuracy": found.accuracy, "p50": found.p50, "p99": found.p99}
+
+
+def _oracle(tiers: list[Served], names: tuple[str, ...], truth: Array) -> Run:
+    """The cheapest tier that is right, knowing all answers; the first where none is."""
+    right = np.array([tier.values == truth for tier in tiers])
+    chosen = np.where(right.any(axis=0), right.argmax(axis=0), 0)
+    seconds = np.array([tier.seconds for tier in tiers])[chosen, np.arange(len(truth))]
+    p50, p99 = np.quantile(seconds, [0.5, 0.99]).tolist()
+    calls = {name: float((chosen == i).mean()) for i, name in enumerate(names)}
+    return Run(float(right.any(axis=0).mean()), float(seconds.mean()), p50, p99, calls)
+
+
+def _replayed(
+    thresholds: tuple[float, ...], tiers: list[Served], truth: Array
+) -> tuple[float, float]:
+    """Mean seconds and accuracy at one point, from what each tier alone did with each request."""
+    waiting = np.ones(len(truth), dtype=bool)
+    seconds, right = np.zeros(len(truth)), np.zeros(len(truth), dtype=bool)
+    for i, tier in enumerate(tiers):
+        top = i == len(tiers) - 1
+        if not top and thresholds[i] > 1.0:
+            continue
+        seconds[waiting] += tier.seconds[waiting]
+        done = waiting & (tier.confidences >= thresholds[i]) if not top else waiting
+        right[done] = tier.values[done] == truth[done]
+        waiting = waiting & ~done
+    return float(seconds.mean()), float(right.mean())
+
+
+def _bytes(bundle: Path, name: str) -> int:
+    return (bundle / f"{name}.onnx").stat().st_size
+
+
+def _verdict(runs: dict[str, Run], small: Array, top: Array, truth: Array) -> str:
+    lost = float(((top == truth) & (small != truth)).mean())
+    if lost <= MAX_LOSS:
+        return f"No: the small tier alone loses only {lost:.2%}; serve it without a cascade."
+    faster = runs["always_large"].mean / runs[CASCADE].mean
+    points = (runs[CASCADE].accuracy - runs["always_large"].accuracy) * 100
+    if faster <= 1.0:
+        return f"No: the cascade takes {1 / faster:.2f} times as long as the top tier alone."
+    return (
+        f"Yes: {faster:.1f} times as fast as always asking the top tier on average, at {points:+.2f} "
+        f"points of accuracy; the small tier alone would lose {lost:.1%}."
+    )
+
+
+def _timed(result: DemoResult, seconds: float) -> DemoResult:
+    import attrs
+
+    return attrs.evolve(result, seconds=seconds)
