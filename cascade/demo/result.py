@@ -67,12 +67,12 @@ class DemoResult:
     def _promise(self) -> list[str]:
         c, held = self.certificate, self.held_out
         verb = "contradicts" if held.p_value < 0.01 else "does not contradict"
+        sure, bound = f"{1 - c['alpha']:.0%}", f"{c['max_loss']:.1%}"
+        found = f"{held.losses} of {held.n:,} lost ({held.losses / held.n:.2%})"
         return [
-            f"The certificate: with {1 - c['alpha']:.0%} confidence, at most {c['max_loss']:.1%} of "
-            f"requests lose a right answer",
-            f"of the top tier; tested on {c['n']:,} rows, of which {c['losses']} lost.",
-            f"On the held-out rows: {held.losses} of {held.n:,} lost ({held.losses / held.n:.2%}); "
-            f"p = {held.p_value:.2f} for a loss of {c['max_loss']:.1%} or less,",
+            f"The certificate: with {sure} confidence, at most {bound} of the requests lose a",
+            f"right answer of the top tier; {c['losses']} of {c['n']:,} test rows were lost.",
+            f"On the held-out rows: {found}; p = {held.p_value:.2f} for {bound} or less,",
             f"which {verb} the certificate (one-sided exact binomial test at 1 %).",
         ]
 

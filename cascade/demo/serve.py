@@ -40,7 +40,7 @@ class Served:
 
 def serve(bundle: Path, rows: Array, order: Array) -> dict[str, Served]:
     """Ask each tier alone, the cascade without and with cache; interleaved, so none is favoured."""
-    policy = Policy.from_yaml(bundle / "policy.yaml", env={})
+    policy: Any = Policy.from_yaml(bundle / "policy.yaml", env={})
     with ExitStack() as stack:
         asked = {
             spec.name: stack.enter_context(Router(_alone(policy, spec), env={}))
@@ -60,7 +60,7 @@ def serve(bundle: Path, rows: Array, order: Array) -> dict[str, Served]:
     return {name: _served(name, outcomes[name], seconds[name], names) for name in asked}
 
 
-def _alone(policy: Policy, spec: Any) -> Policy:
+def _alone(policy: Any, spec: Any) -> Any:
     """The policy of one tier without a cascade around it."""
     return attrs.evolve(
         policy, tiers=(spec,), escalation=Escalation(), cache=None, certificate=None
@@ -71,7 +71,7 @@ def _served(
     name: str, outcomes: list[Outcome[Any]], nanoseconds: list[int], tiers: tuple[str, ...]
 ) -> Served:
     n = len(outcomes)
-    called = {tier: 0 for tier in tiers}
+    called = dict.fromkeys(tiers, 0)
     for outcome in outcomes:
         for step in outcome.steps:
             called[step.tier] += step.result != "refused"

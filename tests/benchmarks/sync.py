@@ -59,7 +59,6 @@ def measure(folder: Path) -> dict[str, float]:
         contenders: dict[str, Callable[[Any], Any]] = {
             "Y": lambda x: small.run(None, {"x": x[None]}),
             "large model": lambda x: large.run(None, {"x": x[None]}),
-            "hit": lambda x: warm.route(x),
             "tier 1": first.route,
             "escalated": second.route,
         }
