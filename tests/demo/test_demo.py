@@ -1,6 +1,7 @@
 """The demo, small: what it returns, prints and draws."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_page_and_plots(result, tmp_path):
     for words in ("The certificate", "Should you cascade here?", "Router.from_yaml", "compute"):
         assert words in page
     for plot in result.plots:
-        with open(plot, "rb") as file:
+        with Path(plot).open("rb") as file:
             assert file.read(8) == b"\x89PNG\r\n\x1a\n"
 
 
