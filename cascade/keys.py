@@ -101,9 +101,9 @@ def _flatten(x: Any, parts: list[bytes], depth: int = 0) -> bool:  # noqa: PLR09
     if plain is not None:
         parts.append(struct.pack("<cQ", plain[0], len(plain[1])) + plain[1])
         return True
-    if isinstance(x, (np.ndarray, np.generic)):
+    if type(x) in (np.ndarray, np.memmap) or isinstance(x, np.generic):
         array = np.asarray(x)
-        if array.dtype.hasobject:
+        if array.dtype.hasobject or array.dtype.kind == "V":  # fields are not in the bytes
             return False
         tag = b"a" if isinstance(x, np.ndarray) else b"g"
         head, body = f"{array.dtype.str}{array.shape}".encode(), array.tobytes()
