@@ -8,6 +8,8 @@ import attrs
 
 __all__ = ["DemoResult", "Held", "Run"]
 
+_CONTRACT = ("tiers", "runs", "certificate", "ledger", "bundle", "seconds")
+
 
 @attrs.frozen
 class Run:
@@ -44,8 +46,9 @@ class DemoResult:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return the contract's keys, JSON-ready."""
-        return attrs.asdict(self)
+        """Return the contract's keys and no others, JSON-ready."""
+        found = attrs.asdict(self)
+        return {key: found[key] for key in _CONTRACT}
 
     def render(self) -> str:
         """Return the page."""
