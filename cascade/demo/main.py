@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +57,6 @@ def run(
     classifier.export(
         bundle, deadline=DEADLINE, cache={"entries": 10_000, "bytes": "64MB", "ttl": "5m"}
     )
-    gc.collect()
-    gc.freeze()  # a service has no training behind it that a collection would have to walk
     order = stream_order(held_out, repeats, seed)
     say(f"serving {len(order):,} single requests, five ways in turn")
     served = serve(bundle, split.held_rows, order)
