@@ -12,7 +12,7 @@ from cascade.demo.data import load, stream_order
 from cascade.demo.plots import save
 from cascade.demo.result import DemoResult, Held, Run
 from cascade.demo.serve import CACHED, CASCADE, serve
-from cascade.estimator import CascadeClassifier
+from cascade.demo.train import ALPHA, MAX_LOSS, require, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-MAX_LOSS, ALPHA = 0.01, 0.1
 HELD_OUT, REPEATS = 1_000, 500
 DEADLINE = "50ms"
 
@@ -47,10 +46,11 @@ def run(
     def say(what: str) -> None:
         progress(f"[{time.perf_counter() - start:5.1f} s] {what}")
 
+    require()
     say("loading MNIST-5k")
     split = load(seed, held_out, rows)
-    say(f"training three tiers and certifying them, on {len(split.fit_rows):,} rows")
-    classifier = _classifier(seed).fit(split.fit_rows, split.fit_labels)
+    say(f"training three tiers; {len(split.held_rows):,} rows are held out for the stream")
+    classifier = train(split.fit_rows, split.fit_labels, seed, say)
     bundle = out / "bundle"
     say(f"exporting the bundle to {bundle}")
     out.mkdir(parents=True, exist_ok=True)
@@ -63,27 +63,6 @@ def run(
     say("drawing")
     result = _judge(split, order, served, classifier.certificate_, bundle, out)
     return _timed(result, time.perf_counter() - start)
-
-
-def _classifier(seed: int) -> CascadeClassifier:
-    from sklearn.calibration import CalibratedClassifierCV
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.svm import SVC
-
-    forest = RandomForestClassifier(40, max_depth=14, n_jobs=2, random_state=seed)
-    machine = CalibratedClassifierCV(SVC(C=5.0, gamma=0.02), ensemble=False, cv=3)
-    return CascadeClassifier(
-        [
-            ("logistic", LogisticRegression(C=0.1, max_iter=300)),
-            ("forest", forest),
-            ("svc", machine),
-        ],
-        max_loss=MAX_LOSS,
-        alpha=ALPHA,
-        calibration_size=0.5,
-        random_state=seed,
-    )
 
 
 def _judge(
