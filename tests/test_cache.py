@@ -1,0 +1,228 @@
+"""The result cache: bounds, expiry, floors, and values that no caller can change."""
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from cascade.cache import Entry, ResultCache, entry
+from cascade.types import Disposition, End, Reason
+
+END = End(Disposition.CACHED, Reason.CACHE, "small")
+
+
+def item(value="answer", tier=0):
+    return entry(value, 0.9, tier, END)
+
+
+def test_a_hit_has_what_was_stored():
+    cache = ResultCache(10, 10_000)
+    cache.put("question", item("answer", tier=1), now=5)
+    found = cache.get("question", now=6)
+    assert (found.value, found.confidence, found.tier, found.end) == ("answer", 0.9, 1, END)
+    assert cache.get("another", now=6) is None
+
+
+# -- bounds ----------------------------------------------------------------------------------------
+
+
+def test_the_least_recently_used_entry_goes_first():
+    cache = ResultCache(2, 10_000)
+    for key in "ab":
+        cache.put(key, item(key), now=0)
+    cache.get("a", now=1)
+    cache.put("c", item("c"), now=2)
+    assert [cache.get(key, now=3) is not None for key in "abc"] == [True, False, True]
+    assert len(cache) == 2
+
+
+def test_bytes_are_bounded_and_counted():
+    cache = ResultCache(1000, 10_000)
+    for i in range(100):
+        cache.put(i, item("x" * 1000), now=i)
+        assert cache.size <= 10_000
+    assert 5 <= len(cache) <= 9  # 1000 bytes each, and what an entry itself takes
+    assert cache.get(99, now=100) is not None
+    assert cache.get(0, now=100) is None
+    cache.clear()
+    assert (len(cache), cache.size) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * 9000, b"x" * 9000, np.zeros(1200), ["x" * 9000], {"a": {"b": "x" * 9000}},
+              ("x" * 9000,), {"x" * 9000}],
+)  # fmt: skip
+def test_what_is_larger_than_the_bound_is_not_stored(value):
+    cache = ResultCache(10, 9_000)
+    cache.put("small", item("kept"), now=0)
+    cache.put("large", item(value), now=0)
+    assert cache.get("large", now=1) is None
+    assert cache.get("small", now=1).value == "kept"
+
+
+def test_a_large_key_counts_too():
+    cache = ResultCache(10, 9_000)
+    cache.put(b"k" * 9_000, item(), now=0)
+    assert len(cache) == 0
+
+
+def test_a_value_that_holds_itself_has_a_size():
+    loop = []
+    loop.append(loop)
+    assert item(loop).size < 10_000
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+def test_entries_live_as_long_as_they_may():
+    cache = ResultCache(10, 10_000, ttl=100)
+    cache.put("question", item(), now=1_000)
+    assert cache.get("question", now=1_099) is not None
+    assert cache.get("question", now=1_100) is None
+    assert (len(cache), cache.size) == (0, 0)  # found dead, and dropped
+
+
+def test_without_a_time_to_live_entries_stay():
+    cache = ResultCache(10, 10_000)
+    cache.put("question", item(), now=0)
+    assert cache.get("question", now=2**62) is not None
+
+
+def test_a_new_answer_starts_a_new_life():
+    cache = ResultCache(10, 10_000, ttl=100)
+    cache.put("question", item("old"), now=0)
+    cache.put("question", item("new"), now=60)
+    assert cache.get("question", now=120).value == "new"
+    assert cache.get("question", now=160) is None
+
+
+# -- floors ----------------------------------------------------------------------------------------
+
+
+def test_a_smaller_tiers_answer_does_not_replace_a_larger_ones():
+    cache = ResultCache(10, 10_000, ttl=100)
+    cache.put("question", item("large", tier=2), now=0)
+    cache.put("question", item("small", tier=1), now=1)
+    assert cache.get("question", now=2).value == "large"
+    cache.put("question", item("large again", tier=2), now=3)
+    assert cache.get("question", now=4).value == "large again"
+    cache.put("question", item("small", tier=1), now=103)  # the other is dead by now
+    assert cache.get("question", now=104).value == "small"
+    cache.put("question", item("large", tier=2), now=105)
+    assert cache.get("question", now=106).value == "large"
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["x", b"x", 1, 1.5, True, None, (1, "x", (None,))])
+def test_plain_values_are_kept_as_they_are(value):
+    kept = item(value)
+    assert kept.value is value
+    assert not kept.copied
+
+
+def test_an_array_is_kept_as_a_copy_that_cannot_be_written():
+    array = np.zeros(3)
+    kept = item(array)
+    array[:] = 1
+    assert kept.value.tolist() == [0, 0, 0]
+    assert not kept.copied
+    with pytest.raises(ValueError, match="read-only"):
+        kept.value[0] = 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[[1], 2], {"a": [1]}, {1, 2}, ([1],), (np.zeros(2),), bytearray(b"x"),
+     np.array([[1], None], dtype=object)],
+)  # fmt: skip
+def test_anything_else_is_copied_in_and_marked_to_be_copied_out(value):
+    kept = item(value)
+    assert kept.copied
+    assert kept.value is not value
+
+
+def test_copies_are_deep():
+    value = {"a": [1]}
+    kept = item(value)
+    value["a"].append(2)
+    assert kept.value == {"a": [1]}
+
+
+# -- against a model -------------------------------------------------------------------------------
+
+
+class Model(RuleBasedStateMachine):
+    """The same calls to the cache and to a plain list, least recently used first."""
+
+    entries, size, ttl = 4, 4_000, 50
+
+    def __init__(self):
+        super().__init__()
+        self.cache = ResultCache(self.entries, self.size, self.ttl)
+        self.held = {}  # key → (value, tier, expires, size); dicts keep their order
+        self.now = 0
+
+    @rule(
+        key=st.sampled_from("abcdefg"),
+        tier=st.integers(0, 2),
+        length=st.sampled_from([0, 10, 500, 1_500, 3_000, 5_000]),
+    )
+    def put(self, key, tier, length):
+        value = key * length
+        self.cache.put(key, item(value, tier), self.now)
+        held = self.held.get(key)
+        if held is not None and held[1] > tier and held[2] > self.now:
+            self._touch(key)
+            return
+        self.held.pop(key, None)
+        size = Entry(value, 0.9, tier, END, sys.getsizeof(value)).size + 400 + sys.getsizeof(key)
+        if size > self.size:
+            return
+        if len(self.held) == self.entries:
+            self._evict()
+        self.held[key] = (value, tier, self.now + self.ttl, size)
+        while sum(each[3] for each in self.held.values()) > self.size:
+            self._evict()
+
+    @rule(key=st.sampled_from("abcdefg"))
+    def get(self, key):
+        found = self.cache.get(key, self.now)
+        held = self.held.get(key)
+        if held is not None and held[2] <= self.now:
+            held = self.held.pop(key) and None
+        if held is None:
+            assert found is None
+            return
+        assert (found.value, found.tier) == held[:2]
+        self._touch(key)
+
+    @rule(time=st.integers(1, 60))
+    def wait(self, time):
+        self.now += time
+
+    @precondition(lambda self: len(self.held) > 2)
+    @rule()
+    def clear(self):
+        self.cache.clear()
+        self.held.clear()
+
+    def _touch(self, key):
+        self.held[key] = self.held.pop(key)
+
+    def _evict(self):
+        del self.held[next(iter(self.held))]
+
+    @invariant()
+    def counts(self):
+        assert len(self.cache) == len(self.held) <= self.entries
+        assert self.cache.size == sum(each[3] for each in self.held.values()) <= self.size
+
+
+TestModel = Model.TestCase
+TestModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
