@@ -46,10 +46,12 @@ def load(seed: int, held_out: int, rows: int | None = None) -> Split:
 def stream_order(distinct: int, repeats: int, seed: int) -> Array:
     """Return which held-out row each request asks for: all once, and some of them again.
 
-    Repeats are drawn by a Zipf law, as popular requests are, and come after their first.
+    Repeats are popular as web pages are, by a Zipf law with exponent 0.8 (Breslau et al., 'Web
+    caching and Zipf-like distributions', 1999), and come after their first.
     """
     random = np.random.default_rng(seed + 1)
-    popular = np.minimum(random.zipf(1.5, repeats) - 1, distinct - 1)
+    weights = np.arange(1, distinct + 1) ** -0.8
+    popular = random.choice(distinct, repeats, p=weights / weights.sum())
     places = np.sort(random.integers(1, distinct, repeats))
     seen = np.minimum(popular, places - 1)
     return np.insert(np.arange(distinct), places, seen)
