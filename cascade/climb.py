@@ -40,6 +40,7 @@ class Run:
     confidences: npt.NDArray[np.float64] | None = None
     accepted: npt.NDArray[np.bool_] = attrs.field(factory=lambda: np.zeros(0, dtype=np.bool_))
     failed: npt.NDArray[np.bool_] = attrs.field(factory=lambda: np.zeros(0, dtype=np.bool_))
+    forced: bool = False
     refusal: Reason | None = None
     eta: int = -1
     left: int = -1
@@ -50,7 +51,7 @@ class Run:
             return {"refused": len(self.rows)}
         failed, accepted = int(self.failed.sum()), int(self.accepted.sum())
         counts = {"accepted": accepted, "failed": failed}
-        counts["unsure"] = len(self.rows) - failed - accepted
+        counts["forced" if self.forced else "unsure"] = len(self.rows) - failed - accepted
         return {result: count for result, count in counts.items() if count}
 
 
@@ -127,7 +128,7 @@ class Climb:
 
     def _entries(self, hard: npt.NDArray[np.float64] | None) -> npt.NDArray[np.int16]:
         entry = np.full(self.n, self._floor, dtype=np.int16)
-        if hard is not None:
+        if hard is not None and not self._plan.ladder.first_only:
             for cut in self._plan.point.skip_above[self._floor :]:
                 entry += hard >= cut  # cuts do not fall, so counting them is stopping at the first
         return self._useful()[entry]
@@ -259,7 +260,7 @@ class Climb:
             here = np.flatnonzero(lost & (entry > tier) & ~self._tried[tier])
             if len(here):
                 run = self._run_tier(tier, here, rows)
-                run.accepted[:] = False
+                run.accepted[:], run.forced = False, True
 
     def _give_up(self) -> None:
         rest = np.flatnonzero(self.disposition == _NONE)

@@ -153,7 +153,7 @@ def _step_of(run: Run, i: int) -> RawStep | None:
     confidence = None if run.confidences is None else float(run.confidences[at])
     if run.failed[at]:
         return (run.tier, "failed", Reason.FAULT, None, None, -1, -1, *times)
-    result = "accepted" if run.accepted[at] else "unsure"
+    result = "accepted" if run.accepted[at] else "forced" if run.forced else "unsure"
     return (run.tier, result, None, confidence, run.threshold, -1, -1, *times)
 
 

@@ -180,9 +180,10 @@ def rows_reader(
     def read(matrix: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         # One row per class: NumPy reduces along the long axis many times faster.
         columns = _columns(_two_columns(matrix) if kind == "sigmoid" else matrix)
-        top = columns.max(axis=0)
-        confidences = score_rows(columns, top, kind, temperature)
-        faulty = _faulty_rows(columns, top, kind, tolerance)
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # faults come as NaN
+            top = columns.max(axis=0)
+            confidences = score_rows(columns, top, kind, temperature)
+            faulty = _faulty_rows(columns, top, kind, tolerance)
         if faulty.any():
             confidences[faulty] = np.nan
         index = _first_equal(columns, top)
@@ -237,16 +238,15 @@ def _top_rows(
     """
     if kind != "logits" and temperature == 1.0:
         return np.minimum(top.astype(np.float64), 1.0)
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        if kind == "logits":
-            work: Any = columns - top
-        else:
-            work = np.maximum(columns, FLOOR)
-            np.log(work, out=work)
-            work -= np.log(np.maximum(top, FLOOR))
-        work *= 1.0 / temperature
-        np.exp(work, out=work)
-        return np.asarray(1.0 / work.sum(axis=0).astype(np.float64))
+    if kind == "logits":
+        work: Any = columns - top
+    else:
+        work = np.maximum(columns, FLOOR)
+        np.log(work, out=work)
+        work -= np.log(np.maximum(top, FLOOR))
+    work *= 1.0 / temperature
+    np.exp(work, out=work)
+    return np.asarray(1.0 / work.sum(axis=0).astype(np.float64))
 
 
 def _margin_rows(

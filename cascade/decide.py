@@ -172,13 +172,13 @@ class Decision:
         self._trusted = point.certified
         self._until = until
         entry, top = self._floor, self._top
-        if point.skip_above:
+        if not self._ladder.first_only:  # else the lowest tier, however hard the input looks
             for cut in point.skip_above[entry:]:
                 if complexity < cut:
                     break
                 entry += 1
-        while entry < top and thresholds[entry] > 1.0 and not self._ladder.first_only:
-            entry += 1  # no answer of that tier could be accepted: asking it is a waste
+            while entry < top and thresholds[entry] > 1.0:
+                entry += 1  # no answer of that tier could be accepted: asking it is a waste
         self._entry = entry
         eta = etas[entry]()
         if 0 <= eta <= until - now:
@@ -214,8 +214,11 @@ class Decision:
                 # written with >=, so that NaN escalates; only a top tier may lack a confidence
                 passed = threshold is None or confidence >= threshold  # type: ignore[operator]
                 self.best = fact
+                result = "accepted" if passed else "unsure"
+                if self._forced is not None and not top:
+                    result = "forced"
                 self.steps.append(
-                    (tier, "accepted" if passed else "unsure", None, confidence, threshold, -1, -1,
+                    (tier, result, None, confidence, threshold, -1, -1,
                      fact.submitted, fact.started, fact.finished, fact.prepared)
                 )  # fmt: skip
                 if not passed or self._forced is not None or self._ladder.special:

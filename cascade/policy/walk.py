@@ -59,7 +59,7 @@ def _values(
             continue
         if key not in known:
             problems.append(((*path, key, KEY), f"unknown key; {nearest(key, [*tags, *known])}"))
-        elif value is not None or known[key].default is not None:
+        else:
             values[key] = _read(known[key].metadata["kind"], value, (*path, key), problems)
     for name, declared in known.items():
         if declared.default is attrs.NOTHING and name not in tree:
