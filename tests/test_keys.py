@@ -85,3 +85,16 @@ def test_what_has_no_stable_content_has_no_key():
     assert key(object()) is None
     assert key(np.array([object()])) is None
     assert key([1, {2, 3}]) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (np.array([(1,)], [("a", "<i4")]), np.array([(1,)], [("b", "<i4")])),
+        (np.ma.array([1, 2], mask=[0, 1]), np.ma.array([1, 2], mask=[1, 0])),
+    ],
+    ids=["fields", "masks"],
+)
+def test_arrays_that_hold_more_than_their_bytes_share_no_key(one, other):
+    key = key_maker([])
+    assert key(one) is None or key(one) != key(other)
