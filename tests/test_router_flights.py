@@ -117,8 +117,10 @@ def test_what_followers_get_is_their_own(pool):
         follower = pool.submit(r.route, "x")
         joined(r, 1)
         gate.go.release()
-        leader.result(LONG).value["labels"].append("changed")
-        assert follower.result(LONG).value == {"labels": ["x"]}
+        values = [future.result(LONG).value for future in (leader, follower)]
+        for value in values:
+            value["labels"].append("changed")
+        assert values == [{"labels": ["x", "changed"]}] * 2
         assert r.route("x").value == {"labels": ["x"]}
 
 
