@@ -192,7 +192,8 @@ class Step:
     """One step of a decision: a tier that was called, or one that could not be.
 
     ``result`` is ``accepted``, ``unsure``, ``forced`` (taken for want of a better one), ``failed``,
-    ``timed_out``, ``refused`` or ``shared`` (another request's computation). ``eta`` and ``remaining`` are the seconds that the step needed and had, where they were looked at.
+    ``timed_out``, ``refused`` or ``shared`` (another request's computation). ``eta`` and
+    ``remaining`` are the seconds that the step needed and had, where they were looked at.
 
     >>> Step("small", "unsure", None, 0.61, 0.82, None, None, Latency(0, 0, 0, 0)).tier
     'small'

@@ -377,7 +377,7 @@ def test_observers_see_every_outcome_and_their_errors_are_counted():
     assert seen == ["cat"]
 
 
-# -- building, entering, looking inside --------------------------------------------------------------
+# -- building, entering, looking inside ------------------------------------------------------------
 
 
 def test_what_does_not_fit_the_policy_is_refused_when_built():

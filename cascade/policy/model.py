@@ -108,7 +108,7 @@ def spec_class(tree: Any, path: tuple[Any, ...], problems: list[Any]) -> type[Ti
     if kind is None:
         problems.append(((*path, "kind"), f"missing; expected one of {', '.join(KINDS)}"))
         return None
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         problems.append(((*path, "kind"), f"unknown kind {kind!r}; {nearest(str(kind), KINDS)}"))
         return None
     return KINDS[kind]

@@ -217,7 +217,7 @@ def documents(draw):
     for _ in range(draw(st.integers(0, 3))):
         place = draw(st.sampled_from([tree, tree["tiers"][0], tree["escalation"], tree["cache"]]))
         place[draw(st.sampled_from([*place, "other"]))] = draw(words)
-        if not isinstance(tree.get("tiers"), list):
+        if not tree.get("tiers") or not isinstance(tree["tiers"], list):
             break
         if not all(isinstance(tree.get(key), dict) for key in ("escalation", "cache")):
             break
