@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from cascade.demo.data import load, stream_order
 from cascade.demo.plots import save
-from cascade.demo.result import DemoResult, Held, Run
+from cascade.demo.result import DemoResult, Held, Run, Timely
 from cascade.demo.serve import CACHED, CASCADE, serve
 from cascade.demo.train import ALPHA, MAX_LOSS, require, train
 
@@ -76,7 +76,7 @@ def _judge(
         "always_large": _run(served[names[-1]], truth),
         CASCADE: _run(served[CASCADE], truth),
         CACHED: _run(served[CACHED], truth),
-        "oracle": _oracle([served[name] for name in names], names, truth),
+        "oracle": _oracle([served[name] for name in names], truth),
     }
     first = np.unique(order, return_index=True)[1]  # a row's first asking: the promise is per row
     top, answer = served[names[-1]].values[first], served[CASCADE].values[first]
@@ -93,7 +93,8 @@ def _judge(
     ]
     facts = {"max_loss": MAX_LOSS, "alpha": ALPHA, "n": certificate.n, "losses": point.losses}
     return DemoResult(
-        tiers, runs, facts, Held(lost, len(first), p_value), served[CASCADE].ledger,
+        tiers, runs, facts, Held(lost, len(first), p_value), _timely(served[CASCADE]),
+        served[CASCADE].ledger,
         _verdict(runs, served[names[0]].values[first], top, truth[first]),
         [str(path) for path in plots], str(bundle), 0.0,
     )  # fmt: skip
@@ -105,17 +106,22 @@ def _run(served: Served, truth: Array) -> Run:
     return Run(accuracy, float(served.seconds.mean()), p50, p99, served.calls)
 
 
+def _timely(served: Served) -> Timely:
+    return Timely(served.deadline, len(served.values), served.late, served.degraded)
+
+
 def _row(found: Run) -> dict[str, float]:
     return {"accuracy": found.accuracy, "p50": found.p50, "p99": found.p99}
 
 
-def _oracle(tiers: list[Served], names: tuple[str, ...], truth: Array) -> Run:
-    """The cheapest tier that is right, knowing all answers; the first where none is."""
+def _oracle(tiers: list[Served], truth: Array) -> Run:
+    """The tier that is right and cheapest by its measured mean; where none is, the cheapest."""
+    tiers = sorted(tiers, key=lambda tier: float(tier.seconds.mean()))
     right = np.array([tier.values == truth for tier in tiers])
-    chosen = np.where(right.any(axis=0), right.argmax(axis=0), 0)
+    chosen = right.argmax(axis=0)  # 0 where no tier is right
     seconds = np.array([tier.seconds for tier in tiers])[chosen, np.arange(len(truth))]
     p50, p99 = np.quantile(seconds, [0.5, 0.99]).tolist()
-    calls = {name: float((chosen == i).mean()) for i, name in enumerate(names)}
+    calls = {tier.name: float((chosen == i).mean()) for i, tier in enumerate(tiers)}
     return Run(float(right.any(axis=0).mean()), float(seconds.mean()), p50, p99, calls)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import Any
 
 import attrs
 
-__all__ = ["DemoResult", "Held", "Run"]
+__all__ = ["DemoResult", "Held", "Run", "Timely"]
 
 _CONTRACT = ("tiers", "runs", "certificate", "ledger", "bundle", "seconds")
+_WIDTH = 92
 
 
 @attrs.frozen
@@ -32,6 +34,16 @@ class Held:
 
 
 @attrs.frozen
+class Timely:
+    """The deadline in seconds, and how many of n requests were late or degraded by it."""
+
+    deadline: float
+    n: int
+    late: int
+    degraded: int
+
+
+@attrs.frozen
 class DemoResult:
     """Everything that ``cascade demo`` prints."""
 
@@ -39,6 +51,7 @@ class DemoResult:
     runs: dict[str, Run]
     certificate: dict[str, Any]
     held_out: Held
+    timely: Timely
     ledger: dict[str, float]
     verdict: str
     plots: list[str]
@@ -55,7 +68,7 @@ class DemoResult:
         return "\n".join(
             [
                 *self._tiers(), "", *self._promise(), "", *self._runs(), "", *self._ledger(), "",
-                f"Should you cascade here? {self.verdict}", "", *self._usage(),
+                *self._verdict(), "", *self._usage(),
             ]
         )  # fmt: skip
 
@@ -70,14 +83,19 @@ class DemoResult:
     def _promise(self) -> list[str]:
         c, held = self.certificate, self.held_out
         verb = "contradicts" if held.p_value < 0.01 else "does not contradict"
-        sure, bound = f"{1 - c['alpha']:.0%}", f"{c['max_loss']:.1%}"
-        found = f"{held.losses} of {held.n:,} lost ({held.losses / held.n:.2%})"
-        return [
-            f"The certificate: with {sure} confidence, at most {bound} of the requests lose a",
-            f"right answer of the top tier; {c['losses']} of {c['n']:,} test rows were lost.",
-            f"On the held-out rows: {found}; p = {held.p_value:.2f} for {bound} or less,",
-            f"which {verb} the certificate (one-sided exact binomial test at 1 %).",
-        ]
+        bound, share = f"{c['max_loss']:.1%}", f"{held.losses / held.n:.2%}"
+        promise = (
+            f"The certificate: with {1 - c['alpha']:.0%} confidence, at most {bound} of requests "
+            f"like these lose a right answer of the top tier; {c['losses']} of {c['n']:,} test "
+            "rows did."
+        )
+        check = (
+            f"On the {held.n:,} held-out rows the loss is {share} ({held.losses} rows), the bound "
+            f"{bound}. At a true loss of {bound}, as many or more come with p = "
+            f"{held.p_value:.3f}: this {verb} the certificate (exact one-sided binomial test "
+            "at 1%)."
+        )
+        return [*wrap(promise, _WIDTH), *wrap(check, _WIDTH)]
 
     def _runs(self) -> list[str]:
         names = [t["name"] for t in self.tiers]
@@ -89,18 +107,28 @@ class DemoResult:
             )
             for label, r in self.runs.items()
         ]  # fmt: skip
-        return ["The stream, one request at a time", *_table([head, *rows])]
+        t = self.timely
+        note = (
+            f"The deadline was {_time(t.deadline)} per request: of the cascade's {t.n:,} answers "
+            f"{t.late} came late or never, and {t.degraded} were from a smaller tier for want of "
+            "time. The oracle knows which tier will be right."
+        )
+        return ["The stream, one request at a time", *_table([head, *rows]), *wrap(note, _WIDTH)]
 
     def _ledger(self) -> list[str]:
         total = sum(self.ledger.values())
         parts = ", ".join(
             f"{part} {_time(spent)} ({spent / total:.0%})" for part, spent in self.ledger.items()
         )
-        return [f"Where the cascade's time went, per request: {parts}"]
+        return ["Where the cascade's time went, on average per request:", f"  {parts}"]
+
+    def _verdict(self) -> list[str]:
+        return wrap(f"Should you cascade here? {self.verdict}", _WIDTH)
 
     def _usage(self) -> list[str]:
         return [
-            f"Plots: {', '.join(self.plots)}",
+            *(f"Plot: {path}" for path in self.plots),
+            "",
             "Use the bundle from your own code:",
             "    from cascade import Router",
             f'    with Router.from_yaml("{self.bundle}/policy.yaml") as router:',

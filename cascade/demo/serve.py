@@ -45,6 +45,7 @@ class Served:
     confidences: Array
     calls: dict[str, float]
     ledger: dict[str, float]
+    deadline: float
     late: int
     degraded: int
 
@@ -125,6 +126,7 @@ def _served(
         confidences=np.array([_number(each.confidence) for each in outcomes]),
         calls={tier: count / n for tier, count in called.items()},
         ledger={part: sum(getattr(o.latency, part) for o in outcomes) / n for part in parts},
+        deadline=deadline,
         late=int((~answered | (seconds > deadline)).sum()),
         degraded=sum(each.disposition is Disposition.DEGRADED for each in outcomes),
     )
