@@ -19,6 +19,13 @@ __all__ = ["save"]
 
 _SIZE = (7.2, 4.2)
 _DPI = 130
+_MARKS = (
+    ("always_small", "s", 8, "tab:blue", "always small"),
+    ("always_large", "D", 8, "tab:orange", "always large"),
+    ("cascade", "*", 17, "tab:green", "cascade, at the certified point"),
+    ("cascade_cached", "P", 9, "tab:purple", "the same with its cache"),
+    ("oracle", "^", 9, "tab:red", "oracle"),
+)
 
 
 def save(
@@ -36,7 +43,7 @@ def save(
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtra.for_extra("plot", "matplotlib") from error
+        raise MissingExtra.for_extra("demo", "matplotlib") from error
     first = Figure(figsize=_SIZE, layout="constrained")
     _accuracy(first.subplots(), curve, certified, runs)
     second = Figure(figsize=_SIZE, layout="constrained")
@@ -50,25 +57,20 @@ def save(
 def _accuracy(
     axes: Any, curve: Sequence[tuple[float, float]], certified: int, runs: dict[str, Run]
 ) -> None:
-    x, y = np.array(curve).T
-    axes.plot(x * 1e6, y * 100, color="0.6", lw=1.2, marker=".", ms=4, label="tested points")
-    axes.plot(
-        x[certified] * 1e6, y[certified] * 100, marker="*", ms=16, color="tab:green", ls="none",
-        label="certified point in force", zorder=4,
-    )  # fmt: skip
-    styles = {"always_small": "s", "always_large": "D", "cascade_cached": "P", "oracle": "^"}
-    for name, marker in styles.items():
+    x, y = np.array(curve).T * [[1e6], [100]]
+    axes.plot(x, y, color="0.7", lw=1.2, marker=".", ms=4, label="tested, not certified")
+    kept = slice(certified + 1)
+    axes.plot(x[kept], y[kept], color="tab:green", lw=1.8, marker=".", ms=5, label="certified")
+    for name, marker, size, color, label in _MARKS:
         run = runs[name]
         axes.plot(
-            run.mean * 1e6, run.accuracy * 100, marker=marker, ms=8, ls="none",
-            label=name.replace("_", " "),
+            run.mean * 1e6, run.accuracy * 100, marker=marker, ms=size, color=color, ls="none",
+            label=label, mec="white", zorder=4,
         )  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_xlabel("mean latency per request, µs (log scale)")
+    _microseconds(axes, "mean latency per request, µs (log scale)")
     axes.set_ylabel("accuracy on the held-out stream, %")
     axes.set_title("Accuracy against mean latency")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="lower right", fontsize=8, title="lines: computed from each tier alone")
 
 
 def _latency(axes: Any, served: dict[str, Served]) -> None:
@@ -80,10 +82,20 @@ def _latency(axes: Any, served: dict[str, Served]) -> None:
             times, share, lw=2.2 if whole else 1.2, ls="-" if whole else "--",
             label=name.replace("_", " "),
         )  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_xlabel("latency of a request, µs (log scale)")
+    _microseconds(axes, "latency of a request, µs (log scale)")
     axes.set_ylabel("requests answered within, %")
     axes.set_title("Latency: the tiers alone (dashed) and the cascade")
     axes.set_ylim(0, 101)
-    axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower right", fontsize=8)
+
+
+def _microseconds(axes: Any, label: str) -> None:
+    """A log axis with plain numbers at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=20))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(label)
+    axes.grid(alpha=0.3)
