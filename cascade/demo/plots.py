@@ -19,6 +19,7 @@ __all__ = ["save"]
 
 _SIZE = (7.2, 4.2)
 _DPI = 130
+_LINES = "lines: computed from each tier alone"
 _MARKS = (
     ("always_small", "s", 8, "tab:blue", "always small"),
     ("always_large", "D", 8, "tab:orange", "always large"),
@@ -70,7 +71,7 @@ def _accuracy(
     _microseconds(axes, "mean latency per request, µs (log scale)")
     axes.set_ylabel("accuracy on the held-out stream, %")
     axes.set_title("Accuracy against mean latency")
-    axes.legend(loc="lower right", fontsize=8, title="lines: computed from each tier alone")
+    axes.legend(loc="lower right", fontsize=8, title=_LINES, title_fontsize=8)
 
 
 def _latency(axes: Any, served: dict[str, Served]) -> None:
@@ -86,7 +87,7 @@ def _latency(axes: Any, served: dict[str, Served]) -> None:
     axes.set_ylabel("requests answered within, %")
     axes.set_title("Latency: the tiers alone (dashed) and the cascade")
     axes.set_ylim(0, 101)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="upper left", fontsize=8)
 
 
 def _microseconds(axes: Any, label: str) -> None:
