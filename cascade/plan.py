@@ -8,6 +8,7 @@ import attrs
 
 from cascade.complexity import estimator, rows_estimator
 from cascade.decide import Etas, Ladder
+from cascade.errors import PolicyError
 from cascade.inputs import row_caster, rows_caster
 from cascade.keys import key_maker
 from cascade.lanes.inline import InlineLane
@@ -150,10 +151,21 @@ def _default_point(points: tuple[OperatingPoint, ...]) -> int:
 
 def _common_inputs(bound: tuple[BoundTier, ...], prepare: Functions) -> tuple[InputSpec, ...]:
     """The inputs that a row is checked against: those of the first tier that takes it as it is."""
-    for tier in bound:
-        if tier.inputs and tier.name not in prepare.own:
-            return tier.inputs
-    return ()
+    takers = [tier for tier in bound if tier.inputs and tier.name not in prepare.own]
+    for tier in takers[1:]:
+        if _shapes(tier) != _shapes(takers[0]):
+            raise PolicyError(
+                f"tiers {takers[0].name!r} ({'; '.join(map(str, takers[0].inputs))}) and "
+                f"{tier.name!r} ({'; '.join(map(str, tier.inputs))}) take different rows; "
+                f"give prepare={{{tier.name!r}: f}}"
+            )
+    return takers[0].inputs if takers else ()
+
+
+def _shapes(tier: BoundTier) -> Any:
+    """What a row must look like; the name matters only where there are several."""
+    named = len(tier.inputs) > 1
+    return {(spec.name if named else "", spec.dtype == "text", spec.shape) for spec in tier.inputs}
 
 
 def _own(prepare: Functions, tier: BoundTier, policy: Policy) -> Callable[[Any], Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnxruntime as ort
 from cascade.confidence import OutputFault, row_reader, rows_reader, tolerance_for
 from cascade.errors import ModelIntegrityError, PolicyError
 from cascade.protocols import InputSpec
+from cascade.tiers.buffers import LARGEST, bound_run
 from cascade.tiers.columns import object_column, plain
 
 if TYPE_CHECKING:
@@ -142,7 +144,21 @@ class OnnxTier:
         temperature = self._spec.confidence.temperature
         self._row = row_reader(kind, score, temperature, self._classes, tolerance)
         self.read = _matrix_read(self._row)  # type: ignore[method-assign, assignment]
+        if self._can_bind(node):
+            dtype = _DTYPES[node.type]
+            self.run = bound_run(session, self.inputs[0], node.name, node.shape[1], dtype)  # type: ignore[method-assign, assignment]
         self._rows = rows_reader(kind, score, temperature, self._classes, tolerance)
+
+    def _can_bind(self, output: Any) -> bool:
+        """Whether one row goes through fixed buffers: one small dense input, one fixed output."""
+        spec = self.inputs[0]
+        if not self._plain_input() or None in spec.shape or not spec.shape:
+            return False
+        fixed = len(output.shape) == 2 and isinstance(output.shape[1], int)
+        small = (
+            np.dtype(spec.dtype).itemsize * math.prod(size or 1 for size in spec.shape) <= LARGEST
+        )
+        return fixed and small and output.type in {"tensor(float)", "tensor(double)"}
 
     def _plain_input(self) -> bool:
         return len(self.inputs) == 1 and self.inputs[0].dtype != "text"
