@@ -173,9 +173,8 @@ class Decision:
         self._until = until
         entry, top = self._floor, self._top
         if not self._ladder.first_only:  # else the lowest tier, however hard the input looks
-            for cut in point.skip_above[entry:]:
-                if complexity < cut:
-                    break
+            skip = point.skip_above
+            while entry < len(skip) and complexity >= skip[entry]:
                 entry += 1
             while entry < top and thresholds[entry] > 1.0:
                 entry += 1  # no answer of that tier could be accepted: asking it is a waste

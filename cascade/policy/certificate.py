@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
 from cascade.errors import PolicyError
+from cascade.types import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
 __all__ = ["Certificate", "PathPoint"]
 
@@ -34,6 +36,26 @@ class PathPoint:
     p_value: float
     escalation: tuple[float, ...] = attrs.field(default=(), converter=_floats)
     cost: float | None = None
+
+
+def _wrong(made: Any) -> Iterator[str]:
+    """Say what a router could not serve by; whether the numbers add up is for ``check``."""
+    for name, value in (("max_loss", made.max_loss), ("alpha", made.alpha)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            yield f"{name}: expected a number between 0 and 1, got {value!r}"
+    for name, count in (("n", made.n), ("certified", made.certified)):
+        if type(count) is not int or count < 0:
+            yield f"{name}: expected a whole number, got {count!r}"
+    if made.certified > len(made.path):
+        yield f"certified: {made.certified} of {len(made.path)} points"
+    if not isinstance(made.digests, Mapping):
+        yield "digests: expected digests by tier name"
+    below = len(made.tiers) - 1
+    for i, point in enumerate(made.path):
+        if len(point.thresholds) != below or not all(0 <= t <= NEVER for t in point.thresholds):
+            yield f"path.{i}.thresholds: expected {below} numbers between 0 and {NEVER:g}"
+        if len(point.skip_above) > below or list(point.skip_above) != sorted(point.skip_above):
+            yield f"path.{i}.skip_above: expected at most {below} numbers that do not fall"
 
 
 def _names(values: Any) -> tuple[str, ...]:
@@ -95,12 +117,11 @@ class Certificate:
         """
         try:
             made = cls(**data)
-            if not 0 <= made.certified <= len(made.path):
-                raise PolicyError(
-                    f"certificate: certified: {made.certified} of {len(made.path)} points"
-                )
-        except (TypeError, ValueError) as error:
+            wrong = next(_wrong(made), None)
+        except (TypeError, ValueError, AttributeError) as error:
             raise PolicyError(f"certificate: {error}") from error
+        if wrong is not None:
+            raise PolicyError(f"certificate: {wrong}")
         return made
 
     def save(self, path: str | Path) -> None:

@@ -42,6 +42,7 @@ def bound_run(
         return bound
 
     def one(job: Any) -> list[Any]:
+        raw: list[Any]
         try:
             row, binding, raw = local.bound
         except AttributeError:
