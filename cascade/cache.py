@@ -17,7 +17,9 @@ import cachetools
 import numpy as np
 
 if TYPE_CHECKING:
-    from cascade.types import End
+    from collections.abc import Callable
+
+    from cascade.types import Finish
 
 __all__ = ["Entry", "ResultCache", "entry"]
 
@@ -32,25 +34,35 @@ class Entry:
 
     value: Any
     confidence: float | None
-    tier: int
-    end: End
+    finish: Finish  # how a request ends that finds this
     size: int
     expires: int = _FOREVER
-    copied: bool = False
+
+    def out(self) -> Any:
+        """Return the value for a caller."""
+        return self.value
 
 
-def entry(value: Any, confidence: float | None, tier: int, end: End) -> Entry:
+class CopiedEntry(Entry):
+    """An entry whose value a caller could change, and so gets a copy of."""
+
+    def out(self) -> Any:
+        """Return a copy of the value."""
+        return copy.deepcopy(self.value)
+
+
+def entry(value: Any, confidence: float | None, finish: Finish) -> Entry:
     """Make an entry no caller can change: plain as it is, arrays read-only, or a copy."""
     kind = type(value)
     if kind in PLAIN:
-        return Entry(value, confidence, tier, end, sys.getsizeof(value))
+        return Entry(value, confidence, finish, sys.getsizeof(value))
     if kind is np.ndarray and not value.dtype.hasobject:
         frozen = value.copy()
         frozen.flags.writeable = False
-        return Entry(frozen, confidence, tier, end, frozen.nbytes)
+        return Entry(frozen, confidence, finish, frozen.nbytes)
     if _is_plain(value):
-        return Entry(value, confidence, tier, end, _deep_size(value))
-    return Entry(copy.deepcopy(value), confidence, tier, end, _deep_size(value), copied=True)
+        return Entry(value, confidence, finish, _deep_size(value))
+    return CopiedEntry(copy.deepcopy(value), confidence, finish, _deep_size(value))
 
 
 def _is_plain(value: Any) -> bool:
@@ -74,80 +86,81 @@ def _deep_size(value: Any, depth: int = 0) -> int:
     return size
 
 
-class _Tracked(cachetools.LRUCache[Hashable, Entry]):
-    """An LRU cache bounded by entries, as cachetools has it, that also adds up the bytes."""
+class _Order(cachetools.LRUCache[Hashable, Entry]):
+    """Which entries to drop first, as cachetools has it; tells of those that it drops itself."""
 
-    def __init__(self, entries: int) -> None:
+    def __init__(self, entries: int, dropped: Callable[[Hashable], None]) -> None:
         super().__init__(entries)
-        self.bytes = 0
+        self._dropped = dropped
 
     def popitem(self) -> tuple[Hashable, Entry]:
-        key, dropped = super().popitem()
-        self.bytes -= dropped.size
-        return key, dropped
+        key, item = super().popitem()
+        self._dropped(key)
+        return key, item
 
 
 class ResultCache:
     """Accepted answers by key; call it under the router's lock.
 
-    >>> from cascade.types import Disposition, End, Reason
+    ``entries`` is for a look without a touch: a plain dict answers five times as fast as a mapping
+    written in Python, and most looks are misses.
+
+    >>> from cascade.types import Disposition, Finish, Reason
     >>> cache = ResultCache(entries=2, size=10_000)
-    >>> end = End(Disposition.CACHED, Reason.CACHE, "small")
-    >>> cache.put("question", entry("answer", 0.9, 0, end), now=0)
+    >>> hit = Finish(Disposition.CACHED, Reason.CACHE, "small", rank=0)
+    >>> cache.put("question", entry("answer", 0.9, hit), now=0)
     >>> cache.get("question", now=1).value
     'answer'
     """
 
-    __slots__ = ("_limit", "_lru", "_ttl")
+    __slots__ = ("_limit", "_order", "_ttl", "entries", "size")
 
     def __init__(self, entries: int, size: int, ttl: int | None = None) -> None:
-        self._lru = _Tracked(entries)
+        self.entries: dict[Hashable, Entry] = {}
+        self.size = 0  # the tracked bytes of all entries
+        self._order = _Order(entries, self._forget)
         self._limit = size
-        self._ttl = ttl
+        self._ttl = _FOREVER if ttl is None else ttl
 
     def get(self, key: Hashable, now: int) -> Entry | None:
         """Return the live entry of ``key`` at ``now`` (ns), or None."""
-        lru = self._lru
-        if key not in lru:
+        found = self.entries.get(key)
+        if found is None:
             return None
-        found = lru[key]
         if found.expires <= now:
-            self._drop(key, found)
+            self._drop(key)
             return None
-        return found
+        return self._order[key]  # touches it
 
     def put(self, key: Hashable, item: Entry, now: int) -> None:
         """Store an entry, unless it is too large or would replace a dearer tier's answer."""
-        lru = self._lru
-        if key in lru:
-            held = lru[key]
-            if held.tier > item.tier and held.expires > now:
+        held = self.entries.get(key)
+        if held is not None:
+            if held.finish.rank > item.finish.rank and held.expires > now:
                 return
-            self._drop(key, held)
-        if self._ttl is not None:
-            item.expires = now + self._ttl
+            self._drop(key)
+        item.expires = now + self._ttl
         size = item.size = item.size + _OVERHEAD + sys.getsizeof(key)
         if size > self._limit:
             return
-        lru[key] = item
-        lru.bytes += size
-        while lru.bytes > self._limit:
-            lru.popitem()
+        self._order[key] = self.entries[key] = item
+        self.size += size
+        while self.size > self._limit:
+            self._order.popitem()
 
-    def _drop(self, key: Hashable, item: Entry) -> None:
-        del self._lru[key]
-        self._lru.bytes -= item.size
+    def _forget(self, key: Hashable) -> None:
+        self.size -= self.entries.pop(key).size
+
+    def _drop(self, key: Hashable) -> None:
+        del self._order[key]
+        self._forget(key)
 
     def clear(self) -> None:
         """Drop every entry."""
-        self._lru.clear()
-        self._lru.bytes = 0
+        self._order.clear()
+        self.entries.clear()
+        self.size = 0
 
     def __len__(self) -> int:
         """Return the number of entries, expired ones that nobody asked for included."""
-        return len(self._lru)
-
-    @property
-    def size(self) -> int:
-        """The tracked bytes of all entries."""
-        return self._lru.bytes
+        return len(self.entries)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from cascade.cache import Entry
     from cascade.plan import Plan
     from cascade.protocols import Clock
 
@@ -115,14 +116,12 @@ class Climb:
         self._fall_back(rows, entry)
         self._give_up()
 
-    def place(
-        self, i: int, tier: int, value: Any, confidence: float | None, *, covered: bool
-    ) -> None:
+    def place(self, i: int, held: Entry) -> None:
         """Fill one row from the cache."""
-        self._values_as(object)[i] = value
-        self.tier[i] = tier
-        self.confidences[i] = np.nan if confidence is None else confidence
-        self.covered[i] = covered
+        self._values_as(object)[i] = held.out()
+        self.tier[i] = held.finish.rank
+        self.confidences[i] = np.nan if held.confidence is None else held.confidence
+        self.covered[i] = held.finish.covered
 
     # -- the way up ------------------------------------------------------------------------------
 

@@ -127,14 +127,14 @@ class Outcomes(Generic[V]):
     def _outcome(self, i: int) -> Outcome[V]:
         tier = int(self._tier[i])
         disposition, reason = _DISPOSITIONS[self._disposition[i]], _REASONS[self._reason[i]]
-        end = self._plan.end(disposition, reason, None if tier < 0 else tier, bool(self.covered[i]))
+        finish = self._plan.ladder.finish(disposition, reason, tier, bool(self.covered[i]))
         value = plain(self.values[i]) if tier >= 0 else None
         extra = None
         if disposition is Disposition.ABSTAINED:
             value, extra = None, {"best": value}
         confidence = float(self.confidences[i])
         times = self._times
-        trace = (end, times.arrived, times.routed, times.ended, self._steps(i))
+        trace = (finish, times.arrived, times.routed, times.ended, self._steps(i))
         known = None if confidence != confidence else confidence  # noqa: PLR0124  NaN
         return Outcome(next_serial(), value, known, self._budget, trace, self._plan.site, extra)
 
@@ -200,10 +200,10 @@ def _look_up(
     with engine.lock:
         for i, key in enumerate(keys):
             held = None if key is None else cache.get(key, now)
-            if held is None or held.tier < floor:
+            if held is None or held.finish.rank < floor:
                 engine.ledger.misses += key is not None
                 continue
-            climb.place(i, held.tier, held.value, held.confidence, covered=held.end.covered)
+            climb.place(i, held)
             climb.disposition[i], climb.reason[i] = _CACHED, _FROM_CACHE
     return keys
 
@@ -221,9 +221,9 @@ def _store(engine: Engine, plan: Plan, climb: Climb, keys: list[Any], now: int) 
         if keys[i] is None or cache is None:
             continue
         tier, confidence = int(climb.tier[i]), float(climb.confidences[i])
-        hit = plan.end(Disposition.CACHED, Reason.CACHE, tier, bool(climb.covered[i]))
+        hit = plan.ladder.finish(Disposition.CACHED, Reason.CACHE, tier, bool(climb.covered[i]))
         known = None if confidence != confidence else confidence  # noqa: PLR0124  NaN
-        item = cache_entry(plain(climb.values[i]), known, tier, hit)
+        item = cache_entry(plain(climb.values[i]), known, hit)
         with engine.lock:
             cache.put(keys[i], item, now)
 
@@ -248,8 +248,8 @@ def _count(engine: Engine, plan: Plan, climb: Climb) -> None:
         rest, low = divmod(packed, span)
         tier = low // 2 - 1
         disposition, reason = _DISPOSITIONS[rest // 16], _REASONS[rest % 16]
-        end = plan.end(disposition, reason, None if tier < 0 else tier, bool(low % 2))
-        ends[end] = int(counts[packed])
+        finish = plan.ladder.finish(disposition, reason, tier, bool(low % 2))
+        ends[finish] = int(counts[packed])
     calls: dict[tuple[int, str], int] = {}
     for run in climb.runs:
         for result, count in run.results().items():

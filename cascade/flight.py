@@ -1,8 +1,9 @@
 """Flights: one computation that several callers of one key wait for; pure, for every driver.
 
-The driver brings the lock, the waiting and the waking; what each waiter gets is decided here. Only
-an ACCEPTED answer is shared. On any other end, waiters with more time than the leader had go on
-from where it stopped, under a new leader; a tier fault is shared, not retried.
+The leader's request is the flight. The driver brings the lock, the waiting and the waking; what
+each waiter gets is decided here. Only an ACCEPTED answer is shared. On any other end, waiters with
+more time than the leader had go on from where it stopped, under a new leader; a tier fault is
+shared, not retried.
 """
 
 from __future__ import annotations
@@ -11,23 +12,39 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
-from cascade.decide import Finish
+from cascade.decide import Decision
 from cascade.types import Disposition, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cascade.decide import Decision
+    from cascade.facts import Replied
+    from cascade.types import Finish
 
-__all__ = ["Flight", "Follower", "Landing", "Lead", "land"]
+__all__ = ["Flight", "Follower", "Landed", "Landing", "Lead", "Verdict", "land"]
+
+
+class Flight(Decision):
+    """A decision that others may wait for; ``followers`` is None until somebody does."""
+
+    followers: list[Follower] | None = None
+
+    def join(self, follower: Follower) -> None:
+        """Wait for this request's answer."""
+        follower.flight = self
+        if self.followers is None:
+            self.followers = []
+        self.followers.append(follower)
 
 
 @attrs.define(eq=False)
 class Follower:
-    """A caller that waits: its deadline (ns), its verdict, and how the driver wakes it."""
+    """A caller that waits: its own request, its deadline (ns), and how the driver wakes it."""
 
+    own: Flight
     until: int
     signal: Callable[[], None]
+    flight: Flight | None = None
     verdict: Verdict | None = None
 
     def wake(self, verdict: Verdict) -> None:
@@ -35,63 +52,59 @@ class Follower:
         self.verdict = verdict
         self.signal()
 
+    def leave(self) -> None:
+        """Stop waiting; harmless when the flight has landed."""
+        waiting = None if self.flight is None else self.flight.followers
+        if waiting is not None and self in waiting:
+            waiting.remove(self)
+
 
 @attrs.define(eq=False)
-class Flight:
-    """What is under way for one key; ``followers`` is None until somebody joins."""
+class Landed:
+    """The verdict 'this is your answer too', or the error."""
 
-    decision: Decision | None = None
-    followers: list[Follower] | None = None
-
-    def join(self, follower: Follower) -> None:
-        """Wait for the leader's answer."""
-        if self.followers is None:
-            self.followers = []
-        self.followers.append(follower)
-
-    def leave(self, follower: Follower) -> None:
-        """Stop waiting; harmless when the flight has landed."""
-        if self.followers is not None and follower in self.followers:
-            self.followers.remove(follower)
+    finish: Finish
+    answer: Replied | None = None
+    error: BaseException | None = None
 
 
 @attrs.define(eq=False)
 class Lead:
-    """The verdict 'go on yourself': from the leader's decision, or from the start if None."""
+    """The verdict 'go on yourself': after the leader's decision, or from the start if None."""
 
-    decision: Decision | None
+    after: Decision | None
 
 
-Verdict: TypeAlias = Finish | Lead
+Verdict: TypeAlias = Landed | Lead
 
 
 @attrs.define(eq=False)
 class Landing:
-    """Whom to wake with what; ``aloft`` says that the flight goes on under a new leader."""
+    """Whom to wake with what; ``leader`` is the request that flies on, if one does."""
 
     verdicts: Sequence[tuple[Follower, Verdict]]
-    aloft: bool
+    leader: Flight | None = None
 
 
-def land(
-    flight: Flight, finish: Finish | None, decision: Decision | None, now: int, need: int
-) -> Landing:
+def land(flight: Flight, landed: Landed | None, now: int, need: int = -1) -> Landing:
     """Decide what each follower gets when the leader stops.
 
-    ``finish`` is None when the leader was interrupted. ``need`` is the time (ns) that the step
+    ``landed`` is None when the leader was interrupted. ``need`` is the time (ns) that the step
     which was refused to the leader takes; negative when no amount of time would do.
     """
     waiting = flight.followers or []
     flight.followers = None
-    if finish is not None and _shared(finish, need):
-        return Landing([(follower, finish) for follower in waiting], aloft=False)
-    able = [f for f in waiting if finish is None or f.until - now >= need]
-    rest = [f for f in waiting if f not in able]
-    verdicts: list[tuple[Follower, Verdict]] = [(f, finish) for f in rest if finish is not None]
-    if able:
-        verdicts.append((able[0], Lead(None if finish is None else decision)))
-        flight.followers = able[1:] or None
-    return Landing(verdicts, aloft=bool(able))
+    if landed is not None and _shared(landed.finish, need):
+        return Landing([(follower, landed) for follower in waiting])
+    able = [f for f in waiting if landed is None or f.until - now >= need]
+    if not able:
+        return Landing([(f, landed) for f in waiting if landed is not None])
+    leader = able[0].own
+    for follower in able[1:]:
+        leader.join(follower)
+    late = [(f, landed) for f in waiting if f not in able and landed is not None]
+    lead = Lead(None if landed is None else flight)
+    return Landing([*late, (able[0], lead)], leader)
 
 
 def _shared(finish: Finish, need: int) -> bool:

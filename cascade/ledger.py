@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from cascade.types import End, RawStep, Trace
+    from cascade.types import Finish, RawStep, Trace
 
 __all__ = ["FOLD_AT", "PARTS", "Histogram", "Ledger", "Quantiles", "Totals"]
 
@@ -90,7 +90,7 @@ class Histogram:
 class Totals:
     """A frozen copy of what the ledger has counted."""
 
-    ends: dict[End, int]
+    ends: dict[Finish, int]
     calls: dict[tuple[int, str], int]
     misses: int
     parts: dict[str, Quantiles]
@@ -109,7 +109,7 @@ class Ledger:
         self.pending: deque[Trace] = deque()
         self.append = self.pending.append  # the hot path: one C call
         self._lock = threading.Lock()  # guards all that follows
-        self._ends: Counter[End] = Counter()
+        self._ends: Counter[Finish] = Counter()
         self._calls: Counter[tuple[int, str]] = Counter()
         self._parts = {part: Histogram() for part in PARTS}
         self._tiers: dict[int, Histogram] = {}
@@ -123,7 +123,7 @@ class Ledger:
             finally:
                 self._lock.release()
 
-    def add_rows(self, ends: dict[End, int], calls: dict[tuple[int, str], int]) -> None:
+    def add_rows(self, ends: dict[Finish, int], calls: dict[tuple[int, str], int]) -> None:
         """Count the rows of a columnar call; their times stand in its own ledger."""
         with self._lock:
             self._ends.update(ends)

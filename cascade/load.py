@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 __all__ = ["ServiceTime"]
 
 _WINDOW = 128
 _PATIENCE = 64  # looks without a run after which an expectation shrinks by an eighth
 _REFRESH = 64  # a quantile of the window costs about 8 µs, so it is taken once per so many runs
-_EARLY = frozenset({4, 16, 32})  # and sooner while little is known
+_EARLY = (4, 16, 32, 64)  # and sooner while little is known
 
 
 class ServiceTime:
@@ -24,28 +26,29 @@ class ServiceTime:
     5000
     """
 
-    __slots__ = ("_count", "_eta", "_per_row", "_quantile", "_unheard", "_window")
+    __slots__ = ("_due", "_eta", "_looks", "_per_row", "_quantile", "_runs", "_window")
 
     def __init__(self, start: int = 0, per_row: int = 0, quantile: float = 0.95) -> None:
         self._eta = start
         self._per_row = per_row
         self._quantile = quantile
-        self._window: list[int] = []
-        self._count = 0
-        self._unheard = 0  # looks at the expectation since the last run
+        self._window: deque[int] = deque(maxlen=_WINDOW)
+        self._runs = 0
+        self._due = _EARLY[0]  # runs after which the quantile is taken again
+        self._looks = 0  # at the expectation, since the last run
 
     def observe(self, elapsed: int) -> None:
         """Take in one run of one row (ns)."""
-        self._unheard = 0
-        count = self._count = self._count + 1
-        window = self._window
-        if len(window) < _WINDOW:
-            window.append(elapsed)
-        else:
-            window[count % _WINDOW] = elapsed
-        if not count % _REFRESH or count in _EARLY:
-            ranked = sorted(window)
-            self._eta = ranked[int(self._quantile * (len(ranked) - 1))]
+        self._window.append(elapsed)
+        self._looks = 0
+        runs = self._runs = self._runs + 1
+        if runs >= self._due:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        self._due = next((early for early in _EARLY if early > self._runs), self._runs + _REFRESH)
+        ranked = sorted(self._window.copy())  # a copy in one C call: others may be observing
+        self._eta = ranked[int(self._quantile * (len(ranked) - 1))]
 
     def observe_rows(self, elapsed: int, rows: int) -> None:
         """Take in one run of a batch: the slope follows slowly."""
@@ -58,8 +61,8 @@ class ServiceTime:
         An expectation that keeps the tier from running could never be corrected, so it fades while
         it is looked at and nothing runs.
         """
-        self._unheard += 1
-        if self._unheard > _PATIENCE:
-            self._unheard = 0
+        self._looks += 1
+        if self._looks > _PATIENCE:
+            self._looks = 0
             self._eta -= self._eta >> 3
         return self._eta if rows == 1 else self._eta + self._per_row * (rows - 1)

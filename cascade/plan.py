@@ -13,7 +13,7 @@ from cascade.inputs import row_caster, rows_caster
 from cascade.keys import key_maker
 from cascade.lanes.inline import InlineLane
 from cascade.load import ServiceTime
-from cascade.types import Disposition, End, Mode, Reason, Site
+from cascade.types import Mode, Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,6 +35,7 @@ class Plan:
 
     policy: Policy
     site: Site
+    clock: Clock
     ladder: Ladder
     point: OperatingPoint
     lanes: tuple[Lane, ...]
@@ -52,39 +53,6 @@ class Plan:
     prepare: Functions
     postprocess: Functions
     post: Callable[[int, Any], Any] | None
-    accepted: tuple[tuple[End, End], ...] = attrs.field(init=False)  # by tier and covered
-    hits: tuple[tuple[End, End], ...] = attrs.field(init=False)
-    _ends: dict[tuple[Disposition, Reason, int | None, bool], End] = attrs.field(factory=dict)
-
-    def __attrs_post_init__(self) -> None:
-        """Make the ends of the common ways once."""
-        top = len(self.lanes) - 1
-        why = [Reason.TOP if tier == top else Reason.CONFIDENT for tier in range(top + 1)]
-        accepted = tuple(
-            tuple(
-                self.end(Disposition.ACCEPTED, why[tier], tier, covered)
-                for covered in (False, True)
-            )
-            for tier in range(top + 1)
-        )
-        hits = tuple(
-            tuple(
-                self.end(Disposition.CACHED, Reason.CACHE, tier, covered)
-                for covered in (False, True)
-            )
-            for tier in range(top + 1)
-        )
-        object.__setattr__(self, "accepted", accepted)
-        object.__setattr__(self, "hits", hits)
-
-    def end(self, disposition: Disposition, reason: Reason, tier: int | None, covered: bool) -> End:  # noqa: FBT001
-        """Return the one record of this kind of end."""
-        kind = (disposition, reason, tier, covered)
-        found = self._ends.get(kind)
-        if found is None:
-            name = None if tier is None else self.site.tiers[tier]
-            found = self._ends.setdefault(kind, End(disposition, reason, name, covered))
-        return found
 
 
 def compile_plan(
@@ -111,6 +79,7 @@ def compile_plan(
     plan = Plan(
         policy=policy,
         site=Site(policy.digest, policy.mode, names, point.index),
+        clock=clock,
         ladder=Ladder(names, policy.escalation.abstain_below),
         point=point,
         lanes=lanes,
@@ -139,7 +108,6 @@ def in_mode(plan: Plan, mode: Mode) -> Plan:
         site=attrs.evolve(plan.site, mode=mode),
         floor=len(plan.lanes) - 1 if mode is Mode.TOP_ONLY else 0,
         ladder=attrs.evolve(plan.ladder, first_only=mode is Mode.FIRST_ONLY),
-        ends={},
     )
 
 

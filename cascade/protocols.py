@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from cascade.decide import Fact
+    from cascade.facts import Fact
     from cascade.types import Prediction
 
 __all__ = [

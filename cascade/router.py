@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 from cascade.binding import bind, functions
 from cascade.cache import ResultCache
 from cascade.columnar import route_rows
-from cascade.decide import Call, Decision, Finish
+from cascade.decide import Call, Finish
 from cascade.engine import Engine, Request
 from cascade.errors import PolicyError
-from cascade.flight import Flight, Follower, Lead
+from cascade.flight import Follower, Lead
 from cascade.opening import open_plan
 from cascade.plan import in_mode
 from cascade.policy import Policy
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cascade.binding import PerTier
     from cascade.budget import Budget
     from cascade.columnar import Outcomes
+    from cascade.decide import Decision
     from cascade.flight import Verdict
     from cascade.plan import Plan
     from cascade.protocols import Clock, Observer
@@ -247,52 +248,48 @@ class Router(Generic[X, V]):
         else:
             budget = engine.budget(plan, deadline, arrived)
         floor = plan.floor if at_least is None else self._floor(plan, at_least)
-        begun = engine.begin(
-            plan, x, arrived, budget, tenant, floor, use_cache, metadata, _SyncFollower.of
+        request = engine.begin(
+            plan, x, arrived, arrived + budget, tenant, floor, use_cache, metadata, _SyncFollower
         )
-        if type(begun) is Outcome:
-            return begun
-        if type(begun) is tuple:
-            request, follower = begun
-            assert type(follower) is _SyncFollower  # noqa: S101  made by `of`
-            return self._follow(request, follower)
-        assert type(begun) is Request  # noqa: S101  the third and last kind
-        return self._lead(begun)
+        if type(request) is Outcome:  # from the cache
+            return request
+        assert type(request) is Request  # noqa: S101  the only other kind
+        if request.follower is not None:
+            return self._follow(request, x)
+        return self._lead(request, x)
 
-    def _lead(self, request: Request, decision: Decision | None = None) -> Outcome[V]:
-        """Drive a request up the ladder, from the start or on with another's decision."""
+    def _lead(self, request: Request, x: X, after: Decision | None = None) -> Outcome[V]:
+        """Drive a request up the ladder, from the start or on from where another stopped."""
         plan = request.plan
         lanes, etas = plan.lanes, plan.etas
         try:
-            now = self._clock()
-            if decision is not None:
-                request.decision = decision
-                move = decision.resume(now, request.until, etas)
-            else:
-                decision = request.decision
+            if after is None:
                 hard = 0.0
                 if plan.complexity is not None:
-                    hard = plan.complexity(request.raw if plan.by_name else request.row)
-                    now = self._clock()
-                request.routed = now
-                move = decision.start(plan.point, hard, now, request.until, etas)
+                    hard = plan.complexity(x if plan.by_name else request.row)
+                request.routed = now = self._clock()
+                move = request.start(plan.point, hard, now, request.until, etas)
+            else:
+                move = request.resume(after, self._clock(), request.until, etas)
             while type(move) is Call:
                 fact = lanes[move.tier].call(request)
-                move = decision.step(fact, fact.finished, etas)
+                move = request.step(fact, fact.finished, etas)
+            assert type(move) is Finish  # noqa: S101  the only other kind
+            return self._engine.settle(request, move)
         except BaseException:
             self._engine.abandon(request)
             raise
-        assert type(move) is Finish  # noqa: S101  the only other kind
-        return self._engine.settle(request, move)
 
-    def _follow(self, request: Request, follower: _SyncFollower) -> Outcome[V]:
+    def _follow(self, request: Request, x: X) -> Outcome[V]:
         """Wait for another's computation of the same answer; take over when it stops short."""
+        follower = request.follower
+        assert type(follower) is _SyncFollower  # noqa: S101  made by begin
         waited = request.routed = self._clock()
         verdict = follower.wait((request.until - waited) / 1e9)
         if verdict is None:
-            verdict = self._engine.desert(request, follower)
+            verdict = self._engine.desert(follower)
         if isinstance(verdict, Lead):
-            return self._lead(request, verdict.decision)
+            return self._lead(request, x, verdict.after)
         return self._engine.settle_follower(request, verdict, waited)
 
     def _floor(self, plan: Plan, at_least: str) -> int:
@@ -367,16 +364,9 @@ class Router(Generic[X, V]):
 class _SyncFollower(Follower):
     """A follower that waits in its own thread."""
 
-    def __init__(self, until: int) -> None:
+    def __init__(self, own: Request) -> None:
         self._event = threading.Event()
-        super().__init__(until, self._event.set)
-
-    @classmethod
-    def of(cls, flight: Flight, until: int) -> _SyncFollower:
-        """Join a flight."""
-        follower = cls(until)
-        flight.join(follower)
-        return follower
+        super().__init__(own, own.until, self._event.set)
 
     def wait(self, seconds: float) -> Verdict | None:
         """Wait for the verdict, at most so long."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cascade.types import Disposition, End, Mode, Outcome, Reason, Site, next_serial
+from cascade.types import Disposition, Finish, Mode, Outcome, Reason, Site, next_serial
 
 __all__ = ["outcome"]
 
@@ -23,6 +23,6 @@ def outcome(
     >>> outcome("cat", confidence=0.9).confidence
     0.9
     """
-    end = End(Disposition(disposition), Reason(reason), tier, covered)
+    finish = Finish(Disposition(disposition), Reason(reason), tier, covered)
     site = Site("0" * 32, Mode.ENFORCE, (tier,), 0)
-    return Outcome(next_serial(), value, confidence, None, (end, 0, 0, 0, ()), site)
+    return Outcome(next_serial(), value, confidence, None, (finish, 0, 0, 0, ()), site)

@@ -131,6 +131,28 @@ class OperatingPoint:
     skip_above: tuple[float, ...] = ()
     certified: bool = False
     name: str | None = None
+    enters_below: float = attrs.field(init=False, repr=False, eq=False)  # an easy input: tier 0
+
+    def __attrs_post_init__(self) -> None:
+        """Derive the complexity below which every tier may be entered."""
+        useless = any(threshold > 1.0 for threshold in self.thresholds)
+        cut = min(self.skip_above, default=math.inf)
+        object.__setattr__(self, "enters_below", -math.inf if useless else cut)
+
+    def entry(self, complexity: float, floor: int = 0) -> int:
+        """Return the tier, at or above ``floor``, that an input of this complexity enters at.
+
+        A tier that no answer of could be accepted is passed over: asking it is a waste.
+
+        >>> OperatingPoint(0, (0.8, NEVER), skip_above=(0.9,)).entry(0.95)
+        2
+        """
+        entry, top = floor, len(self.thresholds)
+        while entry < len(self.skip_above) and complexity >= self.skip_above[entry]:
+            entry += 1
+        while entry < top and self.thresholds[entry] > 1.0:
+            entry += 1
+        return entry
 
 
 @attrs.define(eq=False)
@@ -230,17 +252,23 @@ prepared; times in ns, the last one a duration: the tier's own preparation."""
 
 
 @attrs.frozen(eq=False)
-class End:
-    """How a request ended; made once per kind of end, and told apart by identity."""
+class Finish:
+    """How a request ends; made once per kind of end by the ladder, and told apart by identity.
+
+    ``rank`` is the index of the tier that answered, -1 where none did; ``hit`` is how a request
+    ends that finds this answer in the cache.
+    """
 
     disposition: Disposition
     reason: Reason
     tier: str | None
     covered: bool = False
+    rank: int = -1
+    hit: Finish | None = None
 
 
-Trace = tuple[End, int, int, int, "Sequence[RawStep]"]
-"""end; arrived, routed, ended (ns); steps: all that the ledger keeps of a request."""
+Trace = tuple[Finish, int, int, int, "Sequence[RawStep]"]
+"""finish; arrived, routed, ended (ns); steps: all that the ledger keeps of a request."""
 
 
 @attrs.frozen

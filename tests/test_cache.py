@@ -8,21 +8,21 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cascade.cache import Entry, ResultCache, entry
-from cascade.types import Disposition, End, Reason
+from cascade.cache import ResultCache, entry
+from cascade.types import Disposition, Finish, Reason
 
-END = End(Disposition.CACHED, Reason.CACHE, "small")
+HIT = [Finish(Disposition.CACHED, Reason.CACHE, name, rank=i) for i, name in enumerate("abcdef")]
 
 
 def item(value="answer", tier=0):
-    return entry(value, 0.9, tier, END)
+    return entry(value, 0.9, HIT[tier])
 
 
 def test_a_hit_has_what_was_stored():
     cache = ResultCache(10, 10_000)
     cache.put("question", item("answer", tier=1), now=5)
     found = cache.get("question", now=6)
-    assert (found.value, found.confidence, found.tier, found.end) == ("answer", 0.9, 1, END)
+    assert (found.value, found.confidence, found.finish) == ("answer", 0.9, HIT[1])
     assert cache.get("another", now=6) is None
 
 
@@ -122,8 +122,7 @@ def test_a_smaller_tiers_answer_does_not_replace_a_larger_ones():
 @pytest.mark.parametrize("value", ["x", b"x", 1, 1.5, True, None, (1, "x", (None,))])
 def test_plain_values_are_kept_as_they_are(value):
     kept = item(value)
-    assert kept.value is value
-    assert not kept.copied
+    assert kept.out() is kept.value is value
 
 
 def test_an_array_is_kept_as_a_copy_that_cannot_be_written():
@@ -131,7 +130,7 @@ def test_an_array_is_kept_as_a_copy_that_cannot_be_written():
     kept = item(array)
     array[:] = 1
     assert kept.value.tolist() == [0, 0, 0]
-    assert not kept.copied
+    assert kept.out() is kept.value
     with pytest.raises(ValueError, match="read-only"):
         kept.value[0] = 1
 
@@ -141,10 +140,11 @@ def test_an_array_is_kept_as_a_copy_that_cannot_be_written():
     [[[1], 2], {"a": [1]}, {1, 2}, ([1],), (np.zeros(2),), bytearray(b"x"),
      np.array([[1], None], dtype=object)],
 )  # fmt: skip
-def test_anything_else_is_copied_in_and_marked_to_be_copied_out(value):
+def test_anything_else_is_copied_in_and_copied_out(value):
     kept = item(value)
-    assert kept.copied
     assert kept.value is not value
+    assert kept.out() is not kept.value
+    assert repr(kept.out()) == repr(value)
 
 
 def test_copies_are_deep():
@@ -178,10 +178,9 @@ class Model(RuleBasedStateMachine):
         self.cache.put(key, item(value, tier), self.now)
         held = self.held.get(key)
         if held is not None and held[1] > tier and held[2] > self.now:
-            self._touch(key)
             return
         self.held.pop(key, None)
-        size = Entry(value, 0.9, tier, END, sys.getsizeof(value)).size + 400 + sys.getsizeof(key)
+        size = sys.getsizeof(value) + 400 + sys.getsizeof(key)
         if size > self.size:
             return
         if len(self.held) == self.entries:
@@ -199,7 +198,7 @@ class Model(RuleBasedStateMachine):
         if held is None:
             assert found is None
             return
-        assert (found.value, found.tier) == held[:2]
+        assert (found.value, found.finish.rank) == held[:2]
         self._touch(key)
 
     @rule(time=st.integers(1, 60))

@@ -7,13 +7,10 @@ import pytest
 from cascade.decide import (
     Call,
     Decision,
-    Failed,
     Finish,
     Ladder,
-    Refused,
-    Replied,
-    TimedOut,
 )
+from cascade.facts import Failed, Refused, Replied, TimedOut
 from cascade.types import OperatingPoint, Reason
 
 NAMES = ("small", "middle", "large")
@@ -43,10 +40,10 @@ def ends(move, disposition, reason):
 def test_the_first_tier_goes_first_and_is_accepted_at_its_threshold():
     decision, move = begin()
     assert isinstance(move, Call)
-    assert (move.tier, move.until) == (0, 100)
+    assert (move.tier, decision.until) == (0, 100)
     end = ends(decision.step(reply(0, 0.8), 1, etas(1, 1, 1)), "accepted", "confident")
     assert end.covered
-    assert end.answer.value == "from small"
+    assert decision.best.value == "from small"
 
 
 @pytest.mark.parametrize("confidence", [0.0, 0.5, math.nextafter(0.8, 0)])
@@ -142,7 +139,7 @@ def test_an_entry_tier_that_is_down_is_replaced_by_one_above():
 def test_degraded_with_the_reason_when_nothing_above_fits(eta, reason):
     decision, _ = begin()
     end = ends(decision.step(reply(0, 0.5), 1, etas(1, eta, eta)), "degraded", reason)
-    assert end.answer.value == "from small"
+    assert decision.best.value == "from small"
     assert not end.covered
 
 
@@ -160,8 +157,8 @@ def test_a_failed_tier_escalates_and_a_failed_top_falls_back():
     error = ValueError("no")
     assert decision.step(reply(0, 0.5), 1, etas(1, 1, 1)).tier == 1
     assert decision.step(Failed(1, error, 1, 1, 2), 2, etas(1, 1, 1)).tier == 2
-    end = ends(decision.step(Failed(2, error, 2, 2, 3), 3, etas(1, 1, 1)), "degraded", "fault")
-    assert end.answer.value == "from small"
+    ends(decision.step(Failed(2, error, 2, 2, 3), 3, etas(1, 1, 1)), "degraded", "fault")
+    assert decision.best.value == "from small"
 
 
 def test_when_every_tier_fails_the_last_error_is_the_answer():
@@ -169,7 +166,8 @@ def test_when_every_tier_fails_the_last_error_is_the_answer():
     errors = [ValueError(str(i)) for i in range(3)]
     for tier in range(3):
         move = decision.step(Failed(tier, errors[tier], 0, 0, 1), 1, etas(1, 1, 1))
-    assert ends(move, "failed", "fault").error is errors[2]
+    ends(move, "failed", "fault")
+    assert decision.error is errors[2]
 
 
 def test_expired_with_and_without_an_answer():
@@ -204,6 +202,7 @@ def test_costs_add_up():
 def test_a_follower_goes_on_where_the_leader_stopped():
     decision, _ = begin(until=10)
     ends(decision.step(reply(0, 0.5), 5, etas(1, 50, 90)), "degraded", "deadline")
-    move = decision.resume(5, 1000, etas(1, 50, 90))
-    assert move.tier == 1
-    assert decision.step(reply(1, 0.95), 60, etas(1, 50, 90)).covered
+    follower = Decision(Ladder(NAMES))
+    assert follower.resume(decision, 5, 1000, etas(1, 50, 90)).tier == 1
+    assert follower.best is decision.best
+    assert follower.step(reply(1, 0.95), 60, etas(1, 50, 90)).covered

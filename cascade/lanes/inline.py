@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from cascade.decide import Failed, Replied
+from cascade.facts import Failed, Replied
 from cascade.load import ServiceTime
 from cascade.tiers.faults import as_tier_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from cascade.decide import Fact
+    from cascade.facts import Fact
     from cascade.protocols import BoundTier, Clock, Context, OnDone
 
 __all__ = ["InlineLane", "Prepared"]
@@ -64,43 +64,47 @@ class InlineLane:
         self.service = service or ServiceTime()
         self.eta = self.service.eta
         self.prepare = prepare
-        self._index = index
         self._clock = clock
-        self._observe = self.service.observe
-        self._run, self._read, self._silent = tier.run, tier.read, tier.silent
+        self.call = self._compile(index)
 
     def submit(self, job: Any, on_done: OnDone) -> None:
         """Run the call here and now; ``on_done`` has its fact before this returns."""
         on_done(self.call(job))
 
-    def call(self, job: Any) -> Fact:
-        """Run the call and return its fact; what the tier raises becomes a Failed.
+    def _compile(self, index: int) -> Callable[[Any], Fact]:
+        """Compile ``call``, which runs a call and returns its fact.
 
-        KeyboardInterrupt and SystemExit pass through: they are not the tier's.
+        What the tier raises becomes a Failed; KeyboardInterrupt and SystemExit pass through: they
+        are not the tier's.
         """
-        clock = self._clock
-        submitted = started = clock()
-        finished = 0
-        try:
-            if self.prepare is not None:
-                job = Prepared(self.prepare(job.row), job)
-                started = clock()
-            raw = self._run(job)
-            finished = clock()
-            value, confidence = self._read(raw)
-            self._observe(finished - started)
-            reply = Replied(
-                self._index, value, confidence, submitted, started, finished, started - submitted
-            )
-            if not self._silent:
-                reply.known, reply.cost = self.tier.remarks(raw)
-            return reply  # noqa: TRY300  an else clause would double the try
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001  a tier may raise anything
-            fault = as_tier_error(self.tier.name, error)
-            ended = finished or clock()
-            return Failed(self._index, fault, submitted, started, ended, started - submitted)
+        tier, clock, prepare, observe = self.tier, self._clock, self.prepare, self.service.observe
+        run, read, silent = tier.run, tier.read, tier.silent
+
+        def call(job: Any) -> Fact:
+            submitted = started = clock()
+            finished = 0
+            try:
+                if prepare is not None:
+                    job = Prepared(prepare(job.row), job)
+                    started = clock()
+                raw = run(job)
+                finished = clock()
+                value, confidence = read(raw)
+                reply = Replied(
+                    index, value, confidence, submitted, started, finished, started - submitted
+                )
+                if not silent:
+                    reply.known, reply.cost = tier.remarks(raw)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001  a tier may raise anything
+                fault = as_tier_error(tier.name, error)
+                ended = finished or clock()
+                return Failed(index, fault, submitted, started, ended, started - submitted)
+            observe(finished - started)
+            return reply
+
+        return call
 
     def call_rows(self, rows: Any, n: int, context: Context) -> tuple[Any, Any, int, int]:
         """Run n rows at once: values, confidences, and when the model started and finished (ns).

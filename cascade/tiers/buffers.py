@@ -23,32 +23,29 @@ LARGEST = 64 * 1024  # bytes of a row; beyond, copying it costs more than bindin
 
 def bound_run(
     session: Any, spec: InputSpec, output: str, columns: int, dtype: Any
-) -> Callable[[Any], list[Any]]:
-    """Compile ``job -> [outputs (1, columns)]``, with buffers of each thread's own.
-
-    What it returns is the thread's buffer: read it before the thread's next run.
-    """
+) -> Callable[[Any], list[float]]:
+    """Compile ``job -> the output's one row``, with buffers of each thread's own."""
     local = threading.local()
     shape = (1, *(size or 1 for size in spec.shape))
     run = session.run_with_iobinding
 
-    def bind() -> tuple[Any, Any, list[Any]]:
+    def bind() -> tuple[Any, Any, Any]:
         row, out = np.zeros(shape, dtype=spec.dtype), np.zeros((1, columns), dtype=dtype)
         binding = session.io_binding()
         binding.bind_input(spec.name, "cpu", 0, row.dtype.type, shape, row.ctypes.data)
         binding.bind_output(output, "cpu", 0, out.dtype.type, out.shape, out.ctypes.data)
-        local.bound = bound = (row[0], binding, [out])
-        local.kept = row  # the binding holds an address, not a reference
+        local.bound = bound = (row[0], binding, out[0])
+        local.kept = row, out  # the binding holds addresses, not references
         return bound
 
-    def one(job: Any) -> list[Any]:
-        raw: list[Any]
+    def one(job: Any) -> list[float]:
         try:
-            row, binding, raw = local.bound
+            row, binding, out = local.bound
         except AttributeError:
-            row, binding, raw = bind()
+            row, binding, out = bind()
         row[:] = job.row
         run(binding)
-        return raw
+        listed: list[float] = out.tolist()
+        return listed
 
     return one

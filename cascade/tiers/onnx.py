@@ -142,10 +142,11 @@ class OnnxTier:
             )
         score = "max_probability" if score == "auto" else score
         temperature = self._spec.confidence.temperature
-        self._row = row_reader(kind, score, temperature, self._classes, tolerance)
-        self.read = _matrix_read(self._row)  # type: ignore[method-assign, assignment]
+        one = row_reader(kind, score, temperature, self._classes, tolerance)
+        self.read = _matrix_read(one)  # type: ignore[method-assign, assignment]
         if self._can_bind(node):
             dtype = _DTYPES[node.type]
+            self.read = one  # type: ignore[method-assign, assignment]
             self.run = bound_run(session, self.inputs[0], node.name, node.shape[1], dtype)  # type: ignore[method-assign, assignment]
         self._rows = rows_reader(kind, score, temperature, self._classes, tolerance)
 

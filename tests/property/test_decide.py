@@ -5,7 +5,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.decide import Call, Decision, Failed, Finish, Ladder, Refused, Replied, TimedOut
+from cascade.decide import Call, Decision, Finish, Ladder
+from cascade.facts import Failed, Refused, Replied, TimedOut
 from cascade.types import Disposition, OperatingPoint, Reason
 
 UNTIL = 1_000
@@ -82,18 +83,19 @@ def test_every_request_ends_once_within_2k_steps(world):
 
 @given(worlds())
 def test_the_floor_is_never_undercut(world):
-    _, move, asked, _ = play(world)
+    decision, move, asked, _ = play(world)
     assert all(tier >= world["floor"] for tier in asked)
-    assert move.answer is None or move.answer.tier >= world["floor"]
+    assert move.rank == -1 or move.rank >= world["floor"]
+    assert move.rank == (-1 if decision.best is None else decision.best.tier)
 
 
 @given(worlds())
 def test_only_sound_replies_answer_and_only_sure_ones_are_accepted(world):
-    _, move, _, replies = play(world)
-    if move.answer is None:
+    decision, move, _, replies = play(world)
+    if decision.best is None:
         assert move.disposition in {Disposition.SHED, Disposition.FAILED}
         return
-    answer, top = move.answer, world["tiers"] - 1
+    answer, top = decision.best, world["tiers"] - 1
     assert answer is replies[answer.tier]
     assert answer.confidence is None or 0.0 <= answer.confidence <= 1.0
     if move.disposition is Disposition.ACCEPTED and answer.tier != top:
@@ -103,7 +105,7 @@ def test_only_sound_replies_answer_and_only_sure_ones_are_accepted(world):
 @given(worlds())
 def test_covered_means_that_the_certified_rule_answers_the_same(world):
     _, move, _, replies = play(world)
-    if not move.covered or move.answer.tier == world["tiers"] - 1:
+    if not move.covered or move.rank == world["tiers"] - 1:
         return
     assert world["point"].certified
     point, tier = world["point"], world["floor"]
@@ -114,7 +116,7 @@ def test_covered_means_that_the_certified_rule_answers_the_same(world):
     while replies.get(tier) is None or replies[tier].confidence < point.thresholds[tier]:
         assert point.thresholds[tier] > 1.0 or tier in replies
         tier += 1
-    assert move.answer.tier == tier
+    assert move.rank == tier
 
 
 @given(worlds())

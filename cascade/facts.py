@@ -1,0 +1,67 @@
+"""Facts: what a lane can say of a call; the decision takes them in one by one. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+
+if TYPE_CHECKING:
+    from cascade.types import Reason
+
+__all__ = ["Fact", "Failed", "Refused", "Replied", "TimedOut"]
+
+
+@attrs.define(eq=False)
+class Replied:
+    """A tier answered.
+
+    Times in ns: handed to the lane, model started, model finished; ``prepared`` is how long the
+    tier's own preparation took. ``confidence`` is None where the top tier supplies none. ``known``
+    is False when the tier reports another version than the one that the policy names.
+    """
+
+    tier: int
+    value: Any
+    confidence: float | None
+    submitted: int
+    started: int
+    finished: int
+    prepared: int = 0
+    known: bool = True
+    cost: float | None = None
+
+
+@attrs.define(eq=False)
+class Failed:
+    """A tier raised, or returned what cannot be an answer."""
+
+    tier: int
+    error: BaseException
+    submitted: int
+    started: int
+    finished: int
+    prepared: int = 0
+
+
+@attrs.define(eq=False)
+class TimedOut:
+    """A tier ran past the time it had."""
+
+    tier: int
+    submitted: int
+    started: int
+    finished: int
+    prepared: int = 0
+
+
+@attrs.define(eq=False)
+class Refused:
+    """A lane would not take the call after all."""
+
+    tier: int
+    reason: Reason
+    finished: int
+
+
+Fact: TypeAlias = Replied | Failed | TimedOut | Refused
