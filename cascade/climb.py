@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from cascade.cache import Entry
     from cascade.plan import Plan
     from cascade.protocols import Clock
+    from cascade.types import Finish
 
 __all__ = ["Climb", "Run"]
 
-_D = {disposition: code for code, disposition in enumerate(Disposition)}
+_REASONS = list(Reason)
 _R = {reason: code for code, reason in enumerate(Reason)}
 _NONE = -1
+_ALL = slice(None)
 _CHUNK = 256  # rows per model run where a deadline has to be honoured between runs
 _NANO = 1_000_000_000
 
@@ -77,7 +79,11 @@ class _BatchContext:
 
 
 class Climb:
-    """The columns of one batch on its way up."""
+    """The columns of one batch on its way up.
+
+    ``end`` is, for each row, the place of its Finish in ``ends``; -1 until it has one. ``tier`` and
+    ``confidences`` are those of the best answer so far.
+    """
 
     def __init__(
         self, plan: Plan, n: int, floor: int, until: int, clock: Clock, tenant: str | None,
@@ -87,11 +93,12 @@ class Climb:
         self.values: npt.NDArray[Any] = np.empty(0)
         self.tier = np.full(n, _NONE, dtype=np.int16)
         self.confidences = np.full(n, np.nan)
-        self.covered = np.zeros(n, dtype=np.bool_)
-        self.disposition = np.full(n, _NONE, dtype=np.int16)
-        self.reason = np.full(n, _NONE, dtype=np.int16)
+        self.end = np.full(n, _NONE, dtype=np.int16)
+        self.ends: list[Finish] = []
         self.runs: list[Run] = []
         self._plan = plan
+        self._top = len(plan.lanes) - 1
+        self._first_only = plan.ladder.first_only
         self._floor = floor
         self._until = until
         self._clock = clock
@@ -99,45 +106,51 @@ class Climb:
         self._why = np.full(n, _NONE, dtype=np.int16)  # what first stood in a row's way
         self._strayed = np.zeros(n, dtype=np.bool_)
         self._faulted = np.zeros(n, dtype=np.bool_)
+        self._deviated = False  # any row strayed or faulted
         self._tried = np.zeros((len(plan.lanes), n), dtype=np.bool_)
 
     def run(self, rows: Any, hard: npt.NDArray[np.float64] | None) -> None:
         """Take every row that has not ended to its end."""
-        top = len(self._plan.lanes) - 1
-        entry = self._entries(hard)
+        done, useful = self._top + 1, self._useful()
+        entry = self._entries(hard, useful)
         at = entry.copy()  # the tier that a row is about to ask
-        at[self.disposition != _NONE] = top + 1
-        useful = self._useful()
-        for tier in range(self._floor, top + 1):
+        at[self.end != _NONE] = done
+        for tier in range(self._floor, done):
             here = np.flatnonzero(at == tier)
             if len(here):
-                at[here] = useful[tier + 1]
+                at[_ALL if len(here) == self.n else here] = useful[tier + 1]
                 self._ask(tier, here, rows, at)
-        self._fall_back(rows, entry)
-        self._give_up()
+        if (self.end == _NONE).any():
+            self._fall_back(rows, entry)
+            self._give_up()
 
     def place(self, i: int, held: Entry) -> None:
         """Fill one row from the cache."""
         self._values_as(object)[i] = held.out()
         self.tier[i] = held.finish.rank
         self.confidences[i] = np.nan if held.confidence is None else held.confidence
-        self.covered[i] = held.finish.covered
+        self.end[i] = self._code(held.finish)
 
     # -- the way up ------------------------------------------------------------------------------
 
-    def _entries(self, hard: npt.NDArray[np.float64] | None) -> npt.NDArray[np.int16]:
-        entry = np.full(self.n, self._floor, dtype=np.int16)
-        if hard is not None and not self._plan.ladder.first_only:
-            for cut in self._plan.point.skip_above[self._floor :]:
-                entry += hard >= cut  # cuts do not fall, so counting them is stopping at the first
-        return self._useful()[entry]
+    def _entries(
+        self, hard: npt.NDArray[np.float64] | None, useful: npt.NDArray[np.int16]
+    ) -> npt.NDArray[np.int16]:
+        entry = np.full(self.n, useful[self._floor], dtype=np.int16)
+        if hard is None or self._plan.ladder.first_only:
+            return entry
+        beyond = np.zeros(self.n, dtype=np.int16)
+        for cut in self._plan.point.skip_above[self._floor :]:
+            beyond += hard >= cut  # cuts do not fall, so counting them is stopping at the first
+        skipping = np.flatnonzero(beyond)
+        entry[skipping] = useful[self._floor + beyond[skipping]]
+        return entry
 
     def _useful(self) -> npt.NDArray[np.int16]:
         """The nearest tier at or above each that could be accepted; the last entry is 'done'."""
-        top = len(self._plan.lanes) - 1
-        nearest = np.arange(top + 2, dtype=np.int16)
-        for tier in range(top - 1, -1, -1):
-            if self._plan.point.thresholds[tier] > 1.0 and not self._plan.ladder.first_only:
+        nearest = np.arange(self._top + 2, dtype=np.int16)
+        for tier in range(self._top - 1, -1, -1):
+            if self._plan.point.thresholds[tier] > 1.0 and not self._first_only:
                 nearest[tier] = nearest[tier + 1]
         return nearest
 
@@ -145,20 +158,21 @@ class Climb:
         self, tier: int, here: npt.NDArray[np.intp], rows: Any, at: npt.NDArray[np.int16]
     ) -> None:
         """Ask one tier for its rows; those that end do not go on."""
-        top = len(self._plan.lanes) - 1
+        first = self._first_only and tier < self._top
         for part in self._parts(here):
             run = self._run_tier(tier, part, rows)
             if run.refusal is Reason.DEADLINE:
-                at[part[self.tier[part] == _NONE]] = top + 1  # only cheaper tiers may be in time
+                at[part[self.tier[part] == _NONE]] = (
+                    self._top + 1
+                )  # only cheaper ones may be in time
             if run.refusal is not None:
                 continue
-            done = run.accepted
-            if self._plan.ladder.first_only and tier < top:
-                done = ~run.failed
-                self._end(part[done], Disposition.DEGRADED, Reason.MODE)
+            ended = part[np.flatnonzero(~run.failed if first else run.accepted)]
+            if first:
+                self._end(ended, Disposition.DEGRADED, Reason.MODE, tier)
             else:
-                self._accept(tier, part[done], run)
-            at[part[done]] = top + 1
+                self._accept(tier, ended)
+            at[ended] = self._top + 1
 
     def _parts(self, here: npt.NDArray[np.intp]) -> Iterable[npt.NDArray[np.intp]]:
         if self._until >= 2**62 or len(here) <= _CHUNK:
@@ -168,18 +182,19 @@ class Climb:
     def _run_tier(self, tier: int, part: npt.NDArray[np.intp], rows: Any) -> Run:
         lane = self._plan.lanes[tier]
         now = self._clock()
-        self._tried[tier, part] = True
+        everything = len(part) == self.n
+        self._tried[tier, _ALL if everything else part] = True
         eta, left = lane.eta(len(part)), self._until - now
         if not 0 <= eta <= left:
             reason = REFUSALS.get(eta, Reason.DEADLINE)
             self._blame(part, reason)
-            self._strayed[part] = True
+            self._strayed[part] = self._deviated = True
             run = Run(tier, part, now, now, refusal=reason, eta=eta, left=max(0, left))
             self.runs.append(run)
             return run
         try:
             values, confidences, started, finished = lane.call_rows(
-                rows if len(part) == self.n else take(rows, part), len(part), self._context
+                rows if everything else take(rows, part), len(part), self._context
             )
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -194,22 +209,25 @@ class Climb:
         self, tier: int, part: npt.NDArray[np.intp], values: Any,
         confidences: npt.NDArray[np.float64] | None, times: tuple[int, int],
     ) -> Run:  # fmt: skip
-        top = len(self._plan.lanes) - 1
-        threshold = None if tier == top else self._plan.point.thresholds[tier]
-        if values is None or (confidences is None and tier != top):
-            failed = np.ones(len(part), dtype=np.bool_)
+        top = tier == self._top
+        threshold = None if top else self._plan.point.thresholds[tier]
+        if values is None or (confidences is None and not top):
+            sound = np.zeros(len(part), dtype=np.bool_)
         elif confidences is None:
-            failed = np.zeros(len(part), dtype=np.bool_)
+            sound = np.ones(len(part), dtype=np.bool_)
         else:
-            failed = np.isnan(confidences)
-        sure = np.ones(len(part), dtype=np.bool_)
+            sound = confidences >= 0.0  # a fault is NaN
+        passed = sound
         if threshold is not None and confidences is not None:
-            sure = confidences >= threshold  # so written, NaN escalates
+            passed = confidences >= threshold  # so written, NaN escalates
         if values is not None:
-            self._answer(tier, part, ~failed, values, confidences)
-        self._blame(part[failed], Reason.FAULT)
-        self._faulted[part[failed]] = True
-        return Run(tier, part, *times, threshold, confidences, sure & ~failed, failed)
+            self._answer(tier, part, sound, values, confidences)
+        failed = ~sound
+        if failed.any():
+            lost = part[failed]
+            self._blame(lost, Reason.FAULT)
+            self._faulted[lost] = self._deviated = True
+        return Run(tier, part, *times, threshold, confidences, passed, failed)
 
     def _answer(
         self, tier: int, part: npt.NDArray[np.intp], sound: npt.NDArray[np.bool_], values: Any,
@@ -239,52 +257,64 @@ class Climb:
             self.values = held.astype(joint) if wide else object_column(held.tolist())
         return self.values
 
-    def _accept(self, tier: int, rows: npt.NDArray[np.intp], run: Run) -> None:  # noqa: ARG002
-        top = tier == len(self._plan.lanes) - 1
-        self._end(rows, Disposition.ACCEPTED, Reason.TOP if top else Reason.CONFIDENT)
-        trusted = self._plan.point.certified & ~(self._strayed[rows] | self._faulted[rows])
-        self.covered[rows] = True if top else trusted
+    def _accept(self, tier: int, rows: npt.NDArray[np.intp]) -> None:
+        top = tier == self._top
+        reason, promised = (
+            (Reason.TOP, True) if top else (Reason.CONFIDENT, self._plan.point.certified)
+        )
+        self._end(rows, Disposition.ACCEPTED, reason, tier, covered=promised)
+        if promised and self._deviated and not top:
+            strayed = rows[self._strayed[rows] | self._faulted[rows]]
+            self._end(strayed, Disposition.ACCEPTED, reason, tier)
         limit = self._plan.ladder.abstain_below
         if top and limit is not None:
             low = rows[self.confidences[rows] < limit]
-            self._end(low, Disposition.ABSTAINED, Reason.UNSURE)
-            self.covered[low] = False
+            self._end(low, Disposition.ABSTAINED, Reason.UNSURE, tier)
 
     # -- ends without an accepted answer ---------------------------------------------------------
 
     def _fall_back(self, rows: Any, entry: npt.NDArray[np.int16]) -> None:
         """Without an answer yet: the nearest cheaper tier that can, as a forced accept."""
-        for tier in range(len(self._plan.lanes) - 2, self._floor - 1, -1):
-            lost = (self.disposition == _NONE) & (self.tier == _NONE)
+        for tier in range(self._top - 1, self._floor - 1, -1):
+            lost = (self.end == _NONE) & (self.tier == _NONE)
             here = np.flatnonzero(lost & (entry > tier) & ~self._tried[tier])
             if len(here):
                 run = self._run_tier(tier, here, rows)
-                run.accepted[:], run.forced = False, True
+                run.accepted, run.forced = np.zeros(len(here), dtype=np.bool_), True
 
     def _give_up(self) -> None:
-        rest = np.flatnonzero(self.disposition == _NONE)
-        if not len(rest):
-            return
-        held = self.tier[rest] != _NONE
-        answered, lost = rest[held], rest[~held]
+        """End the rows that are left, all of one kind at a time."""
+        rest = np.flatnonzero(self.end == _NONE)
         limit = self._plan.ladder.abstain_below
-        self.disposition[answered] = _D[Disposition.DEGRADED]
-        self.reason[answered] = np.where(
-            self._why[answered] == _NONE, _R[Reason.FAULT], self._why[answered]
-        )
         if limit is not None:
-            low = answered[self.confidences[answered] < limit]
-            self._end(low, Disposition.ABSTAINED, Reason.UNSURE)
-        late = self._why[lost] == _R[Reason.DEADLINE]
-        failed = late | self._faulted[lost]
-        shed = Disposition.SHED
-        self.disposition[lost] = np.where(failed, _D[Disposition.FAILED], _D[shed])
-        faulted = self._faulted[lost]
-        self.reason[lost] = np.where(faulted, _R[Reason.FAULT], self._why[lost])
+            low = self.confidences[rest] < limit
+            for tier in np.unique(self.tier[rest[low]]).tolist():
+                kind = rest[low & (self.tier[rest] == tier)]
+                self._end(kind, Disposition.ABSTAINED, Reason.UNSURE, tier)
+            rest = rest[~low]
+        why = np.where(self._faulted & (self.tier == _NONE), _R[Reason.FAULT], self._why)[rest]
+        kinds = np.stack([self.tier[rest], why], axis=1)
+        for tier, code in np.unique(kinds, axis=0).tolist():
+            reason = Reason.FAULT if code == _NONE else _REASONS[code]
+            disposition = Disposition.DEGRADED
+            if tier == _NONE:
+                ran = reason in {Reason.FAULT, Reason.DEADLINE}
+                disposition = Disposition.FAILED if ran else Disposition.SHED
+            self._end(rest[(kinds == (tier, code)).all(axis=1)], disposition, reason, tier)
 
-    def _end(self, rows: npt.NDArray[np.intp], disposition: Disposition, reason: Reason) -> None:
-        self.disposition[rows] = _D[disposition]
-        self.reason[rows] = _R[reason]
+    def _end(
+        self, rows: npt.NDArray[np.intp], disposition: Disposition, reason: Reason, tier: int,
+        *, covered: bool = False,
+    ) -> None:  # fmt: skip
+        if len(rows):
+            self.end[rows] = self._code(
+                self._plan.ladder.finish(disposition, reason, tier, covered)
+            )
+
+    def _code(self, finish: Finish) -> int:
+        if finish not in self.ends:
+            self.ends.append(finish)
+        return self.ends.index(finish)
 
     def _blame(self, rows: npt.NDArray[np.intp], reason: Reason) -> None:
         fresh = rows[self._why[rows] == _NONE]
@@ -294,7 +324,7 @@ class Climb:
 def take(rows: Any, index: npt.NDArray[np.intp]) -> Any:
     """Return these rows of a batch: an array, a list, or a dict of those."""
     if isinstance(rows, np.ndarray):
-        return rows[index]
+        return rows.take(index, axis=0)
     if isinstance(rows, dict):
         return {name: take(column, index) for name, column in rows.items()}
     return [rows[i] for i in index.tolist()]

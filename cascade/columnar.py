@@ -6,6 +6,7 @@ property test holds the two together. Objects per row are made only when somebod
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import attrs
@@ -17,23 +18,18 @@ from cascade.tiers.columns import object_column, plain
 from cascade.types import Disposition, Outcome, Reason, next_serial
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy.typing as npt
 
     from cascade.engine import Engine
     from cascade.plan import Plan
-    from cascade.types import RawStep
+    from cascade.types import Finish, RawStep
 
 __all__ = ["Outcomes", "route_rows"]
 
 V = TypeVar("V")
 
-_DISPOSITIONS = object_column(list(Disposition))
-_REASONS = object_column(list(Reason))
-_CACHED = list(Disposition).index(Disposition.CACHED)
-_ACCEPTED = list(Disposition).index(Disposition.ACCEPTED)
-_FROM_CACHE = list(Reason).index(Reason.CACHE)
 _FOREVER = 2**62
 
 
@@ -68,29 +64,36 @@ class Outcomes(Generic[V]):
     def __init__(self, climb: Climb, plan: Plan, times: _Times, budget: int | None) -> None:
         self.values: npt.NDArray[Any] = climb.values
         self.confidences: npt.NDArray[np.float64] = climb.confidences
-        self.covered: npt.NDArray[np.bool_] = climb.covered
-        self._tier = climb.tier
-        self._disposition = climb.disposition
-        self._reason = climb.reason
+        self._end = climb.end
+        self._ends = climb.ends
         self._runs = climb.runs
         self._plan = plan
         self._times = times
         self._budget = budget
 
+    def _column(self, of: Callable[[Finish], Any]) -> npt.NDArray[Any]:
+        """Return one thing that is said of each row's end."""
+        return object_column([of(finish) for finish in self._ends])[self._end]
+
     @property
     def tiers(self) -> npt.NDArray[Any]:
         """The names of the tiers that answered, None where none did."""
-        return object_column([*self._plan.site.tiers, None])[self._tier]
+        return self._column(lambda finish: finish.tier)
 
     @property
     def dispositions(self) -> npt.NDArray[Any]:
         """How each row ended."""
-        return np.asarray(_DISPOSITIONS[self._disposition])
+        return self._column(lambda finish: finish.disposition)
 
     @property
     def reasons(self) -> npt.NDArray[Any]:
         """Why each row ended so."""
-        return np.asarray(_REASONS[self._reason])
+        return self._column(lambda finish: finish.reason)
+
+    @property
+    def covered(self) -> npt.NDArray[np.bool_]:
+        """Whether the certificate's promise covers each row's answer."""
+        return self._column(lambda finish: finish.covered).astype(np.bool_)
 
     @property
     def seconds(self) -> float:
@@ -99,7 +102,7 @@ class Outcomes(Generic[V]):
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return len(self._tier)
+        return len(self._end)
 
     @overload
     def __getitem__(self, index: int) -> Outcome[V]: ...
@@ -120,17 +123,15 @@ class Outcomes(Generic[V]):
 
     def __repr__(self) -> str:
         """Count the dispositions."""
-        codes, counts = np.unique(self._disposition, return_counts=True)
-        found = ", ".join(f"{_DISPOSITIONS[c]}={n}" for c, n in zip(codes, counts, strict=True))
+        counts = Counter(self.dispositions.tolist())
+        found = ", ".join(f"{disposition}={n}" for disposition, n in sorted(counts.items()))
         return f"Outcomes(n={len(self)}, {found})"
 
     def _outcome(self, i: int) -> Outcome[V]:
-        tier = int(self._tier[i])
-        disposition, reason = _DISPOSITIONS[self._disposition[i]], _REASONS[self._reason[i]]
-        finish = self._plan.ladder.finish(disposition, reason, tier, bool(self.covered[i]))
-        value = plain(self.values[i]) if tier >= 0 else None
+        finish = self._ends[self._end[i]]
+        value = plain(self.values[i]) if finish.rank >= 0 else None
         extra = None
-        if disposition is Disposition.ABSTAINED:
+        if finish.disposition is Disposition.ABSTAINED:
             value, extra = None, {"best": value}
         confidence = float(self.confidences[i])
         times = self._times
@@ -181,8 +182,8 @@ def route_rows(  # noqa: PLR0913
     climb.run(rows, hard)
     _post(plan, climb)
     if keys is not None:
-        _store(engine, plan, climb, keys, arrived)
-    _count(engine, plan, climb)
+        _store(engine, climb, keys, arrived)
+    _count(engine, climb)
     times = _Times(arrived, routed, engine.clock())
     return Outcomes(climb, plan, times, None if until is None else until - arrived)
 
@@ -204,7 +205,6 @@ def _look_up(
                 engine.ledger.misses += key is not None
                 continue
             climb.place(i, held)
-            climb.disposition[i], climb.reason[i] = _CACHED, _FROM_CACHE
     return keys
 
 
@@ -215,13 +215,13 @@ def row_at(rows: Any, i: int) -> Any:
     return rows[i]
 
 
-def _store(engine: Engine, plan: Plan, climb: Climb, keys: list[Any], now: int) -> None:
+def _store(engine: Engine, climb: Climb, keys: list[Any], now: int) -> None:
     cache = engine.cache
-    for i in np.flatnonzero(climb.disposition == _ACCEPTED).tolist():
-        if keys[i] is None or cache is None:
+    for i, code in enumerate(climb.end.tolist()):
+        hit = climb.ends[code].hit
+        if hit is None or keys[i] is None or cache is None:
             continue
-        tier, confidence = int(climb.tier[i]), float(climb.confidences[i])
-        hit = plan.ladder.finish(Disposition.CACHED, Reason.CACHE, tier, bool(climb.covered[i]))
+        confidence = float(climb.confidences[i])
         known = None if confidence != confidence else confidence  # noqa: PLR0124  NaN
         item = cache_entry(plain(climb.values[i]), known, hit)
         with engine.lock:
@@ -232,24 +232,17 @@ def _post(plan: Plan, climb: Climb) -> None:
     if plan.post is None:
         return
     values = object_column(climb.values.tolist())
-    for i in np.flatnonzero((climb.tier >= 0) & (climb.disposition != _CACHED)).tolist():
-        values[i] = plan.post(int(climb.tier[i]), values[i])
+    for i, code in enumerate(climb.end.tolist()):
+        finish = climb.ends[code]
+        if finish.rank >= 0 and finish.disposition is not Disposition.CACHED:
+            values[i] = plan.post(finish.rank, values[i])
     climb.values = values
 
 
-def _count(engine: Engine, plan: Plan, climb: Climb) -> None:
+def _count(engine: Engine, climb: Climb) -> None:
     """Count the rows' ends and the tiers' calls."""
-    span = 2 * (len(plan.lanes) + 1)
-    code = (climb.disposition.astype(np.intp) * 16 + climb.reason) * span
-    code += (climb.tier + 1) * 2 + climb.covered
-    counts = np.bincount(code)
-    ends = {}
-    for packed in np.flatnonzero(counts).tolist():
-        rest, low = divmod(packed, span)
-        tier = low // 2 - 1
-        disposition, reason = _DISPOSITIONS[rest // 16], _REASONS[rest % 16]
-        finish = plan.ladder.finish(disposition, reason, tier, bool(low % 2))
-        ends[finish] = int(counts[packed])
+    counts = np.bincount(climb.end).tolist()
+    ends = {climb.ends[code]: count for code, count in enumerate(counts) if count}
     calls: dict[tuple[int, str], int] = {}
     for run in climb.runs:
         for result, count in run.results().items():

@@ -219,14 +219,17 @@ def _columns(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _first_equal(columns: npt.NDArray[Any], top: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-    """The argmax: the first class that reaches the top."""
-    if len(columns) > _LONG_ROW:
+    """The argmax: the first class that reaches the top.
+
+    By way of bytes: the largest rank among those that do, the first class ranking highest.
+    """
+    classes = len(columns)
+    if classes > _LONG_ROW:
         return np.asarray(columns.argmax(axis=0))
-    index = np.zeros(len(top), dtype=np.intp)
-    for label in range(len(columns) - 1, 0, -1):
-        np.copyto(index, label, where=columns[label] == top)
-    np.copyto(index, 0, where=columns[0] == top)
-    return index
+    ranks = np.arange(classes, 0, -1, dtype=np.int8)[:, None]
+    highest = ((columns == top) * ranks).max(axis=0)
+    index: npt.NDArray[np.intp] = np.subtract(classes, highest, dtype=np.intp)
+    return index % classes  # a row of NaN has no rank
 
 
 def _top_rows(
@@ -241,8 +244,8 @@ def _top_rows(
     if kind == "logits":
         work: Any = columns - top
     else:
-        work = np.maximum(columns, FLOOR)
-        np.log(work, out=work)
+        # Above T = 1 small probabilities count; below, what is under the floor adds nothing.
+        work = np.log(columns if temperature < 1.0 else np.maximum(columns, FLOOR))
         work -= np.log(np.maximum(top, FLOOR))
     work *= 1.0 / temperature
     np.exp(work, out=work)
