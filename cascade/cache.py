@@ -37,6 +37,7 @@ class Entry:
     finish: Finish  # how a request ends that finds this
     size: int
     expires: int = _FOREVER
+    key: Hashable = None  # as it is stored: found again by identity, without comparing bytes
 
     def out(self) -> Any:
         """Return the value for a caller."""
@@ -125,12 +126,14 @@ class ResultCache:
     def get(self, key: Hashable, now: int) -> Entry | None:
         """Return the live entry of ``key`` at ``now`` (ns), or None."""
         found = self.entries.get(key)
-        if found is None:
-            return None
+        return None if found is None else self.use(key, found, now)
+
+    def use(self, key: Hashable, found: Entry, now: int) -> Entry | None:
+        """Return an entry that was looked up, as the last one used; None when it has expired."""
         if found.expires <= now:
             self._drop(key)
             return None
-        return self._order[key]  # touches it
+        return self._order[found.key]  # touches it
 
     def put(self, key: Hashable, item: Entry, now: int) -> None:
         """Store an entry, unless it is too large or would replace a dearer tier's answer."""
@@ -139,7 +142,7 @@ class ResultCache:
             if held.finish.rank > item.finish.rank and held.expires > now:
                 return
             self._drop(key)
-        item.expires = now + self._ttl
+        item.expires, item.key = now + self._ttl, key
         size = item.size = item.size + _OVERHEAD + sys.getsizeof(key)
         if size > self._limit:
             return

@@ -103,7 +103,9 @@ class Engine:
             if tenant is not None:
                 key = (tenant, key)
             with self.lock:
-                held = cache.get(key, arrived) if key in cache.entries else None
+                held = cache.entries.get(key)
+                if held is not None:
+                    held = cache.use(key, held, arrived)
                 if held is None or held.finish.rank < floor:
                     held = None
                     self.ledger.misses += 1
