@@ -29,12 +29,21 @@ class Functions:
         self.own = dict(own)
 
 
-def functions(what: str, given: PerTier, names: tuple[str, ...]) -> Functions:
-    """Sort out ``prepare=`` or ``postprocess=``.
+def functions(what: str, given: PerTier, policy: Policy) -> Functions:
+    """Sort out ``prepare=`` or ``postprocess=``, and hold it against what the policy says of it.
 
     Raises:
-        PolicyError: a tier that the policy does not have, or something that cannot be called.
+        PolicyError: a tier that the policy does not have, something that cannot be called, or a
+            function where the policy needs a version of it, or the other way round.
     """
+    version = getattr(policy, what)
+    if given is None and version is not None:
+        raise PolicyError(f"{what}: the policy names version {version.version!r}; give {what}=f")
+    if given is not None and version is None and policy.certificate is not None:
+        raise PolicyError(
+            f"{what}=: beside a certificate the policy must name it: {what}: {{version: …}}"
+        )
+    names = tuple(spec.name for spec in policy.tiers)
     if given is None or callable(given):
         return Functions(given, {})
     for name, function in given.items():

@@ -8,6 +8,7 @@ import attrs
 import numpy as np
 
 from cascade.decide import REFUSALS
+from cascade.facts import RowsReply
 from cascade.tiers.columns import object_column
 from cascade.types import Disposition, Reason
 
@@ -44,6 +45,7 @@ class Run:
     accepted: npt.NDArray[np.bool_] = attrs.field(factory=lambda: np.zeros(0, dtype=np.bool_))
     failed: npt.NDArray[np.bool_] = attrs.field(factory=lambda: np.zeros(0, dtype=np.bool_))
     forced: bool = False
+    known: bool = True  # the version that the policy names
     refusal: Reason | None = None
     eta: int = -1
     left: int = -1
@@ -171,7 +173,7 @@ class Climb:
             if first:
                 self._end(ended, Disposition.DEGRADED, Reason.MODE, tier)
             else:
-                self._accept(tier, ended)
+                self._accept(tier, ended, run.known)
             at[ended] = self._top + 1
 
     def _parts(self, here: npt.NDArray[np.intp]) -> Iterable[npt.NDArray[np.intp]]:
@@ -193,33 +195,30 @@ class Climb:
             self.runs.append(run)
             return run
         try:
-            values, confidences, started, finished = lane.call_rows(
+            reply = lane.call_rows(
                 rows if everything else take(rows, part), len(part), self._context
             )
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:  # noqa: BLE001  a tier may raise anything; the rows go on
-            values, confidences = None, None
-            started, finished = now, self._clock()
-        run = self._weigh(tier, part, values, confidences, (started, finished))
+            reply = RowsReply(None, None, now, self._clock())
+        run = self._weigh(tier, part, reply)
         self.runs.append(run)
         return run
 
-    def _weigh(
-        self, tier: int, part: npt.NDArray[np.intp], values: Any,
-        confidences: npt.NDArray[np.float64] | None, times: tuple[int, int],
-    ) -> Run:  # fmt: skip
+    def _weigh(self, tier: int, part: npt.NDArray[np.intp], reply: RowsReply) -> Run:
         top = tier == self._top
+        values, confidences = reply.values, reply.confidences
         threshold = None if top else self._plan.point.thresholds[tier]
         if values is None or (confidences is None and not top):
             sound = np.zeros(len(part), dtype=np.bool_)
         elif confidences is None:
             sound = np.ones(len(part), dtype=np.bool_)
         else:
-            sound = confidences >= 0.0  # a fault is NaN
+            sound = np.asarray(confidences >= 0.0)  # a fault is NaN
         passed = sound
         if threshold is not None and confidences is not None:
-            passed = confidences >= threshold  # so written, NaN escalates
+            passed = np.asarray(confidences >= threshold)  # so written, NaN escalates
         if values is not None:
             self._answer(tier, part, sound, values, confidences)
         failed = ~sound
@@ -227,7 +226,8 @@ class Climb:
             lost = part[failed]
             self._blame(lost, Reason.FAULT)
             self._faulted[lost] = self._deviated = True
-        return Run(tier, part, *times, threshold, confidences, passed, failed)
+        times = reply.started, reply.finished
+        return Run(tier, part, *times, threshold, confidences, passed, failed, known=reply.known)
 
     def _answer(
         self, tier: int, part: npt.NDArray[np.intp], sound: npt.NDArray[np.bool_], values: Any,
@@ -257,11 +257,10 @@ class Climb:
             self.values = held.astype(joint) if wide else object_column(held.tolist())
         return self.values
 
-    def _accept(self, tier: int, rows: npt.NDArray[np.intp]) -> None:
+    def _accept(self, tier: int, rows: npt.NDArray[np.intp], known: bool) -> None:  # noqa: FBT001
         top = tier == self._top
-        reason, promised = (
-            (Reason.TOP, True) if top else (Reason.CONFIDENT, self._plan.point.certified)
-        )
+        reason = Reason.TOP if top else Reason.CONFIDENT
+        promised = known and (top or self._plan.point.certified)
         self._end(rows, Disposition.ACCEPTED, reason, tier, covered=promised)
         if promised and self._deviated and not top:
             strayed = rows[self._strayed[rows] | self._faulted[rows]]

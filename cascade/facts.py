@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from cascade.types import Reason
 
-__all__ = ["Fact", "Failed", "Refused", "Replied", "TimedOut"]
+__all__ = ["Fact", "Failed", "Refused", "Replied", "RowsReply", "TimedOut"]
 
 
 @attrs.define(eq=False)
@@ -62,6 +65,17 @@ class Refused:
     tier: int
     reason: Reason
     finished: int
+
+
+@attrs.define(eq=False)
+class RowsReply:
+    """A tier answered a batch: columns of n values and confidences (NaN: a fault), or None."""
+
+    values: npt.NDArray[Any] | None
+    confidences: npt.NDArray[np.float64] | None
+    started: int
+    finished: int
+    known: bool = True
 
 
 Fact: TypeAlias = Replied | Failed | TimedOut | Refused

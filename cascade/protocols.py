@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from cascade.facts import Fact
+    from cascade.facts import Fact, RowsReply
     from cascade.types import Prediction
 
 __all__ = [
@@ -148,8 +148,8 @@ class Lane(Protocol):
     def call(self, job: Any) -> Fact:
         """Make the call and wait for its fact."""
 
-    def call_rows(self, rows: Any, n: int, context: Context) -> tuple[Any, Any, int, int]:
-        """Run n rows at once: values, confidences, started and finished (ns)."""
+    def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
+        """Run n rows at once."""
 
     def eta(self, rows: int = 1) -> int:
         """Nanoseconds until an answer; negative: a refusal (see ``cascade.decide``)."""

@@ -93,10 +93,9 @@ class Router(Generic[X, V]):
         on_outcome: Observer | Iterable[Observer] = (),
         clock: Clock = time.monotonic_ns,
     ) -> None:
-        names = tuple(spec.name for spec in policy.tiers)
         self._policy = policy
-        self._prepare = functions("prepare", prepare, names)
-        self._postprocess = functions("postprocess", postprocess, names)
+        self._prepare = functions("prepare", prepare, policy)
+        self._postprocess = functions("postprocess", postprocess, policy)
         self._bound = bind(policy, tiers, models, env)
         self._mode = policy.mode
         observers = (on_outcome,) if callable(on_outcome) else tuple(on_outcome)

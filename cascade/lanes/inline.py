@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from cascade.facts import Failed, Replied
+from cascade.facts import Failed, Replied, RowsReply
 from cascade.load import ServiceTime
 from cascade.tiers.faults import as_tier_error
 
@@ -106,11 +106,8 @@ class InlineLane:
 
         return call
 
-    def call_rows(self, rows: Any, n: int, context: Context) -> tuple[Any, Any, int, int]:
-        """Run n rows at once: values, confidences, and when the model started and finished (ns).
-
-        What the tier raises is raised.
-        """
+    def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
+        """Run n rows at once; what the tier raises is raised."""
         if self.prepare is not None:
             batch = getattr(self.prepare, "batch", None)
             listed = each_row(rows, n)
@@ -120,7 +117,8 @@ class InlineLane:
         finished = self._clock()
         self.service.observe_rows(finished - started, n)
         values, confidences = self.tier.read_rows(raw, n)
-        return values, confidences, started, finished
+        known = self.tier.silent or self.tier.remarks(raw)[0]
+        return RowsReply(values, confidences, started, finished, known)
 
 
 def each_row(rows: Any, n: int) -> list[Any]:
