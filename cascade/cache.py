@@ -25,6 +25,7 @@ __all__ = ["Entry", "ResultCache", "entry"]
 
 _OVERHEAD = 400  # bytes per entry for the record, the dict slots and the LRU links (measured)
 _FOREVER = 2**63 - 1
+_MOMENT = 10_000_000  # ns within which a second hit does not change the order
 PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 
 
@@ -38,6 +39,7 @@ class Entry:
     size: int
     expires: int = _FOREVER
     key: Hashable = None  # as it is stored: found again by identity, without comparing bytes
+    fresh: int = 0  # until when it may be served without being moved to the end of the queue
 
     def out(self) -> Any:
         """Return the value for a caller."""
@@ -103,8 +105,9 @@ class _Order(cachetools.LRUCache[Hashable, Entry]):
 class ResultCache:
     """Accepted answers by key; call it under the router's lock.
 
-    ``entries`` is for a look without a touch: a plain dict answers five times as fast as a mapping
-    written in Python, and most looks are misses.
+    ``entries`` is for a look without a touch, and without the lock: an entry that is still
+    ``fresh`` can be served as it is. A plain dict answers five times as fast as a mapping written
+    in Python.
 
     >>> from cascade.types import Disposition, Finish, Reason
     >>> cache = ResultCache(entries=2, size=10_000)
@@ -133,6 +136,7 @@ class ResultCache:
         if found.expires <= now:
             self._drop(key)
             return None
+        found.fresh = min(found.expires, now + _MOMENT)
         return self._order[found.key]  # touches it
 
     def put(self, key: Hashable, item: Entry, now: int) -> None:

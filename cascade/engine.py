@@ -102,10 +102,11 @@ class Engine:
         else:
             if tenant is not None:
                 key = (tenant, key)
+            held = cache.entries.get(key)
+            if held is not None and arrived < held.fresh and held.finish.rank >= floor:
+                return self._hit(plan, held, arrived, until)
             with self.lock:
-                held = cache.entries.get(key)
-                if held is not None:
-                    held = cache.use(key, held, arrived)
+                held = cache.get(key, arrived)
                 if held is None or held.finish.rank < floor:
                     held = None
                     self.ledger.misses += 1
