@@ -1,42 +1,43 @@
-"""cascade answers a request with the cheapest model that can be trusted to answer it in time.
-
-The public names are loaded on first use (PEP 562), so that ``import cascade`` costs next to
-nothing and serving never imports what only training needs.
-"""
+"""cascade answers a request with the cheapest model that can be trusted to answer it in time."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-# One name a line would make three screens of two short lists.
+# Loaded on first use (PEP 562): importing costs next to nothing, serving imports what it needs.
 # fmt: off
 if TYPE_CHECKING:
     from cascade.budget import Budget
     from cascade.columnar import Outcomes
     from cascade.errors import (
         Abstained, CannotCertify, CascadeError, DeadlineExceeded, Degraded, ExportError,
-        InputTypeError, InputValueError, MissingExtra, ModelIntegrityError, Overloaded,
-        PolicyError, TierError, TierOutputError, TierTimeout, TierUnavailable)
+        InputTypeError, InputValueError, MissingExtra, ModelIntegrityError, Overloaded, PolicyError,
+        RecordingError, TierError, TierOutputError, TierTimeout, TierUnavailable)
     from cascade.estimator import CascadeClassifier
+    from cascade.fitting import Fit, Recording, fit
     from cascade.policy import Certificate, Policy, TierSpec
     from cascade.router import Router
+    from cascade.simulation import Replay, replay
     from cascade.tiers import tier
     from cascade.types import (
         Disposition, Latency, Mode, OperatingPoint, Outcome, Prediction, Reason, Step)
 
 __all__ = [
     "Abstained", "Budget", "CannotCertify", "CascadeClassifier", "CascadeError", "Certificate",
-    "DeadlineExceeded", "Degraded", "Disposition", "ExportError", "InputTypeError",
+    "DeadlineExceeded", "Degraded", "Disposition", "ExportError", "Fit", "InputTypeError",
     "InputValueError", "Latency", "MissingExtra", "Mode", "ModelIntegrityError", "OperatingPoint",
-    "Outcome", "Outcomes", "Overloaded", "Policy", "PolicyError", "Prediction", "Reason", "Router",
-    "Step", "TierError", "TierOutputError", "TierSpec", "TierTimeout", "TierUnavailable", "tier"]
+    "Outcome", "Outcomes", "Overloaded", "Policy", "PolicyError", "Prediction", "Reason",
+    "Recording", "RecordingError", "Replay", "Router", "Step", "TierError", "TierOutputError",
+    "TierSpec", "TierTimeout", "TierUnavailable", "fit", "replay", "tier"]
 # fmt: on
 
 __version__ = "0.1.0"
 
-_HOMES = {"Budget": "budget", "CascadeClassifier": "estimator", "Certificate": "policy"}
-_HOMES |= {"Outcomes": "columnar", "Policy": "policy", "Router": "router", "TierSpec": "policy"}
+_HOMES = {"Budget": "budget", "CascadeClassifier": "estimator", "Outcomes": "columnar"}
+_HOMES |= dict.fromkeys(["Certificate", "Policy", "TierSpec"], "policy") | {"Router": "router"}
+_HOMES |= dict.fromkeys(["Fit", "Recording", "fit"], "fitting") | {"tier": "tiers"}
+_HOMES |= dict.fromkeys(["Replay", "replay"], "simulation")
 _HOMES |= dict.fromkeys(["Disposition", "Latency", "Mode", "OperatingPoint", "Outcome"], "types")
-_HOMES |= {"Prediction": "types", "Reason": "types", "Step": "types", "tier": "tiers"}
+_HOMES |= dict.fromkeys(["Prediction", "Reason", "Step"], "types")
 
 
 def __getattr__(name: str) -> object:

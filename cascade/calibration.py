@@ -1,22 +1,36 @@
-"""Temperature: one number that makes a tier's probabilities honest.
+"""Calibration: from what a tier supplies to the probability that its answer may be taken.
 
-Guo et al., 'On Calibration of Modern Neural Networks' (ICML 2017). The temperature divides
-log-probabilities (clipped at 1e-12) or declared logits, in fitting and in serving alike.
+Temperature is one number (Guo et al., 'On Calibration of Modern Neural Networks', ICML 2017): it
+divides log-probabilities (clipped at 1e-12) or declared logits, in fitting and in serving alike.
+``ByLabel`` looks at the label and the confidence together.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     import numpy.typing as npt
 
-__all__ = ["FLOOR", "log_probabilities", "temper"]
+__all__ = ["FLOOR", "ByLabel", "log_probabilities", "temper"]
 
 FLOOR = 1e-12
 """Probabilities are clipped here before their logarithm is taken."""
+
+
+def _floats(numbers: Iterable[Any]) -> tuple[float, ...]:
+    return tuple(map(float, numbers))
+
+
+def _lines(lines: Mapping[Any, Iterable[Any]]) -> dict[str, tuple[float, ...]]:
+    return {str(label): _floats(line) for label, line in lines.items()}
 
 
 def log_probabilities(probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -44,3 +58,71 @@ def temper(logits: npt.NDArray[Any], temperature: float) -> npt.NDArray[np.float
         np.exp(scaled, out=scaled)
         scaled /= scaled.sum(axis=-1, keepdims=True)
     return scaled
+
+
+@attrs.frozen(eq=False)
+class ByLabel:
+    """Confidence by predicted label: for each, a rising line through the same knots.
+
+    ``knots`` (m,) rise in [0, 1]; ``labels`` maps a label, as text, to its confidences (m,) at
+    them; ``other`` (m,) is for labels that fitting did not see. Where a tier is good at one label
+    and poor at another, the same raw confidence means different things.
+
+    >>> table = ByLabel([0.0, 1.0], {"cat": [0.5, 1.0]}, [0.0, 0.4])
+    >>> table.one("cat", 0.5), table.one("eel", 0.5)
+    (0.75, 0.2)
+    >>> table.rows(np.array(["cat", "eel"]), np.array([0.5, 0.5])).tolist()
+    [0.75, 0.2]
+    """
+
+    knots: tuple[float, ...] = attrs.field(converter=_floats)
+    labels: Mapping[str, tuple[float, ...]] = attrs.field(converter=_lines)
+    other: tuple[float, ...] = attrs.field(converter=_floats)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what is not a rising line in [0, 1].
+
+        Raises:
+            ValueError: which line it is.
+        """
+        for name, line in {"knots": self.knots, "other": self.other, **self.labels}.items():
+            pairs = list(pairwise(line))
+            if len(line) != len(self.knots) or len(line) < 2:
+                raise ValueError(f"{name}: expected {max(2, len(self.knots))} numbers")
+            if not all(0.0 <= x <= 1.0 for x in line) or not all(a < b for a, b in pairs):
+                raise ValueError(f"{name}: expected rising numbers in [0, 1]")
+
+    def one(self, value: Any, confidence: float | None) -> float | None:
+        """Return the calibrated confidence of one answer; None and NaN stay what they are."""
+        if confidence is None or not 0.0 <= confidence <= 1.0:
+            return confidence
+        knots, line = self.knots, self.labels.get(str(value), self.other)
+        if confidence <= knots[0]:
+            return line[0]
+        if confidence >= knots[-1]:
+            return line[-1]
+        at = bisect_right(knots, confidence)
+        low, high = knots[at - 1], knots[at]
+        share = (confidence - low) / (high - low)
+        return line[at - 1] + share * (line[at] - line[at - 1])
+
+    def rows(
+        self, values: npt.NDArray[Any], confidences: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """Return the calibrated confidences (n,) of n answers."""
+        names, which = np.unique(np.asarray(values).astype(str), return_inverse=True)
+        lines = np.array([self.labels.get(name, self.other) for name in names.tolist()])
+        knots = np.asarray(self.knots)
+        inside = np.clip(np.nan_to_num(confidences), knots[0], knots[-1])
+        at = np.clip(np.searchsorted(knots, inside, side="right"), 1, len(knots) - 1)
+        share = (inside - knots[at - 1]) / (knots[at] - knots[at - 1])
+        low, high = lines[which, at - 1], lines[which, at]
+        return np.where(np.isnan(confidences), np.nan, low + share * (high - low))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the table as JSON types; ``ByLabel(**table.to_dict())`` reads it back."""
+        return {
+            "knots": list(self.knots),
+            "labels": {label: list(line) for label, line in self.labels.items()},
+            "other": list(self.other),
+        }

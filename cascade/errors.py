@@ -22,6 +22,7 @@ __all__ = [
     "ModelIntegrityError",
     "Overloaded",
     "PolicyError",
+    "RecordingError",
     "TierError",
     "TierOutputError",
     "TierTimeout",
@@ -187,6 +188,14 @@ class ModelIntegrityError(TierError):
         super().__init__(message, tier=tier)
         self.expected = expected
         self.found = found
+
+
+class RecordingError(CascadeError, ValueError):
+    """A recording cannot be used; the message names the row and the column.
+
+    >>> issubclass(RecordingError, ValueError)
+    True
+    """
 
 
 class CannotCertify(CascadeError, ValueError):

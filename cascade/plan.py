@@ -65,9 +65,12 @@ def compile_plan(
 ) -> Plan:
     """Compile a policy over opened tiers."""
     lanes = tuple(
-        InlineLane(i, tier, clock, _service(profiles.get(tier.name)), _own(prepare, tier, policy))
+        InlineLane(
+            i, tier, clock, _service(profiles.get(tier.name)), _own(prepare, tier, policy),
+            policy.calibrations.get(tier.name),
+        )
         for i, tier in enumerate(bound)
-    )
+    )  # fmt: skip
     names = tuple(tier.name for tier in bound)
     point = policy.points[_default_point(policy.points)]
     specs = _common_inputs(bound, prepare)

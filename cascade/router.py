@@ -93,6 +93,12 @@ class Router(Generic[X, V]):
         on_outcome: Observer | Iterable[Observer] = (),
         clock: Clock = time.monotonic_ns,
     ) -> None:
+        for spec in policy.tiers:
+            if spec.confidence.calibration is not None and spec.name not in policy.calibrations:
+                raise PolicyError(
+                    f"tier {spec.name!r}: {spec.confidence.calibration} was not read; give the "
+                    f"policy its folder: Policy.from_dict(…, root=folder)"
+                )
         self._policy = policy
         self._prepare = functions("prepare", prepare, policy)
         self._postprocess = functions("postprocess", postprocess, policy)

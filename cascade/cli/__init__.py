@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _run(arguments)
     except CannotCertify as error:
         status = _fail(error, arguments, 1)
-    except (CascadeError, OSError) as error:
+    except (CascadeError, OSError, ValueError) as error:  # ValueError: an argument, said why
         status = _fail(error, arguments, 2)
     return status
 

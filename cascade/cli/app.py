@@ -36,17 +36,107 @@ def demo(*, out: Path = Path("cascade-demo"), seed: int = 0, as_json: AsJson = F
 
 
 @app.command
-def check(policy: Path, /, *, models: bool = True, as_json: AsJson = False) -> int:
+def fit(  # noqa: PLR0913  a command's options
+    recording: Path,
+    /,
+    *,
+    tiers: str | None = None,
+    max_loss: float = 0.01,
+    alpha: float = 0.1,
+    loss: str = "auto",
+    score: str = "auto",
+    costs: str | None = None,
+    same: str | None = None,
+    complete_only: bool = False,
+    seed: int = 0,
+    out: Path | None = None,
+    policy: Path | None = None,
+    as_json: AsJson = False,
+) -> int:
+    """Certify thresholds from a recording; exit status 1 when nothing can be certified.
+
+    Args:
+        recording: CSV, CSV.gz or Parquet; a folder or a glob of them.
+        tiers: Names, cheapest first, separated by commas; all of the recording's by default.
+        max_loss: The bound on the loss against the last tier.
+        alpha: The risk that the bound does not hold.
+        loss: gross, net, disagreement or auto.
+        score: plain, margin, by_label or auto.
+        costs: Of a call per tier, such as 0.01,1; by default what was recorded.
+        same: When two answers agree: casefold, strip, number:1e-6 or json.
+        complete_only: Leave out rows that lack a tier's value.
+        seed: Seed of the split.
+        out: Folder for a policy of external tiers (default: cascade-policy).
+        policy: A policy of yours: only its escalation and confidence are rewritten.
+        as_json: Print one JSON object.
+    """
+    from cascade.cli.fit import fit as run
+    from cascade.cli.fit import numbers
+
+    return run(
+        recording, tiers, out, policy, max_loss=max_loss, alpha=alpha, loss=loss, score=score,
+        costs=numbers(costs), same=same, complete_only=complete_only, seed=seed,
+    ).print(as_json=as_json)  # fmt: skip
+
+
+@app.command
+def replay(  # noqa: PLR0913  a command's options
+    policy: Path,
+    recording: Path,
+    /,
+    *,
+    decisions: Path | None = None,
+    against: Path | None = None,
+    max_loss: float | None = None,
+    max_cost: float | None = None,
+    costs: str | None = None,
+    same: str | None = None,
+    complete_only: bool = False,
+    as_json: AsJson = False,
+) -> int:
+    """Show what a policy would have done with a recording; with bounds, exit 1 if they break.
+
+    Args:
+        policy: The policy's YAML file; its models are not opened.
+        recording: CSV, CSV.gz or Parquet; a folder or a glob of them.
+        decisions: Write row, tier and disposition to this CSV file.
+        against: Another policy to compare with; the bounds then say how much worse is allowed.
+        max_loss: Bound on the loss of accuracy against the top tier.
+        max_cost: Bound on the mean cost of a request.
+        costs: Of a call per tier, such as 0.01,1; by default what was recorded.
+        same: When two answers agree: casefold, strip, number:1e-6 or json.
+        complete_only: Leave out rows that lack a tier's value.
+        as_json: Print one JSON object.
+    """
+    from cascade.cli.fit import numbers
+    from cascade.cli.replay import replay as run
+
+    return run(
+        policy, recording, decisions=decisions, against=against, max_loss=max_loss,
+        max_cost=max_cost, costs=numbers(costs), same=same, complete_only=complete_only,
+    ).print(as_json=as_json)  # fmt: skip
+
+
+@app.command
+def check(
+    policy: Path,
+    /,
+    *,
+    models: bool = True,
+    recording: Path | None = None,
+    as_json: AsJson = False,
+) -> int:
     """Validate a policy, its models and its certificate; warn of known pitfalls.
 
     Args:
         policy: The policy's YAML file.
         models: Read the models' digests and open them.
+        recording: Redo the certificate's test on the recording that it was fitted from.
         as_json: Print one JSON object: ok, issues, warnings.
     """
     from cascade.cli.check import check as run
 
-    return run(policy, models=models).print(as_json=as_json)
+    return run(policy, models=models, recording=recording).print(as_json=as_json)
 
 
 @app.command

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["check"]
 
 
-def check(path: Path, *, models: bool = True) -> Reply:
-    """Load the policy at ``path``, then look at what it names; report everything that is wrong."""
+def check(path: Path, *, models: bool = True, recording: Path | None = None) -> Reply:
+    """Load the policy at ``path``, then look at what it names; report everything that is wrong.
+
+    With a ``recording`` the certificate's test is redone on it.
+    """
     from cascade.policy import Policy
 
     try:
@@ -34,6 +37,11 @@ def check(path: Path, *, models: bool = True) -> Reply:
         issue = Issue(str(path), None, None, "", error.strerror or str(error))
         return _reply((issue,), [], BAD_INPUT)
     issues = [*(_models(policy, places) if models else []), *_certificate(policy, places)]
+    if recording is not None:
+        from cascade.fitting import redo_test
+
+        where = ("escalation", "certificate")
+        issues += [places.issue(where, wrong) for wrong in redo_test(policy, recording)]
     return _reply(tuple(issues), pitfalls(policy), FAILED if issues else DONE)
 
 

@@ -46,7 +46,7 @@ class TestedPath:
     alpha: float
     covers: str
     thresholds: Floats
-    losses: npt.NDArray[np.int64]
+    losses: npt.NDArray[Any]
     p_values: Floats
     calls: Floats
     certified: int
@@ -169,7 +169,7 @@ def certificate_of(
         PathPoint(
             thresholds=tuple(kept.thresholds[index].tolist()),
             skip_above=(),
-            losses=int(kept.losses[index]),
+            losses=kept.losses[index].item(),
             p_value=float(kept.p_values[index]),
             escalation=tuple(kept.calls[index].tolist()),
             cost=None if prices is None else float(prices[index]),

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cascade.fitting.pvalues import binomial_p_values
+from cascade.fitting.recording import Recording
+from cascade.fitting.same import same_as
+from cascade.fitting.search import Candidate, Rows, run_test
+from cascade.fitting.split import learn_and_test
 from cascade.types import NEVER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cascade.policy import Policy
     from cascade.policy.certificate import Certificate
 
-__all__ = ["verify_certificate"]
+__all__ = ["redo_test", "verify_certificate"]
 
 _CLOSE = 1e-6  # relative: p-values may come from another build of the same special function
 
@@ -23,13 +30,18 @@ def verify_certificate(cert: Certificate) -> list[str]:
 
     Every p-value is computed again from the losses, n and max_loss, and the certified prefix from
     the p-values: it ends before the first that exceeds alpha. Where the certificate covers adaptive
-    use, losses are counted over the whole path, so they must not fall.
+    use, losses are counted over the whole path, so they must not fall. The p-values of the net loss
+    follow from the rows in their order, so that here only the prefix is checked.
     """
     if not cert.path:
         return ["the path has no points"]
     if cert.loss == "net":
-        return ["the loss 'net' is tested by betting, which this version cannot redo"]
-    return [*_check_start(cert), *_check_points(cert), *_check_prefix(cert)]
+        return [*_check_start(cert), *_check_prefix(cert, [p.p_value for p in cert.path])]
+    counted = binomial_p_values([p.losses for p in cert.path], cert.n, cert.max_loss)
+    return [
+        *_check_start(cert), *_check_points(cert, counted.tolist()),
+        *_check_prefix(cert, counted.tolist()),
+    ]  # fmt: skip
 
 
 def _check_start(cert: Certificate) -> list[str]:
@@ -40,10 +52,9 @@ def _check_start(cert: Certificate) -> list[str]:
     return ["point 0 must be 'always escalate': every threshold 2.0, no losses"]
 
 
-def _check_points(cert: Certificate) -> list[str]:
+def _check_points(cert: Certificate, again: list[float]) -> list[str]:
     found = []
-    again = binomial_p_values([point.losses for point in cert.path], cert.n, cert.max_loss)
-    for index, (point, p_value) in enumerate(zip(cert.path, again.tolist(), strict=True)):
+    for index, (point, p_value) in enumerate(zip(cert.path, again, strict=True)):
         if len(point.thresholds) != len(cert.tiers) - 1:
             found.append(
                 f"point {index}: {len(point.thresholds)} thresholds, {len(cert.tiers)} tiers"
@@ -58,11 +69,45 @@ def _check_points(cert: Certificate) -> list[str]:
     return found
 
 
-def _check_prefix(cert: Certificate) -> list[str]:
-    again = binomial_p_values([point.losses for point in cert.path], cert.n, cert.max_loss)
-    again[0] = 0.0  # 'always escalate' loses nothing by construction
-    failed = np.flatnonzero(again > cert.alpha)
+def _check_prefix(cert: Certificate, again: list[float]) -> list[str]:
+    failed = np.flatnonzero(np.array([0.0, *again[1:]]) > cert.alpha)  # 0 holds by construction
     holds = int(failed[0]) if len(failed) else len(cert.path)
     if cert.certified == holds:
         return []
     return [f"{cert.certified} points are said to be certified, the p-values certify {holds}"]
+
+
+def redo_test(
+    policy: Policy, recording: Any, *, same: str | Callable[[Any, Any], bool] | None = None
+) -> list[str]:
+    """Count the losses of a policy's certificate again, on the recording it was fitted from.
+
+    The rows of the test follow from the seed; scores are those of the policy's own tables. Returns
+    what differs; an empty list means that everything was counted as it is written.
+    """
+    cert = policy.certificate
+    if cert is None:
+        return ["the policy has no certificate"]
+    held = Recording.of(recording)
+    if cert.digests.get("data") != held.digest:
+        return ["this is another recording than the one that was tested"]
+    held = held.select(cert.tiers)
+    compare, rng = same_as(same), np.random.RandomState(cert.seed or 0)
+    right = None if cert.loss == "disagreement" else held.right(compare)
+    rows = Rows(held, right, held.agrees(compare) if right is None else None)
+    if cert.fractions is not None:
+        rows = rows.take(rng.permutation(learn_and_test(held.n, rng)[1]))
+    places = tuple(range(len(cert.tiers)))
+    margin = any(spec.confidence.score == "margin" for spec in policy.tiers[:-1])
+    score = "by_label" if policy.calibrations else "margin" if margin else "plain"
+    kind = Candidate(places, score, cert.loss)
+    tables = {i: policy.calibrations[name] for i, name in enumerate(cert.tiers[:-1])
+              if name in policy.calibrations}  # fmt: skip
+    path = np.array([point.thresholds for point in cert.path])
+    losses = rows.losses(places, cert.loss)
+    tested = run_test(kind, path, rows.scores(kind, tables), losses, cert.max_loss, cert.alpha)
+    return [
+        f"point {i}: {point.losses:g} losses, counted {counted:g}"
+        for i, (point, counted) in enumerate(zip(cert.path, tested.losses.tolist(), strict=True))
+        if not math.isclose(point.losses, counted, abs_tol=1e-6)
+    ]

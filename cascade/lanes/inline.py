@@ -14,6 +14,7 @@ from cascade.tiers.faults import as_tier_error
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cascade.calibration import ByLabel
     from cascade.facts import Fact
     from cascade.protocols import BoundTier, Clock, Context, OnDone
 
@@ -49,7 +50,8 @@ class Prepared:
 class InlineLane:
     """Runs a tier where it is called; completes each call with exactly one fact.
 
-    ``prepare`` is the tier's own preparation of a row, counted as that step's input.
+    ``prepare`` is the tier's own preparation of a row, counted as that step's input;
+    ``calibration`` turns the tier's confidence into what it means for the label given.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class InlineLane:
         clock: Clock,
         service: ServiceTime | None = None,
         prepare: Callable[[Any], Any] | None = None,
+        calibration: ByLabel | None = None,
     ) -> None:
         self.tier = tier
         self.service = service or ServiceTime()
         self.eta = self.service.eta
         self.prepare = prepare
+        self.calibration = calibration
         self._clock = clock
         self.call = self._compile(index)
 
@@ -78,7 +82,7 @@ class InlineLane:
         are not the tier's.
         """
         tier, clock, prepare, observe = self.tier, self._clock, self.prepare, self.service.observe
-        run, read, silent = tier.run, tier.read, tier.silent
+        run, read, silent, calibration = tier.run, tier.read, tier.silent, self.calibration
 
         def call(job: Any) -> Fact:
             submitted = started = clock()
@@ -90,6 +94,8 @@ class InlineLane:
                 raw = run(job)
                 finished = clock()
                 value, confidence = read(raw)
+                if calibration is not None:
+                    confidence = calibration.one(value, confidence)
                 reply = Replied(
                     index, value, confidence, submitted, started, finished, started - submitted
                 )
@@ -117,6 +123,8 @@ class InlineLane:
         finished = self._clock()
         self.service.observe_rows(finished - started, n)
         values, confidences = self.tier.read_rows(raw, n)
+        if self.calibration is not None and confidences is not None:
+            confidences = self.calibration.rows(values, confidences)
         known = self.tier.silent or self.tier.remarks(raw)[0]
         return RowsReply(values, confidences, started, finished, known)
 

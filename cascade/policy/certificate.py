@@ -32,7 +32,7 @@ class PathPoint:
 
     thresholds: tuple[float, ...] = attrs.field(converter=_floats)
     skip_above: tuple[float, ...] = attrs.field(default=(), converter=_floats)
-    losses: int
+    losses: float  # a whole number, but for graded answers
     p_value: float
     escalation: tuple[float, ...] = attrs.field(default=(), converter=_floats)
     cost: float | None = None

@@ -41,7 +41,8 @@ def _hash(tree: Any) -> str:
 def policy_digest(policy: Policy) -> str:
     """Return the digest of everything that a policy says, its certified path included."""
     path = None if policy.certificate is None else policy.certificate.to_dict()
-    return _hash([plain(policy), path])
+    tables = {name: table.to_dict() for name, table in policy.calibrations.items()}
+    return _hash([plain(policy), path, *([tables] if tables else [])])
 
 
 def tier_digest(policy: Policy, spec: TierSpec, model_sha256: str | None = None) -> str:
@@ -50,6 +51,10 @@ def tier_digest(policy: Policy, spec: TierSpec, model_sha256: str | None = None)
     kept = {key: tree.get(key) for key in ("kind", "outputs", "confidence", "version")}
     kept["sha256"] = model_sha256 or tree.get("sha256")
     kept["classes"] = plain(spec.classes or policy.classes)
+    table = policy.calibrations.get(spec.name)
+    if table is not None:  # what it says, wherever it stands
+        kept["confidence"] = {k: v for k, v in kept["confidence"].items() if k != "calibration"}
+        kept["calibration"] = table.to_dict()
     return _hash(kept)
 
 

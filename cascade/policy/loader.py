@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from cascade.calibration import ByLabel
 from cascade.errors import PolicyError
 from cascade.policy.certificate import Certificate
 from cascade.policy.digest import tier_digest
@@ -50,6 +52,8 @@ def build(
         issues.sort(key=lambda i: (i.line or 0, i.column or 0))
         raise PolicyError("\n".join(map(str, issues)), issues)
     file = made.escalation.certificate
+    if path is not None:
+        made = attrs.evolve(made, calibrations=_calibrations(made, path.parent))
     if file is not None and path is not None:
         values["certificate"] = _certified(made, path.parent / file)
     policy: P = attrs.evolve(made, path=path, **values)
@@ -67,6 +71,24 @@ def _issue(name: str | None, path: tuple[Any, ...], text: str, places: Places) -
         at = at[:-1]
     line, column = places.get(at, (None, None))
     return Issue(name, line, column, shown, text)
+
+
+def _calibrations(policy: Any, folder: Path) -> dict[str, ByLabel]:
+    """Read the tables that the tiers name: a JSON object of tables by tier."""
+    found = {}
+    for spec in policy.tiers:
+        name = spec.confidence.calibration
+        if name is None:
+            continue
+        try:
+            found[spec.name] = ByLabel(**json.loads((folder / name).read_text("utf-8"))[spec.name])
+        except OSError as error:
+            raise PolicyError(f"{folder / name}: cannot be read: {error.strerror}") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise PolicyError(
+                f"{folder / name}: no calibration of tier {spec.name!r}: {error}"
+            ) from error
+    return found
 
 
 def _certified(policy: Any, file: Path) -> Certificate:

@@ -15,6 +15,7 @@ from cascade.types import NEVER, Mode, OperatingPoint
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cascade.calibration import ByLabel
     from cascade.policy.certificate import Certificate
 
 __all__ = [
@@ -47,6 +48,9 @@ class ConfidenceSettings:
     )
     temperature: float = field(
         c.number(0.0, open_low=True), "Divides log-probabilities or logits.", default=1.0
+    )
+    calibration: str | None = field(
+        c.text(), "File of what a confidence means, label by label.", default=None
     )
 
 
@@ -206,6 +210,7 @@ class Policy:
     profile: str | None = field(c.text(), "File of measured service times.", default=None)
     golden: str | None = field(c.text(), "File of golden inputs and outputs.", default=None)
     certificate: Certificate | None = attrs.field(default=None, eq=False, repr=False)
+    calibrations: Mapping[str, ByLabel] = attrs.field(factory=dict, eq=False, repr=False)
     path: Path | None = attrs.field(default=None, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -247,6 +252,12 @@ class Policy:
         given = self.escalation.thresholds
         never = (NEVER,) * (len(self.tiers) - 1)
         return (OperatingPoint(0, never if given is None else given, skip),)
+
+    def certified(self, certificate: Certificate) -> Self:
+        """Return this policy with a certificate of its tiers."""
+        given: Any = self
+        made: Self = attrs.evolve(given, certificate=certificate)
+        return made
 
     def to_dict(self) -> dict[str, Any]:
         """Return the policy as plain types; ``from_dict`` reads it back."""

@@ -58,5 +58,8 @@ def test_losses_that_fall(cert):
     assert "losses fall along a path that is said to cover adaptive use" in found
 
 
-def test_net_is_not_this_test(cert):
-    assert "net" in verify_certificate(attrs.evolve(cert, loss="net"))[0]
+def test_of_the_net_loss_the_prefix_is_checked(cert):
+    net = attrs.evolve(cert, loss="net", covers="fixed_point")
+    assert verify_certificate(net) == []
+    (wrong,) = verify_certificate(attrs.evolve(net, certified=cert.certified - 1))
+    assert "the p-values certify" in wrong

@@ -1,0 +1,95 @@
+"""``cascade fit``: certify thresholds from a recording."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cascade.cli.reply import Reply
+from cascade.errors import CannotCertify, PolicyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["fit", "numbers"]
+
+
+def fit(
+    recording: Path, tiers: str | None, out: Path | None, policy: Path | None, **settings: Any
+) -> Reply:
+    """Fit, and write what was found: to the folder ``out``, or into the user's own policy.
+
+    Raises:
+        CannotCertify: no point holds.
+        RecordingError: the recording cannot be used.
+        PolicyError: the policy has other tiers than those that were fitted.
+    """
+    import cascade
+    from cascade.fitting.files import merged
+
+    names = None if tiers is None else [name.strip() for name in tiers.split(",")]
+    if policy is not None:
+        names = _tiers_of(policy, names)
+        settings["ladder"] = "all"
+    try:
+        found = cascade.fit(recording, tiers=names, **settings)
+    except CannotCertify as error:
+        return _nothing(error, settings)
+    said = [found.report()]
+    if policy is not None:
+        before, after = merged(found, policy)
+        said += ["", *_difference(before, after, policy)]
+        written = policy
+    else:
+        written = found.save(out or Path("cascade-policy"))
+        said += ["", f"Written: {written}"]
+    return Reply("\n".join(said), {**found.to_dict(), "policy": str(written)})
+
+
+def _tiers_of(policy: Path, names: list[str] | None) -> list[str]:
+    from cascade.policy import Policy
+
+    bare = Policy.from_yaml(policy) if names is None else None
+    if bare is not None:
+        return [spec.name for spec in bare.tiers]
+    assert names is not None  # noqa: S101  one of the two
+    held = [spec.name for spec in Policy.from_yaml(policy).tiers]
+    if held != names:
+        raise PolicyError(f"{policy}: has the tiers {held}, --tiers says {names}")
+    return names
+
+
+def _difference(before: str, after: str, path: Path) -> list[str]:
+    lines = difflib.unified_diff(
+        before.splitlines(),
+        after.splitlines(),
+        f"{path} (before)",
+        f"{path} (now)",
+        lineterm="",
+        n=1,
+    )
+    return list(lines) or [f"{path}: only the certificate changed"]
+
+
+def _nothing(error: CannotCertify, settings: dict[str, Any]) -> Reply:
+    data = {
+        "certified": False, "max_loss": settings["max_loss"], "alpha": settings["alpha"],
+        "n": None, "losses": None, "thresholds": None, "escalation": None, "cost": None,
+        "cost_top": None, "cost_oracle": None, "needed": error.needed, "policy": None,
+    }  # fmt: skip
+    return Reply("", data, (f"cannot certify: {error}",), 1)
+
+
+def numbers(text: str | None) -> Sequence[float] | None:
+    """Read ``0.01,1``.
+
+    >>> numbers("0.01,1")
+    [0.01, 1.0]
+    """
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise PolicyError(f"--costs: expected numbers such as 0.01,1, got {text!r}") from None

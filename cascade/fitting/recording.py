@@ -1,0 +1,421 @@
+"""Recordings: what each tier answered to each request, as columns.
+
+One row per request: ``truth``, and for each tier, cheapest first, ``<tier>.value`` (or
+``<tier>.correct``), ``<tier>.confidence``, ``<tier>.margin``, ``<tier>.quality``,
+``<tier>.agrees``, ``<tier>.seconds``, ``<tier>.cost``; also ``id``, ``at``, ``input``, ``tenant``
+and ``x.<feature>``.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+import hashlib
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+import numpy as np
+
+from cascade.errors import MissingExtra, RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    Column = npt.NDArray[Any]
+
+__all__ = ["Recording", "TierColumns"]
+
+_FLAGS = ("correct", "agrees")
+_FRACTIONS = ("confidence", "margin", "quality")
+_AMOUNTS = ("seconds", "cost")
+_FIELDS = ("value", *_FLAGS, *_FRACTIONS, *_AMOUNTS, "score")
+_SHARED = ("truth", "id", "at", "policy", "sampled", "input", "tenant")
+
+
+@attrs.frozen(eq=False)
+class TierColumns:
+    """What one tier said on n rows; every column is (n,) or None."""
+
+    name: str
+    value: Column | None = None
+    correct: Column | None = None
+    agrees: Column | None = None
+    confidence: Column | None = None
+    margin: Column | None = None
+    quality: Column | None = None
+    seconds: Column | None = None
+    cost: Column | None = None
+    score: Column | None = None
+
+    def take(self, rows: Any) -> TierColumns:
+        """Return these rows of every column."""
+        columns = {name: getattr(self, name) for name in _FIELDS}
+        return TierColumns(
+            self.name, **{k: None if c is None else c[rows] for k, c in columns.items()}
+        )
+
+
+@attrs.frozen(eq=False)
+class Recording:
+    """n requests, and what each of K tiers answered to them, cheapest first.
+
+    >>> recording = Recording.from_columns(
+    ...     {
+    ...         "truth": ["cat", "dog"],
+    ...         "small.value": ["cat", "cat"],
+    ...         "small.confidence": [0.9, 0.4],
+    ...         "large.value": ["cat", "dog"],
+    ...     }
+    ... )
+    >>> recording.n, recording.names, recording.right().tolist()
+    (2, ('small', 'large'), [[True, True], [False, True]])
+    """
+
+    tiers: tuple[TierColumns, ...]
+    n: int
+    digest: str
+    truth: Column | None = None
+    features: Mapping[str, Column] = attrs.field(factory=dict)
+    text: Column | None = None
+    ids: Column | None = None
+    at: Column | None = None
+    source: str = "recording"
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    @classmethod
+    def read(cls, path: str | Path, *, complete_only: bool = False) -> Self:
+        """Read a CSV, CSV.gz or Parquet file, a folder of them, or a glob.
+
+        ``complete_only`` keeps the rows that have every tier's value.
+
+        Raises:
+            RecordingError: the file cannot be read, or a cell cannot be used; it names the place.
+            MissingExtra: Parquet needs the extra ``parquet``.
+        """
+        files = _files(Path(path))
+        tables = [_read_file(file) for file in files]
+        names = list(tables[0])
+        for file, table in zip(files, tables, strict=True):
+            if list(table) != names:
+                raise RecordingError(f"{file}: other columns than {files[0]}")
+        joined = {name: [cell for table in tables for cell in table[name]] for name in names}
+        return cls._made(joined, str(path), complete_only=complete_only)
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Any], *, complete_only: bool = False) -> Self:
+        """Take columns that are in memory: a mapping of names to sequences, or a data frame.
+
+        Raises:
+            RecordingError: a column is unknown or of another length, or a cell cannot be used.
+        """
+        table = {str(name): columns[name] for name in columns}
+        return cls._made(table, "recording", complete_only=complete_only)
+
+    @classmethod
+    def of(cls, given: Any, *, complete_only: bool = False) -> Self:
+        """Return a recording as it is, or read it from a path, a mapping or a data frame."""
+        if isinstance(given, cls):
+            return given
+        if isinstance(given, (str, Path)):
+            return cls.read(given, complete_only=complete_only)
+        return cls.from_columns(given, complete_only=complete_only)
+
+    @classmethod
+    def _made(cls, table: Mapping[str, Any], source: str, *, complete_only: bool) -> Self:
+        names = _tier_names(table, source)
+        sizes = {len(column) for column in table.values()}
+        if len(sizes) != 1 or sizes == {0}:
+            what = "no rows" if sizes == {0} else f"columns of different lengths {sorted(sizes)}"
+            raise RecordingError(f"{source}: {what}")
+        read = _Reader(table, source)
+        keep = read.complete(names, only=complete_only)
+        tiers = tuple(
+            TierColumns(name, **{field: read(f"{name}.{field}", keep) for field in _FIELDS})
+            for name in names
+        )
+        shared = {name: read(name, keep) for name in ("truth", "input", "id", "at")}
+        features = {name[2:]: read.numbers(name, keep) for name in table if name.startswith("x.")}
+        made = cls(
+            tiers, len(keep), read.digest(), shared["truth"], features, shared["input"],
+            shared["id"], shared["at"], source,
+        )  # fmt: skip
+        made.check()
+        return made
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tiers, cheapest first."""
+        return tuple(tier.name for tier in self.tiers)
+
+    def check(self) -> None:
+        """Refuse what no threshold could be fitted from.
+
+        Raises:
+            RecordingError: fewer than two tiers, or labels of different types.
+        """
+        if len(self.tiers) < 2:
+            raise RecordingError(
+                f"{self.source}: expected the columns of two tiers or more, got "
+                f"{', '.join(self.names)}"
+            )
+        kinds = {tier.name: _kind(tier.value) for tier in self.tiers if tier.value is not None}
+        if self.truth is not None:
+            kinds["truth"] = _kind(self.truth)
+        if len(set(kinds.values())) > 1:
+            said = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+            raise RecordingError(f"{self.source}: labels of different types ({said})")
+
+    def select(self, tiers: Sequence[str]) -> Self:
+        """Return the recording of these tiers alone, in this order.
+
+        Raises:
+            RecordingError: no such tier.
+        """
+        held = {tier.name: tier for tier in self.tiers}
+        for name in tiers:
+            if name not in held:
+                close = difflib.get_close_matches(name, held, 1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise RecordingError(
+                    f"{self.source}: no tier {name!r}{hint} (it has {', '.join(held)})"
+                )
+        return attrs.evolve(self, tiers=tuple(held[name] for name in tiers))
+
+    def take(self, rows: Any) -> Self:
+        """Return these rows."""
+        part: dict[str, Any] = {
+            name: None if getattr(self, name) is None else getattr(self, name)[rows]
+            for name in ("truth", "text", "ids", "at")
+        }
+        return attrs.evolve(
+            self,
+            tiers=tuple(tier.take(rows) for tier in self.tiers),
+            n=len(np.arange(self.n)[rows]),
+            features={name: column[rows] for name, column in self.features.items()},
+            **part,
+        )
+
+    def right(self, same: Callable[[Any, Any], Any] | None = None) -> npt.NDArray[Any] | None:
+        """Return (n, K): whether each tier is right, its quality where that is given, else None."""
+        columns = []
+        for tier in self.tiers:
+            if tier.quality is not None:
+                columns.append(tier.quality)
+            elif tier.correct is not None:
+                columns.append(tier.correct)
+            elif tier.value is not None and self.truth is not None:
+                columns.append(_agree(tier.value, self.truth, same))
+            else:
+                return None
+        return np.column_stack(columns)
+
+    def agrees(self, same: Callable[[Any, Any], Any] | None = None) -> npt.NDArray[np.bool_]:
+        """Return (n, K): whether each tier's answer is the top tier's."""
+        top, columns = self.tiers[-1], []
+        for tier in self.tiers:
+            if tier is top:
+                columns.append(np.ones(self.n, dtype=np.bool_))
+            elif tier.agrees is not None:
+                columns.append(tier.agrees)
+            elif tier.value is not None and top.value is not None:
+                columns.append(_agree(tier.value, top.value, same))
+            else:
+                raise RecordingError(
+                    f"{self.source}: {tier.name} and {top.name} have no values to compare; give "
+                    f"{tier.name}.agrees"
+                )
+        return np.column_stack(columns)
+
+    def costs(self, given: Sequence[float] | None = None) -> npt.NDArray[np.float64]:
+        """Return (K,): the mean cost of a call per tier: given, ``.cost``, else ``.seconds``.
+
+        Raises:
+            RecordingError: there is none.
+        """
+        if given is not None:
+            if len(given) != len(self.tiers):
+                raise RecordingError(
+                    f"costs: expected one per tier ({', '.join(self.names)}), got {len(given)}"
+                )
+            return np.asarray(given, dtype=np.float64)
+        for field in ("cost", "seconds"):
+            columns = [getattr(tier, field) for tier in self.tiers]
+            if all(column is not None for column in columns):
+                return np.array([column.mean() for column in columns])
+        missing = self.tiers[0].name
+        raise RecordingError(
+            f"{self.source}: no {missing}.cost and no {missing}.seconds for every tier; say what "
+            f"a call costs: costs=[…] or --costs 0.01,1"
+        )
+
+
+class _Reader:
+    """Turns the cells of a table into arrays; says where one cannot be used."""
+
+    def __init__(self, table: Mapping[str, Any], source: str) -> None:
+        self._table = table
+        self._source = source
+
+    def __call__(self, name: str, keep: Column) -> Column | None:
+        """Return a column by what its name says that it holds, or None if it is not there."""
+        if name not in self._table:
+            return None
+        field = name.rpartition(".")[2]
+        if field in {"value", "truth", "input", "id", "at"}:
+            return np.asarray(self._table[name], dtype=object if field == "input" else None)[keep]
+        numbers = self.numbers(name, keep)
+        if field in _FLAGS:
+            self._all(name, keep, (numbers == 0) | (numbers == 1), "0 or 1")
+            return numbers.astype(np.bool_)
+        if field in _FRACTIONS:
+            self._all(name, keep, (numbers >= 0) & (numbers <= 1), "a number in [0, 1]")
+        if field in _AMOUNTS:
+            self._all(name, keep, numbers >= 0, "a number that is not negative")
+        return numbers
+
+    def numbers(self, name: str, keep: Column) -> npt.NDArray[np.float64]:
+        """Return a column of finite numbers."""
+        cells = self._table[name]
+        try:
+            numbers = np.asarray(cells, dtype=np.float64)[keep]
+        except (TypeError, ValueError):
+            at = next(i for i, cell in enumerate(cells) if not _is_number(cell))
+            raise self._error(name, at, cells[at], "a number") from None
+        self._all(name, keep, np.isfinite(numbers), "a finite number")
+        return numbers
+
+    def _all(self, name: str, keep: Column, sound: Column, expected: str) -> None:
+        if not sound.all():
+            at = int(keep[int(np.flatnonzero(~sound)[0])])
+            raise self._error(name, at, self._table[name][at], expected)
+
+    def _error(self, name: str, at: int, cell: Any, expected: str) -> RecordingError:
+        place = f"{self._source}: row {at + 1}, column {name}"
+        return RecordingError(f"{place}: expected {expected}, got {cell!r}")
+
+    def complete(self, names: Sequence[str], *, only: bool) -> Column:
+        """Return the rows that have an answer of every tier; without ``only`` all must."""
+        n = len(next(iter(self._table.values())))
+        whole = np.ones(n, dtype=np.bool_)
+        for name in names:
+            said = next((f for f in ("value", "correct") if f"{name}.{f}" in self._table), None)
+            if said is not None:
+                cells = self._table[f"{name}.{said}"]
+                whole &= np.fromiter((not _is_empty(cell) for cell in cells), np.bool_, n)
+        lacking = int(n - whole.sum())
+        if lacking and not only:
+            raise RecordingError(
+                f"{self._source}: {lacking} of {n} rows lack a tier's value (the first is row "
+                f"{int(np.flatnonzero(~whole)[0]) + 1}); --complete-only keeps the others, which "
+                "is sound if rows were sampled before routing"
+            )
+        return np.flatnonzero(whole)
+
+    def digest(self) -> str:
+        """Return the digest of all the cells."""
+        data = hashlib.blake2b(digest_size=16)
+        for name in self._table:
+            data.update(repr((name, [str(cell) for cell in self._table[name]])).encode())
+        return data.hexdigest()
+
+
+def _tier_names(table: Mapping[str, Any], source: str) -> list[str]:
+    names: dict[str, None] = {}
+    for column in table:
+        name, dot, field = column.rpartition(".")
+        if name == "x" or column.startswith("x.") or column in _SHARED:
+            continue
+        if not dot or field not in _FIELDS:
+            close = difflib.get_close_matches(field if dot else column, [*_FIELDS, *_SHARED], 1)
+            hint = f"; did you mean {f'{name}.' if dot else ''}{close[0]}?" if close else ""
+            raise RecordingError(f"{source}: unknown column {column!r}{hint}")
+        names.setdefault(name)
+    return list(names)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = sorted(f for f in path.iterdir() if f.suffix in {".csv", ".gz", ".parquet"})
+    elif any(sign in str(path) for sign in "*?["):
+        found = sorted(path.parent.glob(path.name))
+    else:
+        found = [path]
+    if not found:
+        raise RecordingError(f"{path}: no recording there")
+    return found
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".parquet":
+            return _read_parquet(path)
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise RecordingError(f"{path}: cannot be read: {error}") from error
+    lines = csv.reader(io.StringIO(text, newline=""))
+    head = next(lines, None)
+    if not head:
+        raise RecordingError(f"{path}: empty")
+    if len(set(head)) != len(head):
+        twice = next(name for name in head if head.count(name) > 1)
+        raise RecordingError(f"{path}: column {twice!r} stands there twice")
+    return dict(zip(head, _transposed(lines, len(head), path), strict=True))
+
+
+def _transposed(lines: Iterable[list[str]], width: int, path: Path) -> list[Sequence[str]]:
+    rows = [row for row in lines if row]
+    for at, row in enumerate(rows, 1):
+        if len(row) != width:
+            raise RecordingError(f"{path}: row {at}: expected {width} cells, got {len(row)}")
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
+
+
+def _read_parquet(path: Path) -> dict[str, Any]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtra.for_extra("parquet", "pyarrow") from error
+    columns: dict[str, Any] = parquet.read_table(path).to_pydict()
+    return columns
+
+
+def _is_empty(cell: Any) -> bool:
+    return cell is None or cell == "" or cell != cell  # noqa: PLR0124  NaN
+
+
+def _is_number(cell: Any) -> bool:
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _kind(column: Column) -> str:
+    """What labels are: text that spells whole numbers or fractions throughout, or text."""
+    if column.dtype.kind != "U":
+        return {"i": "integer", "u": "integer", "f": "decimal", "b": "bool"}.get(
+            column.dtype.kind, "text"
+        )
+    labels = np.unique(column).tolist()
+    if all(label.lstrip("-").isdecimal() for label in labels):
+        return "integer"
+    return "decimal" if all(map(_is_number, labels)) else "text"
+
+
+def _agree(
+    mine: Column, other: Column, same: Callable[[Any, Any], Any] | None
+) -> npt.NDArray[np.bool_]:
+    if same is None:
+        return np.asarray(mine == other, dtype=np.bool_)
+    pairs = zip(mine.tolist(), other.tolist(), strict=True)
+    return np.fromiter((bool(same(a, b)) for a, b in pairs), np.bool_, len(mine))

@@ -1,0 +1,323 @@
+"""``cascade.fit``: from a recording to a policy with a certificate."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+
+import cascade
+from cascade.errors import CannotCertify, RecordingError
+from cascade.fitting.certify import TestedPath, cannot_certify, certificate_of
+from cascade.fitting.paths import two_tier_path
+from cascade.fitting.recording import Recording
+from cascade.fitting.same import same_as
+from cascade.fitting.search import Rows, candidates, choose, path_of, run_test
+from cascade.fitting.split import LEARN_SHARE, learn_and_test
+from cascade.policy import ConfidenceSettings, Escalation, ExternalSpec, Policy
+from cascade.policy.digest import tier_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from cascade.calibration import ByLabel
+    from cascade.fitting.search import Candidate, Judged
+    from cascade.policy import Certificate
+
+__all__ = ["Fit", "fit"]
+
+LOSSES = ("auto", "gross", "net", "disagreement")
+SCORE_CHOICES = ("auto", "plain", "margin", "by_label")
+_FEW_LOSSES = 30  # expected at the bound: with fewer, no row can be spared for choosing by
+
+
+@attrs.frozen(eq=False)
+class Fit:
+    """What fitting found: a policy, its certificate, and what they are worth.
+
+    ``cost`` is the mean cost of a request at the cheapest certified point, ``cost_top`` that of
+    always asking the top tier, ``cost_oracle`` that of knowing which tier will be right.
+    """
+
+    policy: Policy
+    certificate: Certificate
+    candidate: Candidate
+    judged: tuple[Judged, ...]
+    recording: Recording
+    costs: tuple[float, ...]
+    cost: float
+    cost_top: float
+    cost_oracle: float | None
+    accuracy: Mapping[str, float] | None
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The thresholds of the cheapest certified point, one per tier below the top."""
+        return self.certificate.path[self.certificate.certified - 1].thresholds
+
+    @property
+    def saves(self) -> float:
+        """The share of the top tier's cost that is saved."""
+        return 1.0 - self.cost / self.cost_top
+
+    def report(self) -> str:
+        """Say what is promised, what it costs, what it saves, and how far that is from the best."""
+        from cascade.fitting.words import fit_report
+
+        return fit_report(self)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write policy.yaml, certificate.json and, if there is one, calibration.json.
+
+        Returns the policy's path.
+        """
+        from cascade.fitting.files import save
+
+        return save(self, folder)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers, as ``cascade fit --json`` prints them."""
+        cert = self.certificate
+        point = cert.path[cert.certified - 1]
+        return {
+            "certified": True,
+            "max_loss": cert.max_loss,
+            "alpha": cert.alpha,
+            "n": cert.n,
+            "losses": point.losses,
+            "thresholds": list(point.thresholds),
+            "escalation": list(point.escalation),
+            "cost": self.cost,
+            "cost_top": self.cost_top,
+            "cost_oracle": self.cost_oracle,
+            "needed": None,
+        }
+
+
+def fit(  # noqa: PLR0913  what may be asked for
+    recording: Any, *, tiers: Sequence[str] | None = None, max_loss: float = 0.01,
+    alpha: float = 0.1, loss: str = "auto", score: str = "auto", ladder: str = "auto",
+    costs: Sequence[float] | None = None, same: str | Callable[[Any, Any], bool] | None = None,
+    complete_only: bool = False, seed: int = 0, name: str = "fitted",
+) -> Fit:  # fmt: skip
+    """Find the cheapest operating points whose loss against the top tier is provably bounded.
+
+    The loss is at most ``max_loss`` with confidence ``1 - alpha`` over the draw of the rows,
+    exactly and at every sample size: fixed-sequence testing (Angelopoulos et al., 'Learn then
+    Test', arXiv 2110.01052), by binomial p-values, or by betting for the net loss. Whatever is
+    chosen by looking is chosen on a third of the rows; the test is on the others. With few rows,
+    two tiers and nothing asked for, nothing is chosen, and all rows are tested.
+
+    Args:
+        recording: a :class:`cascade.Recording`, the path of one, or its columns.
+        tiers: names, cheapest first; all of the recording's when None. The last is the top tier.
+        max_loss: the bound, in (0, 1).
+        alpha: the risk that it does not hold, in (0, 1).
+        loss: ``gross`` (the top tier is right and the cascade wrong), ``net`` (the top tier's
+            accuracy minus the cascade's), ``disagreement`` (the answers differ; needs no truth), or
+            ``auto``.
+        score: ``plain`` confidence, ``margin``, ``by_label`` (label and confidence together), or
+            ``auto``.
+        ladder: ``auto`` to leave out tiers that do not pay, or ``all``.
+        costs: of a call per tier, in any unit; else the recording's costs, else its seconds.
+        same: when two answers agree: ``casefold``, ``strip``, ``number:1e-6``, ``json``, or a
+            function of two values.
+        complete_only: leave out rows that lack a tier's value.
+        seed: of the split.
+        name: of the policy.
+
+    Raises:
+        CannotCertify: no point holds; ``.needed`` rows could suffice.
+        RecordingError: the recording cannot be used.
+
+    >>> rng = np.random.default_rng(0)
+    >>> sure = rng.random(2_000)
+    >>> found = fit(
+    ...     {
+    ...         "small.correct": rng.random(2_000) < 0.5 + sure / 2,
+    ...         "small.confidence": 0.5 + sure / 2,
+    ...         "large.correct": rng.random(2_000) < 0.97,
+    ...     },
+    ...     max_loss=0.05,
+    ...     costs=[1, 20],
+    ... )
+    >>> found.certificate.loss, found.saves > 0.1
+    ('gross', True)
+    """
+    _check(max_loss, alpha, loss, score, ladder)
+    held = Recording.of(recording, complete_only=complete_only)
+    held = held if tiers is None else held.select(tiers)
+    held.check()
+    prices = held.costs(costs)
+    rows = _rows(held, loss, same_as(same))
+    if loss == "auto" and rows.right is not None:
+        _worth_it(rows, held.names)
+    plan = _Plan(rows, prices, max_loss, alpha, np.random.RandomState(seed))
+    candidate, judged, tables, tested = plan.run(loss, score, ladder)
+    return _made(plan, candidate, judged, tables, tested, seed, name)
+
+
+def _check(max_loss: float, alpha: float, loss: str, score: str, ladder: str) -> None:
+    for key, value in (("max_loss", max_loss), ("alpha", alpha)):
+        if not 0.0 < value < 1.0:
+            raise ValueError(f"{key}: expected a number between 0 and 1, got {value!r}")
+    ladders = ("auto", "all")
+    for key, word, known in (
+        ("loss", loss, LOSSES), ("score", score, SCORE_CHOICES), ("ladder", ladder, ladders),
+    ):  # fmt: skip
+        if word not in known:
+            raise ValueError(f"{key}: expected one of {', '.join(known)}, got {word!r}")
+
+
+def _rows(held: Recording, loss: str, same: Any) -> Rows:
+    right = held.right(same)
+    if right is None and loss in {"gross", "net"}:
+        raise RecordingError(
+            f"{held.source}: the {loss} loss needs truth (or .correct for every tier); without it "
+            "use loss='disagreement'"
+        )
+    agrees = held.agrees(same) if right is None or loss == "disagreement" else None
+    return Rows(held, right, agrees)
+
+
+def _worth_it(rows: Rows, names: Sequence[str]) -> None:
+    """Refuse a top tier that the first one beats: a cascade against it is pointless."""
+    assert rows.right is not None  # noqa: S101  the caller has looked
+    accuracy = rows.right.mean(axis=0)
+    if accuracy[:-1].max() >= accuracy[-1]:
+        best = int(accuracy[:-1].argmax())
+        raise CannotCertify(
+            f"a cascade is pointless: the top tier {names[-1]!r} is right on {accuracy[-1]:.2%} of "
+            f"the rows, {names[best]!r} on {accuracy[best]:.2%}; serve {names[best]!r} alone"
+        )
+
+
+@attrs.frozen(eq=False)
+class _Plan:
+    rows: Rows
+    costs: npt.NDArray[np.float64]
+    max_loss: float
+    alpha: float
+    rng: np.random.RandomState
+
+    def run(
+        self, loss: str, score: str, ladder: str
+    ) -> tuple[Candidate, list[Judged], dict[int, ByLabel], TestedPath]:
+        """Choose, learn and test."""
+        truth = "gross" if self.rows.right is not None else "disagreement"
+        k = len(self.costs)
+        few = self.rows.n * self.max_loss < _FEW_LOSSES and (loss, score) == ("auto", "auto")
+        settled = few or (loss in {"gross", "disagreement"} and score in {"plain", "margin"})
+        if k == 2 and settled:
+            kind = candidates(
+                self.rows, "all", ["plain" if few else score], [truth if few else loss]
+            )
+            if kind:
+                return kind[0], [], {}, self._test(kind[0], self.rows, None, {})
+        learn, test = (self.rows.take(part) for part in self._split())
+        losses = [loss] if loss != "auto" else ["gross", "net"] if truth == "gross" else [truth]
+        scores = [score] if score != "auto" else ["plain", "margin", "by_label"]
+        given = candidates(learn, "all" if ladder == "auto" else "full", scores, losses)
+        if not given:
+            raise RecordingError(
+                f"{self.rows.recording.source}: no {score if score != 'auto' else 'confidence'} "
+                f"was recorded for {self.rows.recording.names[0]}: nothing says when to escalate"
+            )
+        ratio = test.n / max(learn.n, 1)
+        chosen, judged = choose(learn, given, self.costs, self.max_loss, self.alpha, ratio)
+        tables = learn.tables(chosen)
+        return chosen, judged, tables, self._test(chosen, test, learn, tables)
+
+    def _split(self) -> tuple[Any, Any]:
+        learn, test = learn_and_test(self.rows.n, self.rng)
+        return learn, self.rng.permutation(test)  # betting follows the rows in their order
+
+    def _test(
+        self, kind: Candidate, test: Rows, learn: Rows | None, tables: Mapping[int, ByLabel]
+    ) -> TestedPath:
+        scores, losses = test.scores(kind, tables), test.losses(kind.tiers, kind.loss)
+        if learn is None or (len(kind.tiers) == 2 and kind.loss != "net"):
+            path = two_tier_path(scores)  # valid on the same rows: the loss is monotone
+        else:
+            # A grid of two tiers needs no losses, so it may lie where the final tables put scores.
+            nested = len(kind.tiers) == 2
+            seen = learn.scores(kind, tables) if nested else learn.fair_scores(kind)
+            lost = learn.losses(kind.tiers, kind.loss)
+            path = path_of(kind, seen, lost, self.costs, self.max_loss, self.alpha)
+        return run_test(kind, path, scores, losses, self.max_loss, self.alpha)
+
+
+def _made(
+    plan: _Plan, kind: Candidate, judged: Sequence[Judged], tables: Mapping[int, ByLabel],
+    tested: TestedPath, seed: int, name: str,
+) -> Fit:  # fmt: skip
+    problem = cannot_certify(tested)
+    if problem is not None:
+        raise problem
+    held = plan.rows.recording
+    prices = plan.costs[list(kind.tiers)]
+    spent = tested.calls[tested.certified - 1] @ prices
+    if spent >= plan.costs[-1]:
+        raise CannotCertify(
+            f"a cascade is pointless: at the cheapest certified point a request costs {spent:.4g}, "
+            f"asking {held.names[-1]!r} alone {plan.costs[-1]:.4g}"
+        )
+    names = [held.names[tier] for tier in kind.tiers]
+    policy = _policy(held, kind, tables, name)
+    certificate = certificate_of(
+        tested, names, loss=kind.loss, costs=prices.tolist(),
+        digests={
+            **{spec.name: tier_digest(policy, spec) for spec in policy.tiers},
+            "data": held.digest,
+        },
+        seed=seed,
+        fractions=None if not judged else {"learn": LEARN_SHARE, "test": 1.0 - LEARN_SHARE},
+        created=dt.datetime.now(dt.UTC).date().isoformat(),
+        versions={"cascade": cascade.__version__},
+        note=f"score: {kind.score}; the promise is per row of the recording",
+    )  # fmt: skip
+    right = plan.rows.right
+    return Fit(
+        policy.certified(certificate), certificate, kind, tuple(judged), held,
+        tuple(plan.costs.tolist()), float(spent), float(plan.costs[-1]),
+        None if right is None else _oracle(right[:, list(kind.tiers)] > 0.5, prices),
+        None if right is None else dict(zip(held.names, right.mean(axis=0).tolist(), strict=True)),
+    )  # fmt: skip
+
+
+def _policy(held: Recording, kind: Candidate, tables: Mapping[int, ByLabel], name: str) -> Policy:
+    """Return a policy of external tiers; their versions are those of the recording."""
+    specs, top = [], kind.tiers[-1]
+    for tier in kind.tiers:
+        calibration = "calibration.json" if tier in tables else None
+        specs.append(
+            ExternalSpec(
+                name=held.names[tier],
+                version=f"recorded-{held.digest[:8]}",
+                confidence=ConfidenceSettings(
+                    score="margin" if kind.score == "margin" and tier != top else "auto",
+                    calibration=calibration,
+                ),
+            )
+        )
+    return Policy(
+        name=name,
+        tiers=tuple(specs),
+        escalation=Escalation(certificate="certificate.json"),
+        calibrations={held.names[tier]: table for tier, table in tables.items()},
+    )
+
+
+def _oracle(right: npt.NDArray[np.bool_], costs: npt.NDArray[np.float64]) -> float:
+    """The cost of the top tier's accuracy, if one knew: the first tier always, and one that helps.
+
+    A row that the top tier gets wrong is left to the first one.
+    """
+    lost = right[:, -1] & ~right[:, 0]
+    helping = np.where(right, costs, np.inf)[lost].min(axis=1)
+    return float(costs[0] + helping.sum() / len(right))

@@ -1,0 +1,234 @@
+"""Which ladder, score and loss: chosen by looking at the learning part, and at nothing else."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+
+from cascade.fitting.betting import betting_p_values
+from cascade.fitting.by_label import cross_fitted, fit_by_label
+from cascade.fitting.certify import TestedPath, fixed_sequence_test
+from cascade.fitting.paths import call_shares, deciding_tiers, learned_path, midpoints
+from cascade.types import NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from cascade.calibration import ByLabel
+    from cascade.fitting.recording import Recording
+
+    Floats = npt.NDArray[np.float64]
+
+__all__ = ["Candidate", "Judged", "Rows", "candidates", "choose", "path_of", "run_test"]
+
+SCORES = ("plain", "margin", "by_label")
+_NET_POINTS = 120  # of a path for the net loss
+_ADAPTIVE_WORTH = 0.02  # of the top tier's cost: what an adaptive promise may cost
+_FEW = 0.5  # a choice must gain this share of the top tier's cost, over the root of the rows
+
+
+@attrs.frozen
+class Candidate:
+    """A ladder (places of its tiers in the recording), a score and a loss."""
+
+    tiers: tuple[int, ...]
+    score: str
+    loss: str
+
+    @property
+    def covers(self) -> str:
+        """What the promise covers: moving among points loses what the net loss gains."""
+        return "fixed_point" if self.loss == "net" else "adaptive"
+
+
+@attrs.frozen(eq=False)
+class Rows:
+    """n rows as the test sees them; K tiers of the whole recording.
+
+    ``right`` (n, K) is None where no truth is known, then ``agrees`` (n, K) stands in for it.
+    """
+
+    recording: Recording
+    right: npt.NDArray[Any] | None
+    agrees: npt.NDArray[np.bool_] | None
+
+    def take(self, rows: Any) -> Rows:
+        """Return these rows."""
+        return Rows(
+            self.recording.take(rows),
+            None if self.right is None else self.right[rows],
+            None if self.agrees is None else self.agrees[rows],
+        )
+
+    @property
+    def n(self) -> int:
+        """The number of rows."""
+        return self.recording.n
+
+    def losses(self, tiers: Sequence[int], loss: str) -> npt.NDArray[Any]:
+        """Return (n, len(tiers) - 1): what is lost when a tier below the top answers."""
+        *below, top = tiers
+        if loss == "disagreement":
+            assert self.agrees is not None  # noqa: S101  the driver sees to it
+            return ~self.agrees[:, below]
+        assert self.right is not None  # noqa: S101  the driver sees to it
+        mine, best = self.right[:, below], self.right[:, [top]]
+        if loss == "gross":
+            return np.asarray((best > 0.5) & (mine <= 0.5), dtype=np.bool_)
+        if self.right.dtype == np.bool_:
+            return best.astype(np.int8) - mine.astype(np.int8)
+        return np.asarray(best - mine, dtype=np.float64)
+
+    def raw_scores(self, tiers: Sequence[int], score: str) -> Floats | None:
+        """Return (n, len(tiers) - 1): confidences or margins; None where they were not recorded."""
+        field = "margin" if score == "margin" else "confidence"
+        columns = [getattr(self.recording.tiers[tier], field) for tier in tiers[:-1]]
+        if any(column is None for column in columns):
+            return None
+        return np.column_stack(columns)
+
+    def _answers(self, candidate: Candidate) -> Iterator[tuple[int, Any, Any, Floats]]:
+        """Yield place, values, confidences and losses of each tier below the top."""
+        losses = self.losses(candidate.tiers, candidate.loss)
+        for at, tier in enumerate(candidate.tiers[:-1]):
+            held = self.recording.tiers[tier]
+            yield tier, held.value, held.confidence, losses[:, at].astype(np.float64)
+
+    def tables(self, candidate: Candidate) -> dict[int, ByLabel]:
+        """Fit the tables of a candidate that scores by label."""
+        if candidate.score != "by_label":
+            return {}
+        return {tier: fit_by_label(*seen) for tier, *seen in self._answers(candidate)}
+
+    def scores(self, candidate: Candidate, tables: Mapping[int, ByLabel]) -> Floats:
+        """Return (n, len(tiers) - 1): the scores that a candidate's thresholds are for."""
+        if candidate.score == "by_label":
+            seen = self._answers(candidate)
+            return np.column_stack([tables[tier].rows(v, c) for tier, v, c, _ in seen])
+        raw = self.raw_scores(candidate.tiers, candidate.score)
+        assert raw is not None  # noqa: S101  a candidate's scores were recorded
+        return raw
+
+    def fair_scores(self, candidate: Candidate) -> Floats:
+        """Return the scores of these rows by tables that did not see them."""
+        if candidate.score != "by_label":
+            return self.scores(candidate, {})
+        return np.column_stack([cross_fitted(*seen) for _, *seen in self._answers(candidate)])
+
+
+@attrs.frozen
+class Judged:
+    """A candidate with the cost per request that it may be expected to reach."""
+
+    candidate: Candidate
+    cost: float
+
+
+def candidates(rows: Rows, ladders: str, scores: Sequence[str], losses: Sequence[str]) -> list[Any]:
+    """List what can be tried; ``ladders`` is "all" for every subset that keeps the top tier.
+
+    With more than two tiers the signed loss is tried on ladders of two: where tiers follow one
+    another its path is not the gross loss's.
+    """
+    k = len(rows.recording.tiers)
+    sizes = range(1, k) if ladders == "all" else [k - 1]
+    found = []
+    for tiers in (part for size in sizes for part in combinations(range(k - 1), size)):
+        for score in scores:
+            if not _recorded(rows, tiers, score):
+                continue
+            found += [
+                Candidate((*tiers, k - 1), score, loss)
+                for loss in losses
+                if loss != "net" or len(tiers) == 1 or len(losses) == 1
+            ]
+    return found
+
+
+def _recorded(rows: Rows, below: Sequence[int], score: str) -> bool:
+    tiers = [rows.recording.tiers[tier] for tier in below]
+    if score == "by_label":
+        return all(t.confidence is not None and t.value is not None for t in tiers)
+    return rows.raw_scores((*below, -1), score) is not None
+
+
+def path_of(
+    candidate: Candidate, scores: Floats, losses: npt.NDArray[Any], costs: Floats, max_loss: float,
+    alpha: float,
+) -> Floats:  # fmt: skip
+    """Return the path (P, K-1) to test, learned from rows that the test does not see."""
+    price = costs[list(candidate.tiers)]
+    if scores.shape[1] > 1:
+        return learned_path(scores, losses > 0, price.tolist(), max_loss, alpha)
+    grid = midpoints(scores[:, 0])
+    if candidate.loss == "net" and len(grid) > _NET_POINTS:
+        ranked = np.sort(scores[:, 0])[::-1]
+        wanted = ranked[np.linspace(0, len(ranked) - 1, _NET_POINTS).astype(np.intp)]
+        grid = np.r_[NEVER, np.unique(grid[np.searchsorted(-grid, -wanted)])[::-1]]
+        grid = np.unique(np.r_[grid, 0.0])[::-1]
+    return grid[:, None]
+
+
+def run_test(
+    candidate: Candidate, path: Floats, scores: Floats, losses: npt.NDArray[Any], max_loss: float,
+    alpha: float,
+) -> TestedPath:  # fmt: skip
+    """Test a path in its order, by the exact binomial test or by betting."""
+    if candidate.loss != "net":
+        return fixed_sequence_test(path, scores, losses, max_loss=max_loss, alpha=alpha)
+    k, padded = path.shape[1] + 1, np.column_stack([losses, np.zeros(len(losses), losses.dtype)])
+    along, calls = np.empty((len(losses), len(path)), losses.dtype), np.empty((len(path), k))
+    for at, thresholds in enumerate(path):
+        deciding = deciding_tiers(scores, thresholds)
+        along[:, at] = np.take_along_axis(padded, deciding[:, None], axis=1)[:, 0]
+        calls[at] = call_shares(deciding, thresholds, k)
+    p_values = betting_p_values(along, max_loss)
+    p_values[0] = 0.0  # 'always escalate' loses nothing by construction
+    failed = np.flatnonzero(p_values > alpha)
+    certified = int(failed[0]) if len(failed) else len(path)
+    return TestedPath(
+        len(losses), max_loss, alpha, candidate.covers, path,
+        along.sum(axis=0, dtype=np.float64), p_values, calls, certified,
+    )  # fmt: skip
+
+
+def choose(
+    rows: Rows, given: Sequence[Candidate], costs: Floats, max_loss: float, alpha: float,
+    tested: float,
+) -> tuple[Candidate, list[Judged]]:  # fmt: skip
+    """Judge every candidate on the learning part, as if it were tested on ``tested`` times as many.
+
+    The plainest (fewest tiers, plain score, adaptive promise) is kept unless another gains enough:
+    half a standard unit (1 over the root of the rows) of the top tier's cost, and two points of it
+    for giving up the adaptive promise.
+    """
+    judged = [
+        Judged(candidate, _expected_cost(rows, candidate, costs, max_loss, alpha, tested))
+        for candidate in given
+    ]
+    step = _FEW * costs[-1] / np.sqrt(rows.n)
+
+    def price(one: Judged) -> Any:
+        kind = one.candidate
+        handicap = (len(kind.tiers) - 2 + (kind.score != "plain")) * step
+        return one.cost + handicap + _ADAPTIVE_WORTH * costs[-1] * (kind.loss == "net")
+
+    best: Candidate = min(judged, key=price).candidate
+    return best, sorted(judged, key=lambda one: one.cost)
+
+
+def _expected_cost(
+    rows: Rows, candidate: Candidate, costs: Floats, max_loss: float, alpha: float, tested: float
+) -> float:
+    losses = rows.losses(candidate.tiers, candidate.loss)
+    scores = rows.fair_scores(candidate)
+    path = path_of(candidate, scores, losses, costs, max_loss, alpha)
+    size = np.tile(np.arange(rows.n), int(np.ceil(tested)))[: round(rows.n * tested)]
+    found = run_test(candidate, path, scores[size], losses[size], max_loss, alpha)
+    reached = found.calls[: found.certified] @ costs[list(candidate.tiers)]
+    return float(reached.min())

@@ -1,0 +1,209 @@
+"""Replay: what a policy would have done with the requests of a recording.
+
+The same decision core as when serving, fed with recorded answers in place of lanes. Time stands
+still: no deadline is missed and no queue is full.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+
+from cascade.complexity import estimator
+from cascade.decide import Call, Decision, Ladder
+from cascade.errors import RecordingError
+from cascade.facts import Replied
+from cascade.fitting.recording import Recording
+from cascade.fitting.same import same_as
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from cascade.policy import Policy
+    from cascade.types import Finish, OperatingPoint
+
+__all__ = ["Replay", "replay"]
+
+
+@attrs.frozen(eq=False)
+class Replay:
+    """What a policy would have done: shares and means over n rows, and the decision per row.
+
+    ``accuracy`` and ``loss`` (the top tier's accuracy minus the cascade's) rest on the truth, or on
+    agreement with the top tier where there is none; ``calls`` is the share of rows that call each
+    tier; ``uncovered`` the share of answers that no promise covers.
+    """
+
+    n: int
+    accuracy: float
+    accuracy_top: float
+    loss: float
+    calls: Mapping[str, float]
+    mean_cost: float | None
+    mean_seconds: float | None
+    dispositions: Mapping[str, int]
+    uncovered: float
+    tiers: tuple[str | None, ...]
+    ends: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers, as ``cascade replay --json`` prints them."""
+        skipped = {"tiers", "ends"}
+        return attrs.asdict(self, filter=lambda field, _: field.name not in skipped)
+
+
+def replay(
+    policy: Policy, recording: Any, *, costs: Sequence[float] | None = None,
+    same: str | Callable[[Any, Any], bool] | None = None, complete_only: bool = False,
+) -> Replay:  # fmt: skip
+    """Run the rows of a recording through a policy's decisions.
+
+    The policy's tiers are found in the recording by name; it opens no model. ``costs``, ``same``
+    and ``complete_only`` are as for :func:`cascade.fit`.
+
+    Raises:
+        RecordingError: the recording cannot be used, or lacks what the policy decides by.
+
+    >>> from cascade import Policy
+    >>> policy = Policy.from_dict(
+    ...     {
+    ...         "version": 1,
+    ...         "name": "pets",
+    ...         "tiers": [
+    ...             {"name": "small", "kind": "external"},
+    ...             {"name": "large", "kind": "external"},
+    ...         ],
+    ...         "escalation": {"thresholds": [0.8]},
+    ...     }
+    ... )
+    >>> found = replay(
+    ...     policy,
+    ...     {
+    ...         "truth": ["cat", "dog"],
+    ...         "small.value": ["cat", "cat"],
+    ...         "small.confidence": [0.9, 0.4],
+    ...         "large.value": ["cat", "dog"],
+    ...     },
+    ...     costs=[1, 10],
+    ... )
+    >>> found.accuracy, found.calls["large"], found.mean_cost
+    (1.0, 0.5, 6.0)
+    """
+    names = [spec.name for spec in policy.tiers]
+    held = Recording.of(recording, complete_only=complete_only).select(names)
+    compare = same_as(same)
+    right = held.right(compare)
+    good = held.agrees(compare) if right is None else right
+    confidences = _confidences(policy, held)
+    finishes, called = _decisions(policy, confidences, _complexities(policy, held))
+    ranks = np.array([finish.rank for finish in finishes])
+    answered = ranks >= 0
+    mine = np.where(answered, good[np.arange(held.n), ranks], 0.0)
+    spent = _spent(held, costs, called)
+    return Replay(
+        n=held.n,
+        accuracy=float(mine.mean()),
+        accuracy_top=float(good[:, -1].mean()),
+        loss=float(good[:, -1].mean() - mine.mean()),
+        calls=dict(zip(names, called.mean(axis=0).tolist(), strict=True)),
+        mean_cost=spent,
+        mean_seconds=_seconds(held, called),
+        dispositions=dict(Counter(str(finish.disposition) for finish in finishes)),
+        uncovered=float(np.mean([not finish.covered for finish in finishes])),
+        tiers=tuple(finish.tier for finish in finishes),
+        ends=tuple(str(finish.disposition) for finish in finishes),
+    )
+
+
+def _confidences(policy: Policy, held: Recording) -> list[list[float | None]]:
+    """Return each tier's confidences, as its settings make them of what was recorded."""
+    columns: list[list[float | None]] = []
+    for spec, tier in zip(policy.tiers, held.tiers, strict=True):
+        margin = spec.confidence.score == "margin"
+        column = tier.margin if margin else tier.confidence
+        if column is None:
+            if tier is not held.tiers[-1]:
+                what = "margin" if margin else "confidence"
+                raise RecordingError(
+                    f"{held.source}: no column {spec.name}.{what}, by which the policy decides"
+                )
+            columns.append([None] * held.n)
+            continue
+        table = policy.calibrations.get(spec.name)
+        if table is not None and tier.value is not None:
+            column = table.rows(tier.value, column)
+        columns.append(column.tolist())
+    return columns
+
+
+def _complexities(policy: Policy, held: Recording) -> list[float]:
+    rule = policy.complexity
+    if rule is None:
+        return [0.0] * held.n
+    estimate = estimator(rule.intercept, rule.weights)
+    if not hasattr(rule.weights, "items"):
+        if len(held.features) != len(rule.weights):
+            raise RecordingError(
+                f"{held.source}: the entry rule weighs {len(rule.weights)} features, the recording "
+                f"has {len(held.features)} columns x.…"
+            )
+        return list(map(estimate, np.column_stack(list(held.features.values()))))
+    if set(rule.weights) <= set(held.features):
+        rows = ({name: held.features[name][i] for name in rule.weights} for i in range(held.n))
+        return list(map(estimate, rows))
+    if held.text is None:
+        raise RecordingError(f"{held.source}: the entry rule needs input, or x.{min(rule.weights)}")
+    return list(map(estimate, held.text.tolist()))
+
+
+def _decisions(
+    policy: Policy, confidences: list[list[float | None]], hard: list[float]
+) -> tuple[list[Finish], npt.NDArray[np.bool_]]:
+    """Drive one decision per row."""
+    names = tuple(spec.name for spec in policy.tiers)
+    ladder = Ladder(names, policy.escalation.abstain_below, policy.mode == "first_only")
+    floor = len(names) - 1 if policy.mode == "top_only" else 0
+    point, etas = _point(policy), [int] * len(names)  # int() is 0: there is always time
+    finishes, called = [], np.zeros((len(hard), len(names)), dtype=np.bool_)
+    for row, complexity in enumerate(hard):
+        decision = Decision(ladder, floor)
+        move = decision.start(point, complexity, 0, 1, etas)
+        while type(move) is Call:
+            called[row, move.tier] = True
+            fact = Replied(move.tier, None, confidences[move.tier][row], 0, 0, 0)
+            move = decision.step(fact, 0, etas)
+        assert not isinstance(move, Call)  # noqa: S101  the only other kind
+        finishes.append(move)
+    return finishes, called
+
+
+def _point(policy: Policy) -> OperatingPoint:
+    certified = [point for point in policy.points if point.certified]
+    return certified[-1] if certified else policy.points[0]
+
+
+def _spent(
+    held: Recording, costs: Sequence[float] | None, called: npt.NDArray[np.bool_]
+) -> float | None:
+    """Return the mean cost of a request: row by row where costs were recorded so."""
+    columns = [tier.cost for tier in held.tiers]
+    if costs is None and all(column is not None for column in columns):
+        return float((called * np.column_stack(columns)).sum(axis=1).mean())  # type: ignore[arg-type]
+    try:
+        return float(called.mean(axis=0) @ held.costs(costs))
+    except RecordingError:
+        if costs is not None:
+            raise
+        return None
+
+
+def _seconds(held: Recording, called: npt.NDArray[np.bool_]) -> float | None:
+    columns = [tier.seconds for tier in held.tiers]
+    if any(column is None for column in columns):
+        return None
+    return float((called * np.column_stack(columns)).sum(axis=1).mean())  # type: ignore[arg-type]

@@ -1,0 +1,146 @@
+"""``cascade fit`` and ``cascade replay`` as they are typed."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from cascade import Policy
+from cascade.cli import main
+
+
+@pytest.fixture
+def recording(tmp_path):
+    rng, n = np.random.default_rng(0), 3_000
+    sure = rng.random(n)
+    rows = zip(
+        (rng.random(n) < 0.5 + sure / 2).astype(int), (0.5 + sure / 2).round(6), [0.001] * n,
+        (rng.random(n) < 0.98).astype(int), [0.02] * n, strict=True,
+    )  # fmt: skip
+    path = tmp_path / "recording.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["small.correct", "small.confidence", "small.seconds", "large.correct", "large.seconds"]
+        )
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def fitted(recording, tmp_path, capsys):
+    out = tmp_path / "fitted"
+    assert main(["fit", str(recording), "--max-loss", "0.05", "--out", str(out)]) == 0
+    capsys.readouterr()
+    return out / "policy.yaml"
+
+
+def run(capsys, *arguments):
+    status = main([*map(str, arguments)])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_it_says_what_is_promised_and_writes_it_down(recording, tmp_path, capsys):
+    out = tmp_path / "fitted"
+    status, said, _ = run(capsys, "fit", recording, "--max-loss", "0.05", "--out", out)
+    assert status == 0
+    for word in ("Promise", "Cost", "saves", "Verdict", f"Written: {out / 'policy.yaml'}"):
+        assert word in said
+    policy = Policy.from_yaml(out / "policy.yaml", env={})
+    assert policy.certificate.max_loss == 0.05
+    assert run(capsys, "check", out / "policy.yaml", "--recording", recording)[0] == 0
+
+
+def test_json_has_the_keys_of_the_contract(recording, tmp_path, capsys):
+    status, said, _ = run(
+        capsys, "fit", recording, "--max-loss", "0.05", "--out", tmp_path / "f", "--json"
+    )
+    assert status == 0
+    assert set(json.loads(said)) == {
+        "certified", "max_loss", "alpha", "n", "losses", "thresholds", "escalation", "cost",
+        "cost_top", "cost_oracle", "needed", "policy",
+    }  # fmt: skip
+
+
+def test_nothing_to_certify_is_status_1_with_the_rows_needed(recording, tmp_path, capsys):
+    lines = recording.read_text().splitlines()[:60]
+    recording.write_text("\n".join(lines) + "\n")
+    out = tmp_path / "f"
+    status, said, error = run(
+        capsys, "fit", recording, "--max-loss", "0.01", "--out", out, "--json"
+    )
+    assert status == 1
+    assert json.loads(said)["certified"] is False
+    assert json.loads(said)["needed"] > 59
+    assert error.startswith("cannot certify: ")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--tiers", "small,big"], "no tier 'big'"), (["--loss", "grss"], "loss: expected one of"),
+     (["--costs", "a,b"], "--costs: expected numbers"), (["--same", "x"], "same: expected")],
+)  # fmt: skip
+def test_bad_arguments_are_status_2_and_one_line(recording, capsys, arguments, words):
+    status, _, error = run(capsys, "fit", recording, *arguments)
+    assert status == 2
+    assert words in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_policy_of_ones_own_is_rewritten_in_place(recording, policy, capsys):
+    before = policy.read_text()
+    status, said, _ = run(capsys, "fit", recording, "--policy", policy, "--max-loss", "0.05")
+    assert status == 0
+    assert "+  certificate: certificate.json" in said
+    assert "-  thresholds: [0.8]" in said
+    assert "# the cheap one" in policy.read_text()
+    assert policy.read_text() != before
+    assert run(capsys, "check", policy)[0] == 0
+
+
+def test_a_policy_with_other_tiers_is_left_alone(recording, policy, capsys):
+    before = policy.read_text()
+    status, _, error = run(capsys, "fit", recording, "--policy", policy, "--tiers", "large,small")
+    assert status == 2
+    assert "has the tiers ['small', 'large']" in error
+    assert policy.read_text() == before
+
+
+def test_replay_shows_what_would_have_been(fitted, recording, tmp_path, capsys):
+    decisions = tmp_path / "d.csv"
+    status, said, _ = run(capsys, "replay", fitted, recording, "--decisions", decisions)
+    assert status == 0
+    assert "accuracy" in said
+    rows = decisions.read_text().splitlines()
+    assert rows[0] == "row,tier,disposition"
+    assert len(rows) == 3_001
+    assert rows[1].split(",")[1] in {"small", "large"}
+
+
+def test_replay_prints_the_keys_of_the_contract(fitted, recording, capsys):
+    status, said, _ = run(capsys, "replay", fitted, recording, "--json")
+    assert status == 0
+    assert set(json.loads(said)) == {
+        "n", "accuracy", "accuracy_top", "loss", "calls", "mean_cost", "mean_seconds",
+        "dispositions", "uncovered",
+    }  # fmt: skip
+
+
+def test_replay_is_a_gate(fitted, recording, tmp_path, capsys):
+    assert run(capsys, "replay", fitted, recording, "--max-loss", "0.05")[0] == 0
+    status, _, error = run(capsys, "replay", fitted, recording, "--max-cost", "0.0001")
+    assert status == 1
+    assert "cost: " in error
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(
+        "version: 1\nname: strict\nescalation: {thresholds: [1.0]}\n"
+        "tiers:\n  - {name: small, kind: external}\n  - {name: large, kind: external}\n"
+    )
+    looser = run(capsys, "replay", fitted, recording, "--against", strict, "--max-loss", "0.0001")
+    assert looser[0] == 1
+    assert "more than the other policy's" in looser[2]
+    cheaper = run(capsys, "replay", fitted, recording, "--against", strict, "--max-cost", "0")
+    assert cheaper[0] == 0

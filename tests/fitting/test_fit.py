@@ -1,0 +1,256 @@
+"""``cascade.fit``: what it chooses, what it promises, what it refuses, what it writes."""
+
+import json
+
+import attrs
+import numpy as np
+import pytest
+
+import cascade
+from cascade import CannotCertify, Policy, PolicyError, RecordingError, Router
+from cascade.fitting import redo_test
+from cascade.fitting.files import merged
+
+
+def population(n, seed=0, **accuracy):
+    """Tiers whose confidence is the probability that they are right; the top tier is good."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 4, n)
+    hard = rng.random(n)
+    table = {"truth": truth}
+    for name, skill in (accuracy or {"small": 0.75, "large": 0.98}).items():
+        chance = np.clip(skill + (0.5 - hard) * 2 * (1 - skill), 0, 1)
+        right = rng.random(n) < chance
+        table[f"{name}.value"] = np.where(right, truth, (truth + 1 + rng.integers(0, 3, n)) % 4)
+        table[f"{name}.confidence"] = np.clip(chance, 0.001, 0.999)
+        table[f"{name}.cost"] = np.full(n, {"small": 1.0, "middle": 4.0}.get(name, 20.0))
+    return table
+
+
+def test_few_rows_are_all_tested_and_nothing_is_chosen():
+    found = cascade.fit(population(1_000))
+    assert (found.certificate.n, found.candidate.score, found.certificate.loss) == (
+        1_000, "plain", "gross",
+    )  # fmt: skip
+    assert found.judged == ()
+    assert found.certificate.fractions is None
+
+
+def test_with_many_rows_a_third_is_for_choosing():
+    found = cascade.fit(population(6_000))
+    assert found.certificate.n == 4_000
+    assert found.judged
+    assert {one.candidate.loss for one in found.judged} == {"gross", "net"}
+    assert found.cost < found.cost_top
+    assert found.cost_oracle < found.cost
+
+
+def test_the_same_seed_is_the_same_fit_and_another_splits_otherwise():
+    one, same, other = (cascade.fit(population(6_000), seed=seed).certificate for seed in (1, 1, 2))
+    assert one == same
+    assert one.path != other.path
+
+
+def test_what_is_asked_for_is_done():
+    found = cascade.fit(population(3_000), loss="net", score="by_label")
+    assert (found.certificate.loss, found.candidate.score) == ("net", "by_label")
+    assert found.certificate.covers == "fixed_point"
+    found = cascade.fit(population(3_000), loss="gross", score="plain")
+    assert (found.certificate.n, found.certificate.covers) == (3_000, "adaptive")
+
+
+def test_without_truth_it_promises_agreement():
+    table = population(4_000, small=0.9, large=0.99)
+    del table["truth"]
+    found = cascade.fit(table, max_loss=0.05)
+    assert found.certificate.loss == "disagreement"
+    assert found.accuracy is None
+    with pytest.raises(RecordingError, match="needs truth"):
+        cascade.fit(table, loss="gross")
+
+
+def test_a_useless_first_tier_is_left_out():
+    table = population(6_000, small=0.75, large=0.98)
+    noise = np.random.default_rng(5)
+    table["useless.value"] = noise.integers(0, 4, 6_000)
+    table["useless.confidence"] = noise.random(6_000)
+    table["useless.cost"] = np.full(6_000, 5.0)
+    found = cascade.fit(table, tiers=["useless", "small", "large"])
+    assert found.certificate.tiers == ("small", "large")
+    assert "left out: useless" in found.report()
+    whole = cascade.fit(table, tiers=["useless", "small", "large"], ladder="all")
+    assert whole.certificate.tiers == ("useless", "small", "large")
+    assert whole.cost >= found.cost
+
+
+def test_three_tiers_can_pay():
+    table = population(9_000, seed=3, small=0.7, middle=0.93, large=0.98)
+    found = cascade.fit(table, max_loss=0.02)
+    assert found.certificate.certified > 1
+    assert found.saves > 0.2
+
+
+def test_labels_matter_where_a_tier_knows_only_some():
+    rng, n = np.random.default_rng(1), 9_000
+    truth = rng.integers(0, 2, n)
+    right = np.where(truth == 0, rng.random(n) < 0.995, rng.random(n) < 0.5)
+    table = {
+        "truth": truth,
+        "small.value": np.where(right, truth, 2 + rng.integers(0, 2, n)),
+        "small.confidence": rng.random(n),  # of no use by itself
+        "large.value": truth,
+    }
+    found = cascade.fit(table, costs=[1, 20])
+    assert found.candidate.score == "by_label"
+    assert found.saves > 0.25
+    assert set(found.policy.calibrations) == {"small"}
+    with pytest.raises(CannotCertify):
+        cascade.fit(table, costs=[1, 20], score="plain", loss="gross")
+
+
+def test_nothing_certified_says_how_many_rows_could_do():
+    with pytest.raises(CannotCertify, match="about 2") as caught:
+        cascade.fit(population(100))
+    assert caught.value.needed > 100
+
+
+def test_a_top_tier_that_is_no_better_is_no_reason_to_cascade():
+    table = population(2_000, small=0.97, large=0.9)
+    with pytest.raises(CannotCertify, match="serve 'small' alone"):
+        cascade.fit(table)
+
+
+def test_a_first_tier_as_dear_as_the_top_one_is_pointless():
+    with pytest.raises(CannotCertify, match="pointless: at the cheapest certified point"):
+        cascade.fit(population(2_000), costs=[20, 20])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"max_loss": 0}, "max_loss"), ({"alpha": 1}, "alpha"), ({"loss": "grss"}, "loss: expected"),
+     ({"score": "best"}, "score: expected"), ({"ladder": "x"}, "ladder"),
+     ({"same": "lower"}, "same: expected"),
+     ({"tiers": ["small", "big"]}, "no tier 'big'"), ({"tiers": ["large"]}, "two tiers or more")],
+)  # fmt: skip
+def test_arguments_that_make_no_sense(settings, words):
+    with pytest.raises(ValueError, match=words):
+        cascade.fit(population(500), **settings)
+
+
+def test_without_a_confidence_nothing_says_when_to_escalate():
+    table = {name: column for name, column in population(5_000).items() if "confidence" not in name}
+    with pytest.raises(RecordingError, match="no confidence was recorded for small"):
+        cascade.fit(table)
+
+
+def test_answers_that_differ_in_case_can_be_the_same():
+    table = population(1_000)
+    table |= {"truth": table["truth"].astype(str), "large.value": table["large.value"].astype(str)}
+    words = np.array(["Yes", "No", "Perhaps", "Never"])
+    table["truth"] = words[population(1_000)["truth"]]
+    table["large.value"] = np.char.upper(words[population(1_000)["large.value"]])
+    table["small.value"] = np.char.lower(words[population(1_000)["small.value"]])
+    found = cascade.fit(table, same="casefold")
+    assert found.accuracy["large"] > 0.9
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def test_what_is_saved_serves(tmp_path):
+    table = population(6_000)
+    found = cascade.fit(table, score="by_label", loss="gross")
+    path = found.save(tmp_path / "policy")
+    policy = Policy.from_yaml(path, env={})
+    assert policy.certificate == found.certificate
+    assert policy.calibrations["small"].to_dict() == found.policy.calibrations["small"].to_dict()
+    assert "Promise" in path.read_text()
+    rows = list(range(200))
+
+    def tier(name):
+        pairs = list(zip(table[f"{name}.value"], table[f"{name}.confidence"], strict=True))
+        return cascade.tier(
+            lambda xs: [(int(pairs[x][0]), float(pairs[x][1])) for x in xs], returns="pairs"
+        )
+
+    with Router(policy, tiers={name: tier(name) for name in ("small", "large")}) as router:
+        one = [router.route(x, deadline=1.0) for x in rows]
+        many = router.route_many(rows)
+    replayed = cascade.replay(policy, table)
+    assert [o.tier for o in one] == many.tiers.tolist() == list(replayed.tiers[:200])
+    assert {o.tier for o in one} == {"small", "large"}
+    assert all(o.covered for o in one)
+
+
+def test_a_table_that_was_changed_voids_the_certificate(tmp_path):
+    path = cascade.fit(population(6_000), score="by_label", loss="gross").save(tmp_path)
+    tables = json.loads((tmp_path / "calibration.json").read_text())
+    tables["small"]["other"][-1] = 0.9999
+    (tmp_path / "calibration.json").write_text(json.dumps(tables))
+    with pytest.raises(PolicyError, match=r"'small'.*fit again"):
+        Policy.from_yaml(path, env={})
+    (tmp_path / "calibration.json").unlink()
+    with pytest.raises(PolicyError, match=r"calibration\.json: cannot be read"):
+        Policy.from_yaml(path, env={})
+
+
+OWN = """\
+# our policy, with reasons
+version: 1
+name: ours
+deadline: 20ms   # agreed with the front end
+tiers:
+  - name: small  # cheap
+    kind: external
+    version: "7"
+    confidence: max_probability
+  - name: large
+    kind: external
+    version: "7"
+escalation:
+  thresholds: [0.8]   # guessed
+  abstain_below: 0.1
+"""
+
+
+def test_ones_own_policy_keeps_its_comments(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(OWN)
+    found = cascade.fit(population(6_000), score="by_label", loss="gross")
+    before, after = merged(found, path)
+    assert before == OWN
+    assert path.read_text() == after
+    for kept in ("# our policy, with reasons", "# agreed with the front end", "# cheap",
+                 "abstain_below: 0.1"):  # fmt: skip
+        assert kept in after
+    assert "thresholds" not in after
+    policy = Policy.from_yaml(path, env={})
+    assert policy.certificate.path == found.certificate.path
+    assert policy.tiers[0].confidence.calibration == "calibration.json"
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"loss": "net"}, {"score": "by_label", "loss": "gross"}, {"max_loss": 0.004}]
+)
+def test_the_test_can_be_redone_on_the_recording(tmp_path, settings):
+    table = population(6_000)
+    found = cascade.fit(table, **settings)
+    assert redo_test(found.policy, table) == []
+    changed = attrs.evolve(
+        found.certificate,
+        path=[attrs.evolve(p, losses=p.losses + 3) for p in found.certificate.path],
+    )
+    assert "point 0: 3 losses, counted 0" in redo_test(found.policy.certified(changed), table)[0]
+    (wrong,) = redo_test(found.policy, population(6_000, seed=9))
+    assert "another recording" in wrong
+
+
+def test_warnings_name_what_the_promise_rests_on():
+    table = population(2_000) | {"input": ["same"] * 2_000, "at": np.arange(2_000)}
+    report = cascade.fit(table).report()
+    assert "1,999 of 2,000 rows repeat an earlier input" in report
+    assert "in order of time" in report
+    table |= {"worse.cost": np.full(2_000, 3.0), "worse.value": table["small.value"],
+              "worse.confidence": table["small.confidence"]}  # fmt: skip
+    found = cascade.fit(table, tiers=["small", "worse", "large"])
+    assert "worse is dominated: small" in found.report()

@@ -1,0 +1,140 @@
+"""Recordings: what is read, and what is refused with its place."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from cascade import Recording, RecordingError
+
+COLUMNS = {
+    "truth": ["a", "b", "a"],
+    "small.value": ["a", "a", "b"],
+    "small.confidence": [0.9, 0.5, 0.4],
+    "large.value": ["a", "b", "b"],
+    "large.cost": [1.0, 2.0, 3.0],
+    "small.cost": [0.1, 0.1, 0.1],
+}
+CSV = "\n".join(",".join(map(str, row)) for row in [COLUMNS, *zip(*COLUMNS.values(), strict=True)])
+
+
+def with_(**more):
+    return COLUMNS | {name.replace("__", "."): column for name, column in more.items()}
+
+
+def test_columns_in_memory():
+    held = Recording.from_columns(COLUMNS)
+    assert (held.n, held.names) == (3, ("small", "large"))
+    assert held.right().tolist() == [[True, True], [False, True], [False, False]]
+    assert held.agrees().tolist() == [[True, True], [False, True], [True, True]]
+    assert held.costs().tolist() == pytest.approx([0.1, 2.0])
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.csv.gz"])
+def test_files_say_the_same(tmp_path, name):
+    data = CSV.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    held, plain = Recording.read(tmp_path / name), Recording.from_columns(COLUMNS)
+    assert held.names == plain.names
+    assert held.right().tolist() == plain.right().tolist()
+    assert held.digest == plain.digest
+
+
+def test_a_folder_and_a_glob_are_one_recording(tmp_path):
+    for name in ("1.csv", "2.csv"):
+        (tmp_path / name).write_text(CSV)
+    assert Recording.read(tmp_path).n == Recording.read(tmp_path / "*.csv").n == 6
+    (tmp_path / "3.csv").write_text("truth,a.value,b.value\nx,x,x\n")
+    with pytest.raises(RecordingError, match=r"3\.csv: other columns than"):
+        Recording.read(tmp_path)
+
+
+def test_an_index_takes_rows_of_everything():
+    held = Recording.from_columns(with_(x__length=[1, 2, 3], input=["p", "q", "r"]))
+    part = held.take([2, 0])
+    assert (part.n, part.text.tolist()) == (2, ["r", "p"])
+    assert part.features["length"].tolist() == [3, 1]
+    assert part.tiers[0].confidence.tolist() == [0.4, 0.9]
+
+
+def test_correct_and_quality_stand_for_the_truth():
+    held = Recording.from_columns({"a.correct": [1, 0], "b.quality": [0.5, 1.0]})
+    assert held.right().tolist() == [[1.0, 0.5], [0.0, 1.0]]
+    with pytest.raises(RecordingError, match=r"give a\.agrees"):
+        held.agrees()
+
+
+def test_incomplete_rows_are_counted_and_can_be_left_out():
+    holed = with_(large__value=["a", "", None])
+    with pytest.raises(RecordingError, match=r"2 of 3 rows lack a tier's value .*row 2"):
+        Recording.from_columns(holed)
+    assert Recording.from_columns(holed, complete_only=True).n == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (with_(small__confidence=[0.9, "high", 0.4]), r"row 2, column small\.confidence.*'high'"),
+        (with_(small__confidence=[0.9, 0.5, float("nan")]), r"row 3.*finite number, got nan"),
+        (with_(small__confidence=[0.9, 1.5, 0.4]), r"row 2.*in \[0, 1\], got 1\.5"),
+        (with_(small__agrees=[1, 0, 2]), "row 3.*0 or 1, got 2"),
+        (with_(small__cost=[1, -1, 0]), "row 2.*not negative"),
+        (with_(small__confidance=[1, 1, 1]), r"did you mean small\.confidence\?"),
+        (with_(thruth=[1, 1, 1]), "unknown column 'thruth'; did you mean truth"),
+        (with_(truth=["a"]), r"columns of different lengths \[1, 3\]"),
+        ({"truth": [], "a.value": [], "b.value": []}, "no rows"),
+        ({"truth": ["a"], "a.value": ["a"]}, "two tiers or more, got a"),
+        (with_(large__value=[1, 2, 3]), "labels of different types .*large integer"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_its_place(columns, words):
+    with pytest.raises(RecordingError, match=words):
+        Recording.from_columns(columns)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "empty"),
+        ("a,a\n1,1\n", "'a' stands there twice"),
+        ("truth,b\n1\n", "row 1: expected 2"),
+    ],
+)
+def test_files_that_are_no_table(tmp_path, text, words):
+    (tmp_path / "r.csv").write_text(text)
+    with pytest.raises(RecordingError, match=words):
+        Recording.read(tmp_path / "r.csv")
+
+
+def test_a_missing_file_and_a_broken_one(tmp_path):
+    with pytest.raises(RecordingError, match="cannot be read"):
+        Recording.read(tmp_path / "no.csv")
+    (tmp_path / "r.csv.gz").write_bytes(b"no gzip")
+    with pytest.raises(RecordingError, match="cannot be read"):
+        Recording.read(tmp_path / "r.csv.gz")
+    with pytest.raises(RecordingError, match="no recording there"):
+        Recording.read(tmp_path / "*.parquet")
+
+
+def test_tiers_are_chosen_by_name():
+    held = Recording.from_columns(COLUMNS)
+    assert held.select(["large", "small"]).names == ("large", "small")
+    with pytest.raises(RecordingError, match=r"no tier 'smal'; did you mean 'small'\?"):
+        held.select(["smal", "large"])
+
+
+def test_costs_that_are_missing_or_too_few():
+    held = Recording.from_columns({"a.correct": [1], "b.correct": [1]})
+    with pytest.raises(RecordingError, match=r"costs=\[…\] or --costs"):
+        held.costs()
+    with pytest.raises(RecordingError, match="expected one per tier"):
+        held.costs([1])
+    assert held.costs([1, 2]).tolist() == [1.0, 2.0]
+
+
+def test_every_shared_recording_can_be_read(shared):
+    for file in sorted(shared.glob("*.csv.gz")):
+        if file.name.startswith("azure"):
+            continue
+        held = Recording.read(file)
+        assert np.isfinite(held.right().mean())
