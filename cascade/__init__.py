@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from cascade.router import Router
     from cascade.simulation import Replay, replay
     from cascade.tiers import tier
-    from cascade.types import (
-        Disposition, Latency, Mode, OperatingPoint, Outcome, Prediction, Reason, Step)
+    from cascade.types import Disposition, Latency, Mode, OperatingPoint, Outcome
+    from cascade.types import Prediction, Reason, Step
 
 __all__ = [
     "Abstained", "Budget", "CannotCertify", "CascadeClassifier", "CascadeError", "Certificate",
@@ -29,15 +29,13 @@ __all__ = [
     "Recording", "RecordingError", "Replay", "Router", "Step", "TierError", "TierOutputError",
     "TierSpec", "TierTimeout", "TierUnavailable", "fit", "replay", "tier"]
 # fmt: on
-
 __version__ = "0.1.0"
-
 _HOMES = {"Budget": "budget", "CascadeClassifier": "estimator", "Outcomes": "columnar"}
 _HOMES |= dict.fromkeys(["Certificate", "Policy", "TierSpec"], "policy") | {"Router": "router"}
 _HOMES |= dict.fromkeys(["Fit", "Recording", "fit"], "fitting") | {"tier": "tiers"}
-_HOMES |= dict.fromkeys(["Replay", "replay"], "simulation")
-_HOMES |= dict.fromkeys(["Disposition", "Latency", "Mode", "OperatingPoint", "Outcome"], "types")
-_HOMES |= dict.fromkeys(["Prediction", "Reason", "Step"], "types")
+_HOMES |= {"Replay": "simulation", "replay": "simulation"}
+_HOMES |= dict.fromkeys(["Disposition", "Latency", "Mode", "Outcome", "OperatingPoint"], "types")
+_HOMES |= {"Prediction": "types", "Reason": "types", "Step": "types"}
 
 
 def __getattr__(name: str) -> object:

@@ -42,6 +42,12 @@ class Fit:
 
     ``cost`` is the mean cost of a request at the cheapest certified point, ``cost_top`` that of
     always asking the top tier, ``cost_oracle`` that of knowing which tier will be right.
+
+    >>> table = {"small.correct": [1] * 299 + [0], "small.confidence": [0.9] * 299 + [0.1]}
+    >>> table |= {"large.correct": [1] * 300, "small.cost": [1] * 300, "large.cost": [50] * 300}
+    >>> found = fit(table, max_loss=0.02)
+    >>> found.thresholds, round(found.saves, 2)
+    ((0.0,), 0.98)
     """
 
     policy: Policy
@@ -132,7 +138,8 @@ def fit(  # noqa: PLR0913  what may be asked for
         name: of the policy.
 
     Raises:
-        CannotCertify: no point holds; ``.needed`` rows could suffice.
+        CannotCertify: no point holds, and ``.needed`` rows could suffice; or a cascade is
+            pointless.
         RecordingError: the recording cannot be used.
 
     >>> rng = np.random.default_rng(0)
@@ -224,9 +231,10 @@ class _Plan:
         scores = [score] if score != "auto" else ["plain", "margin", "by_label"]
         given = candidates(learn, "all" if ladder == "auto" else "full", scores, losses)
         if not given:
-            raise RecordingError(
-                f"{self.rows.recording.source}: no {score if score != 'auto' else 'confidence'} "
-                f"was recorded for {self.rows.recording.names[0]}: nothing says when to escalate"
+            top, first = self.rows.recording.names[-1], self.rows.recording.names[0]
+            raise CannotCertify(
+                f"do not cascade: no {score if score != 'auto' else 'confidence'} was recorded for "
+                f"{first!r}, so nothing says when its answer will do; ask {top!r} alone"
             )
         ratio = test.n / max(learn.n, 1)
         chosen, judged = choose(learn, given, self.costs, self.max_loss, self.alpha, ratio)

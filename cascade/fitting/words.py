@@ -43,9 +43,10 @@ def _lines(fit: Fit) -> Iterator[str]:
         f"{LOST[cert.loss]}"
     )
     yield (
-        f"         tested on {cert.n:,} rows: {point.losses:g} lost, p = {point.p_value:.3g}; "
-        f"{cert.certified - 1} operating points hold ({_covers(cert.covers)})"
+        f"         tested on {cert.n:,} rows: {point.losses:g} lost"
+        f"{' on balance' if cert.loss == 'net' else ''}, p = {point.p_value:.3g}"
     )
+    yield f"         {cert.certified - 1} operating points hold: {_covers(cert.covers)}"
     limits = ", ".join(f"{name} {t:.4g}" for name, t in zip(names, point.thresholds, strict=False))
     yield f"Accept   from {limits} on; score: {_SCORES[fit.candidate.score]}"
     calls = ", ".join(f"{n} {share:.1%}" for n, share in zip(names, point.escalation, strict=True))
@@ -74,8 +75,8 @@ def _lines(fit: Fit) -> Iterator[str]:
 
 def _covers(covers: str) -> str:
     if covers == "adaptive":
-        return "covers moving among them, request by request"
-    return "each for itself: load may not move among them"
+        return "requests may move among them"
+    return "each for itself, load may not move among them"
 
 
 def _verdict(fit: Fit) -> str:

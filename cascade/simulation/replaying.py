@@ -37,6 +37,20 @@ class Replay:
     ``accuracy`` and ``loss`` (the top tier's accuracy minus the cascade's) rest on the truth, or on
     agreement with the top tier where there is none; ``calls`` is the share of rows that call each
     tier; ``uncovered`` the share of answers that no promise covers.
+
+    >>> sums = {"calls": {"a": 1.0}, "dispositions": {"accepted": 1}, "tiers": ("a",)}
+    >>> Replay(
+    ...     n=1,
+    ...     accuracy=1.0,
+    ...     accuracy_top=1.0,
+    ...     loss=0.0,
+    ...     mean_cost=None,
+    ...     mean_seconds=None,
+    ...     uncovered=0.0,
+    ...     ends=("accepted",),
+    ...     **sums,
+    ... ).to_dict()["calls"]
+    {'a': 1.0}
     """
 
     n: int

@@ -139,7 +139,7 @@ def test_arguments_that_make_no_sense(settings, words):
 
 def test_without_a_confidence_nothing_says_when_to_escalate():
     table = {name: column for name, column in population(5_000).items() if "confidence" not in name}
-    with pytest.raises(RecordingError, match="no confidence was recorded for small"):
+    with pytest.raises(CannotCertify, match="no confidence was recorded for 'small'"):
         cascade.fit(table)
 
 

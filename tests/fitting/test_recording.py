@@ -40,6 +40,14 @@ def test_files_say_the_same(tmp_path, name):
     assert held.digest == plain.digest
 
 
+def test_parquet_says_the_same_too(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table(COLUMNS), tmp_path / "r.parquet")
+    held, plain = Recording.read(tmp_path / "r.parquet"), Recording.from_columns(COLUMNS)
+    assert held.right().tolist() == plain.right().tolist()
+    assert held.tiers[0].confidence.tolist() == plain.tiers[0].confidence.tolist()
+
+
 def test_a_folder_and_a_glob_are_one_recording(tmp_path):
     for name in ("1.csv", "2.csv"):
         (tmp_path / name).write_text(CSV)
