@@ -51,6 +51,7 @@ def fit(  # noqa: PLR0913  a command's options
     seed: int = 0,
     out: Path | None = None,
     policy: Path | None = None,
+    plots: Path | None = None,
     as_json: AsJson = False,
 ) -> int:
     """Certify thresholds from a recording; exit status 1 when nothing can be certified.
@@ -68,13 +69,15 @@ def fit(  # noqa: PLR0913  a command's options
         seed: Seed of the split.
         out: Folder for a policy of external tiers (default: cascade-policy).
         policy: A policy of yours: only its escalation and confidence are rewritten.
+        plots: Folder for plots of risk, cost and reliability.
         as_json: Print one JSON object.
     """
     from cascade.cli.fit import fit as run
     from cascade.cli.fit import numbers
 
     return run(
-        recording, tiers, out, policy, max_loss=max_loss, alpha=alpha, loss=loss, score=score,
+        recording, tiers, out, policy, plots,
+        max_loss=max_loss, alpha=alpha, loss=loss, score=score,
         costs=numbers(costs), same=same, complete_only=complete_only, seed=seed,
     ).print(as_json=as_json)  # fmt: skip
 

@@ -12,12 +12,15 @@ from cascade.errors import CannotCertify, PolicyError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cascade.fitting import Fit
+
 __all__ = ["fit", "numbers"]
 
 
 def fit(
-    recording: Path, tiers: str | None, out: Path | None, policy: Path | None, **settings: Any
-) -> Reply:
+    recording: Path, tiers: str | None, out: Path | None, policy: Path | None,
+    plots: Path | None = None, **settings: Any,
+) -> Reply:  # fmt: skip
     """Fit, and write what was found: to the folder ``out``, or into the user's own policy.
 
     Raises:
@@ -44,7 +47,23 @@ def fit(
     else:
         written = found.save(out or Path("cascade-policy"))
         said += ["", f"Written: {written}"]
+    if plots is not None:
+        said += [f"Plot: {path}" for path in _draw(found, plots)]
     return Reply("\n".join(said), {**found.to_dict(), "policy": str(written)})
+
+
+def _draw(found: Fit, folder: Path) -> list[Path]:
+    """Save the plots that the recording allows."""
+    from cascade.fitting.displays import CostLossDisplay, ReliabilityDisplay, RiskCoverageDisplay
+
+    folder.mkdir(parents=True, exist_ok=True)
+    shown: dict[str, Any] = {"risk": RiskCoverageDisplay.from_certificate(found.certificate)}
+    if found.accuracy is not None:
+        shown["cost"] = CostLossDisplay.from_recording(found.recording, found)
+        shown["reliability"] = ReliabilityDisplay.from_recording(found.recording)
+    for name, display in shown.items():
+        display.plot().figure_.savefig(folder / f"{name}.png", dpi=130)
+    return [folder / f"{name}.png" for name in shown]
 
 
 def _tiers_of(policy: Path, names: list[str] | None) -> list[str]:
