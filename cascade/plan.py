@@ -109,7 +109,7 @@ def in_mode(plan: Plan, mode: Mode) -> Plan:
     return attrs.evolve(
         plan,
         site=attrs.evolve(plan.site, mode=mode),
-        floor=len(plan.lanes) - 1 if mode is Mode.TOP_ONLY else 0,
+        floor=len(plan.lanes) - 1 if mode in {Mode.TOP_ONLY, Mode.OBSERVE} else 0,
         ladder=attrs.evolve(plan.ladder, first_only=mode is Mode.FIRST_ONLY),
     )
 

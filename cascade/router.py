@@ -13,6 +13,7 @@ from cascade.decide import Call, Finish
 from cascade.engine import Engine, Request
 from cascade.errors import PolicyError
 from cascade.flight import Follower, Lead
+from cascade.observing import Aftermath, Watched
 from cascade.opening import open_plan
 from cascade.plan import in_mode
 from cascade.policy import Policy
@@ -44,7 +45,7 @@ else:
     X, V = TypeVar("X"), TypeVar("V")
 
 
-class Router(Generic[X, V]):
+class Router(Watched, Generic[X, V]):
     """Answers requests with the cheapest tier that can be trusted to answer in time.
 
     Building it reads the policy and checks the model files' digests, but makes no session, so it is
@@ -110,6 +111,8 @@ class Router(Generic[X, V]):
         self._opening = threading.Lock()
         self._plan: Plan | None = None
         self._closed = False
+        self._aftermath = Aftermath()
+        self._watch()
 
     @classmethod
     def from_yaml(
@@ -176,6 +179,7 @@ class Router(Generic[X, V]):
         with self._opening:
             self._closed = True
             self._plan = None
+            self._aftermath.close()
             for tier in self._bound:
                 tier.close()
 
@@ -203,11 +207,12 @@ class Router(Generic[X, V]):
         try:
             wanted = Mode(mode)
         except ValueError:
-            known = ", ".join(m for m in Mode if m is not Mode.OBSERVE)
+            known = ", ".join(Mode)
             raise PolicyError(f"mode: expected one of {known}, got {mode!r}") from None
         _check_mode(self._policy, wanted)
         with self._opening:
             self._mode = wanted
+            self._watch()
             if self._plan is not None:
                 self._plan = in_mode(self._plan, wanted)
 
@@ -339,7 +344,11 @@ class Router(Generic[X, V]):
 
     def statistics(self) -> Statistics:
         """Return a frozen snapshot of what has been counted, with the bottleneck named."""
-        return statistics(self._engine, self._plan or self._open(), self._policy, self._mode)
+        plan, after = self._plan or self._open(), self._aftermath
+        recorded = 0 if after.recorder is None else after.recorder.rows
+        return statistics(
+            self._engine, plan, self._policy, self._mode, recorded=recorded, dropped=after.dropped
+        )
 
     def metrics(self) -> str:
         """Return the counters as Prometheus text."""
@@ -382,9 +391,6 @@ class _SyncFollower(Follower):
 def _check_mode(policy: Policy, mode: Mode) -> None:
     escalation = policy.escalation
     bare = escalation.certificate is None and escalation.thresholds is None
-    if mode is Mode.OBSERVE:
-        msg = "mode: observe is not available in this version"
-        raise PolicyError(msg)
     if mode is Mode.ENFORCE and bare and len(policy.tiers) > 1:
         msg = "mode: enforce needs escalation.certificate or escalation.thresholds in the policy"
         raise PolicyError(msg)

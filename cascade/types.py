@@ -404,13 +404,20 @@ class Outcome(Generic[V]):
 
     @property
     def shadow(self) -> Any:
-        """What the cascade would have done, in mode ``observe``."""
+        """What the cascade would have done, in mode ``observe``; None until that is known.
+
+        A mapping of ``tier``, ``disposition``, ``value``, ``confidence`` and ``agrees``.
+        """
         return None if self._extra is None else self._extra.get("shadow")
 
     @property
     def best(self) -> V | None:
         """The answer that an abstention withholds."""
         return None if self._extra is None else self._extra.get("best")
+
+    def add_shadow(self, shadow: Mapping[str, Any]) -> None:
+        """Add what the cascade would have done; it is known only some time after the answer."""
+        self._extra = {**(self._extra or {}), "shadow": shadow}
 
     def unwrap(self, *, degraded: bool = False) -> V | None:
         """Return the value; raise Abstained or Degraded where it is not the promised answer.

@@ -83,6 +83,30 @@ def fit(  # noqa: PLR0913  a command's options
 
 
 @app.command
+def label(
+    recording: Path,
+    labels: Path,
+    /,
+    *,
+    on: str = "id",
+    out: Path = Path("labelled.csv"),
+    as_json: AsJson = False,
+) -> int:
+    """Join what a router recorded with the truth that came later; write a recording to fit from.
+
+    Args:
+        recording: A recording, or the folder of several.
+        labels: A table with the columns id and truth, or a folder of several.
+        on: The column to join on.
+        out: The file to write.
+        as_json: Print one JSON object.
+    """
+    from cascade.cli.label import label as run
+
+    return run(recording, labels, on, out).print(as_json=as_json)
+
+
+@app.command
 def replay(  # noqa: PLR0913  a command's options
     policy: Path,
     recording: Path,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Column = npt.NDArray[Any]
 
-__all__ = ["Recording", "TierColumns"]
+__all__ = ["Recording", "TierColumns", "read_table"]
 
 _FLAGS = ("correct", "agrees")
 _FRACTIONS = ("confidence", "margin", "quality")
@@ -98,14 +98,8 @@ class Recording:
             RecordingError: the file cannot be read, or a cell cannot be used; it names the place.
             MissingExtra: Parquet needs the extra ``parquet``.
         """
-        files = _files(Path(path))
-        tables = [_read_file(file) for file in files]
-        names = list(tables[0])
-        for file, table in zip(files, tables, strict=True):
-            if list(table) != names:
-                raise RecordingError(f"{file}: other columns than {files[0]}")
-        joined = {name: [cell for table in tables for cell in table[name]] for name in names}
-        return cls._made(joined, str(path), complete_only=complete_only)
+        table = read_table(Path(path), only="recording")
+        return cls._made(table, str(path), complete_only=complete_only)
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any], *, complete_only: bool = False) -> Self:
@@ -266,8 +260,8 @@ class _Reader:
 
     def __call__(self, name: str, keep: Column) -> Column | None:
         """Return a column by what its name says that it holds, or None if it is not there."""
-        if name not in self._table:
-            return None
+        if name not in self._table or all(map(_is_empty, self._table[name])):
+            return None  # a column that nobody filled in is not there
         field = name.rpartition(".")[2]
         if field in {"value", "truth", "input", "id", "at"}:
             return np.asarray(self._table[name], dtype=object if field == "input" else None)[keep]
@@ -341,9 +335,27 @@ def _tier_names(table: Mapping[str, Any], source: str) -> list[str]:
     return list(names)
 
 
-def _files(path: Path) -> list[Path]:
+def read_table(path: Path, *, only: str) -> dict[str, Sequence[Any]]:
+    """Return the columns of a file, a folder or a glob, one after the other.
+
+    A router's folder holds recordings and labels side by side: ``only`` says which are meant.
+    """
+    files = _files(path, only)
+    tables = [_read_file(file) for file in files]
+    names = list(tables[0])
+    for file, table in zip(files, tables, strict=True):
+        if list(table) != names:
+            raise RecordingError(f"{file}: other columns than {files[0]}")
+    return {name: [cell for table in tables for cell in table[name]] for name in names}
+
+
+def _files(path: Path, only: str) -> list[Path]:
     if path.is_dir():
-        found = sorted(f for f in path.iterdir() if f.suffix in {".csv", ".gz", ".parquet"})
+        other = "labels-" if only == "recording" else "recording-"
+        found = sorted(
+            f for f in path.iterdir()
+            if f.suffix in {".csv", ".gz", ".parquet"} and not f.name.startswith(other)
+        )  # fmt: skip
     elif any(sign in str(path) for sign in "*?["):
         found = sorted(path.parent.glob(path.name))
     else:

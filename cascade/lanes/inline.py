@@ -112,6 +112,12 @@ class InlineLane:
 
         return call
 
+    def plain(self, job: Any) -> tuple[Any, float | None]:
+        """Ask the tier outside of the ledger: value and confidence before calibration."""
+        if self.prepare is not None:
+            job = Prepared(self.prepare(job.row), job)
+        return self.tier.read(self.tier.run(job))
+
     def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
         """Run n rows at once; what the tier raises is raised."""
         if self.prepare is not None:

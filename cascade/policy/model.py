@@ -23,7 +23,7 @@ __all__ = [
     "FunctionVersion", "InputSettings", "OnnxSpec", "OutputSettings", "Policy", "TierSpec",
 ]  # fmt: skip
 
-_MODES = ("enforce", "top_only", "first_only")
+_MODES = ("enforce", "observe", "top_only", "first_only")
 
 
 @settings

@@ -67,7 +67,8 @@ class Statistics:
 
     ``dispositions`` counts requests by how they ended, ``latency`` has the quantiles per ledger
     part in seconds (single requests only), ``uncovered`` is ρ, the share of answers outside the
-    certificate's promise, ``bottleneck`` the tier or part with the largest share of the time.
+    certificate's promise, ``bottleneck`` the tier or part with the largest share of the time;
+    ``recorded`` and ``dropped`` are rows written and jobs dropped after the answers.
     """
 
     requests: int
@@ -81,9 +82,13 @@ class Statistics:
     mode: Mode
     policy: str
     observer_errors: int
+    recorded: int = 0
+    dropped: int = 0
 
 
-def statistics(engine: Engine, plan: Plan, policy: Policy, mode: Mode) -> Statistics:
+def statistics(
+    engine: Engine, plan: Plan, policy: Policy, mode: Mode, *, recorded: int = 0, dropped: int = 0
+) -> Statistics:
     """Take the snapshot."""
     totals = engine.ledger.totals()
     dispositions: Counter[str] = Counter()
@@ -105,6 +110,8 @@ def statistics(engine: Engine, plan: Plan, policy: Policy, mode: Mode) -> Statis
         mode=mode,
         policy=policy.digest,
         observer_errors=engine.observer_errors,
+        recorded=recorded,
+        dropped=dropped,
     )
 
 

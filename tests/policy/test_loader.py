@@ -88,7 +88,7 @@ def test_round_trips(write):
         (("deadline: 20ms", "deadline: .nan"), 6, 11, "deadline", "positive duration"),
         (("deadline: 20ms", "deadline: 1:30"), 6, 11, "deadline", "got '1:30'"),
         (("mode: enforce", "mode: enforced"), 5, 7, "mode", "did you mean 'enforce'"),
-        (("mode: enforce", "mode: observe"), 5, 7, "mode", "one of enforce, top_only"),
+        (("mode: enforce", "mode: observe"), 5, 7, "mode", "one of enforce, observe"),
         (("kind: onnx", "kind: onx"), 10, 11, "tiers.0.kind", "did you mean 'onnx'"),
         (("threads: 1", "threads: 1.5"), 12, 14, "tiers.0.threads", "whole number"),
         (("threads: 1", "threads: on"), 12, 14, "tiers.0.threads", "got 'on'"),
@@ -240,7 +240,7 @@ def test_the_schema_rejects_what_it_can():
     ).to_dict()
     VALIDATOR.validate(good)
     for change in (
-        {"dedline": 1}, {"version": 2}, {"deadline": -1}, {"deadline": "fast"}, {"mode": "observe"},
+        {"dedline": 1}, {"version": 2}, {"deadline": -1}, {"deadline": "fast"}, {"mode": "watch"},
         {"tiers": []}, {"tiers": [{"name": "a", "kind": "onnx"}]}, {"load": {}}, {"name": None},
     ):  # fmt: skip
         assert not VALIDATOR.is_valid({**good, **change}), change

@@ -1,0 +1,327 @@
+"""What runs after the answer: shadows of mode ``observe``, and recordings of live traffic.
+
+One daemon thread per router takes jobs off a bounded queue; a job that finds it full is dropped and
+counted, so that neither ever slows a request. Every row is handed to the operating system at once:
+a crash loses what is queued, and a fork inherits nothing half written.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import os
+import queue
+import random
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from cascade.decide import Call, Decision
+from cascade.engine import Request
+from cascade.errors import CascadeError, PolicyError
+from cascade.facts import Failed, Replied
+from cascade.tiers.faults import as_tier_error
+from cascade.types import Mode, jsonable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cascade.lanes import InlineLane
+    from cascade.plan import Plan
+    from cascade.policy import Policy
+    from cascade.types import Outcome
+
+__all__ = ["Aftermath", "Recorder", "Watched"]
+
+_QUEUED = 256  # jobs; beyond, they are dropped
+_NANO = 1e-9
+
+
+class Recorder:
+    """Appends rows to a file of this process; used by one thread, but for ``draw``."""
+
+    def __init__(
+        self, folder: Path, rate: float, policy: str, *, inputs: bool, complete: bool
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self.rows = 0
+        self.complete = complete
+        self._rate = rate
+        self._inputs = inputs
+        self._policy = policy
+        self._random = random.Random()  # noqa: S311  sampling, not a secret
+        self._files: dict[tuple[str, int], Any] = {}  # by what they hold, and whose they are
+
+    def draw(self) -> bool:
+        """Whether this request is sampled; asked before it is routed."""
+        return self._rate >= 1.0 or self._random.random() < self._rate
+
+    def write(self, outcome: Outcome[Any], x: Any, answers: Sequence[_Answer]) -> None:
+        """Append one request with what every tier answered to it."""
+        cells = {
+            "id": outcome.id, "at": f"{time.time():.6f}", "policy": self._policy, "sampled": "1",
+        } | ({"input": _cell(x)} if self._inputs else {})  # fmt: skip
+        for answer in answers:
+            cells |= answer.cells()
+        self._append("recording", cells)
+        self.rows += 1
+
+    def label(self, outcome_id: str, truth: Any) -> None:
+        """Append the truth of one request."""
+        self._append("labels", {"id": outcome_id, "truth": _cell(truth)})
+
+    def _append(self, what: str, cells: dict[str, str]) -> None:
+        pid = os.getpid()
+        file = self._files.get((what, pid))
+        if file is None:
+            path = self._folder / f"{what}-{pid}-{time.time_ns():x}.csv"
+            file = self._files[what, pid] = path.open("a", encoding="utf-8", newline="")
+            csv.writer(file).writerow(cells)
+        csv.writer(file).writerow(cells.values())
+        file.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+
+@attrs.frozen
+class _Answer:
+    """What one tier answered, before calibration and postprocessing."""
+
+    tier: str
+    score: str
+    value: Any = None
+    confidence: float | None = None
+    seconds: float = 0.0
+    error: BaseException | None = None
+
+    def cells(self) -> dict[str, str]:
+        failed = self.error is not None
+        sure = "margin" if self.score == "margin" else "confidence"
+        return {
+            f"{self.tier}.value": "" if failed else _cell(self.value),
+            f"{self.tier}.{sure}": "" if self.confidence is None else repr(self.confidence),
+            f"{self.tier}.seconds": f"{self.seconds:.9f}",
+        }
+
+
+class Aftermath:
+    """The thread, its queue, and what it does for one request."""
+
+    def __init__(self) -> None:
+        self.recorder: Recorder | None = None
+        self.dropped = 0
+        self.errors = 0
+        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(_QUEUED)
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._pid = os.getpid()
+
+    def take(self, plan: Plan, outcome: Outcome[Any], x: Any, *, record: bool) -> None:
+        """Queue what is to be done for a request that was answered, or drop it."""
+        kept = copy.deepcopy(x)  # the caller may change it
+        self._offer(lambda: self._complete(plan, outcome, kept, record=record))
+
+    def label(self, outcome_id: str, truth: Any) -> None:
+        """Queue a label; unlike a row it is waited for, because it cannot be had again."""
+        recorder = self.recorder
+        assert recorder is not None  # noqa: S101  the router has looked
+        self._start()
+        self._jobs.put(lambda: recorder.label(outcome_id, truth))
+
+    def drain(self) -> None:
+        """Wait until everything queued is done."""
+        if self._thread is not None and self._pid == os.getpid():
+            done = threading.Event()
+            self._jobs.put(done.set)
+            done.wait()
+
+    def close(self) -> None:
+        """Drain, stop the thread, close the files."""
+        if self._thread is not None and self._pid == os.getpid():
+            self._jobs.put(None)
+            self._thread.join()
+        self._thread = None
+        if self.recorder is not None:
+            self.recorder.close()
+
+    # -- the queue -------------------------------------------------------------------------------
+
+    def _offer(self, job: Callable[[], None]) -> None:
+        self._start()
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            self.dropped += 1
+
+    def _start(self) -> None:
+        if self._thread is not None and self._pid == os.getpid():
+            return
+        with self._starting:
+            if self._pid != os.getpid():  # a forked child has its own
+                self._pid, self._thread, self._jobs = os.getpid(), None, queue.Queue(_QUEUED)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, args=(self._jobs,), name="cascade-aftermath", daemon=True
+                )
+                self._thread.start()
+
+    def _work(self, jobs: queue.Queue[Callable[[], None] | None]) -> None:
+        while (job := jobs.get()) is not None:
+            try:
+                job()
+            except Exception:  # noqa: BLE001  what runs after the answer must not stop the rest
+                self.errors += 1
+
+    # -- one request -----------------------------------------------------------------------------
+
+    def _complete(self, plan: Plan, outcome: Outcome[Any], x: Any, *, record: bool) -> None:
+        answers = list(self._answers(plan, outcome, x))
+        if plan.site.mode is Mode.OBSERVE:
+            outcome.add_shadow(_shadow(plan, x, answers, outcome))
+        if record and self.recorder is not None:
+            self.recorder.write(outcome, x, answers)
+
+    def _answers(self, plan: Plan, outcome: Outcome[Any], x: Any) -> Iterator[_Answer]:
+        """Ask the tiers that did not answer; the one that did is taken at its word."""
+        row, recorder = plan.row(x), self.recorder
+        complete = recorder is None or recorder.complete or plan.site.mode is Mode.OBSERVE
+        took = {step.tier: step.latency.compute for step in outcome.steps}
+        for lane, spec in zip(plan.lanes, plan.policy.tiers, strict=True):
+            score = spec.confidence.score
+            plain = plan.post is None and lane.calibration is None  # type: ignore[attr-defined]
+            if spec.name == outcome.tier and spec.name in took and plain:
+                seconds = took[spec.name]
+                yield _Answer(spec.name, score, outcome.value, outcome.confidence, seconds)
+            elif not complete:
+                yield _Answer(spec.name, score, error=LookupError("not asked"))
+            else:
+                yield _ask(lane, spec.name, score, plan, row)  # type: ignore[arg-type]
+
+
+class Watched:
+    """The part of a router that has something run after its answers."""
+
+    _aftermath: Aftermath
+    _mode: Mode
+    _plan: Plan | None
+    _policy: Policy
+    _opening: threading.Lock
+
+    route: Callable[..., Any]
+    _open: Callable[[], Plan]
+
+    def _watch(self) -> None:
+        """Have requests watched where something is to run after them; else it costs nothing."""
+        if self._mode is Mode.OBSERVE or self._aftermath.recorder is not None:
+            self.route = self._watched_route
+        else:
+            self.__dict__.pop("route", None)
+
+    def _watched_route(self, x: Any, **settings: Any) -> Any:
+        """Route, and have the other tiers asked in the background."""
+        after, plan = self._aftermath, self._plan or self._open()
+        record = after.recorder is not None and after.recorder.draw()  # before it is routed
+        wanted = record or self._mode is Mode.OBSERVE
+        try:
+            outcome = type(self).route(self, x, **settings)
+        except CascadeError as error:
+            lost = getattr(error, "outcome", None)
+            if wanted and lost is not None:
+                after.take(plan, lost, x, record=record)
+            raise
+        if wanted:
+            after.take(plan, outcome, x, record=record)
+        return outcome
+
+    def record(
+        self, folder: str | Path, rate: float = 0.01, *, complete: bool = True, inputs: bool = False
+    ) -> None:
+        """Record a share of the requests from now on, with what every tier answers to them.
+
+        They are sampled before routing; with ``complete`` the tiers that were not asked are asked
+        in the background, on a bounded queue (what finds it full is dropped and counted). One file
+        per process is written to ``folder``; ``inputs`` adds the inputs. ``cascade fit`` reads the
+        folder.
+
+        Raises:
+            ValueError: ``rate`` is not in (0, 1].
+        """
+        if not 0.0 < rate <= 1.0:
+            raise ValueError(f"rate: expected a number in (0, 1], got {rate!r}")
+        with self._opening:
+            self._aftermath.drain()
+            if self._aftermath.recorder is not None:
+                self._aftermath.recorder.close()
+            self._aftermath.recorder = Recorder(
+                Path(folder), rate, self._policy.digest, inputs=inputs, complete=complete
+            )
+            self._watch()
+
+    def feedback(self, outcome_id: str, truth: Any) -> None:
+        """Write down what the right answer to a request was; ``cascade label`` joins the two.
+
+        Raises:
+            PolicyError: nothing is recorded.
+        """
+        if self._aftermath.recorder is None:
+            raise PolicyError("feedback: call record(folder) first")
+        self._aftermath.label(outcome_id, truth)
+
+    def flush(self) -> None:
+        """Wait until what runs after the answers so far is done and written."""
+        self._aftermath.drain()
+
+
+def _ask(lane: InlineLane, name: str, score: str, plan: Plan, row: Any) -> _Answer:
+    """Ask one tier, with all the time it needs and no calibration."""
+    now = plan.clock()
+    request = Request(plan, row, 0, now, now + 2**62)
+    started = time.perf_counter()
+    try:
+        value, confidence = lane.plain(request)
+    except Exception as error:  # noqa: BLE001  a tier may raise anything; its cell stays empty
+        return _Answer(name, score, seconds=time.perf_counter() - started, error=error)
+    return _Answer(name, score, value, confidence, time.perf_counter() - started)
+
+
+def _shadow(
+    plan: Plan, x: Any, answers: Sequence[_Answer], outcome: Outcome[Any]
+) -> dict[str, Any]:
+    """Say what the cascade would have done with these answers, had there been time."""
+    decision, etas = Decision(plan.ladder), [int] * len(answers)  # int() is 0: time for all
+    hard = 0.0
+    if plan.complexity is not None:
+        hard = plan.complexity(x if plan.by_name else plan.row(x))
+    move = decision.start(plan.point, hard, 0, 1, etas)
+    while type(move) is Call:
+        answer, lane = answers[move.tier], plan.lanes[move.tier]
+        fact: Any = Replied(move.tier, answer.value, answer.confidence, 0, 0, 0)
+        if answer.error is not None:
+            fact = Failed(move.tier, as_tier_error(answer.tier, answer.error), 0, 0, 0)
+        elif lane.calibration is not None:  # type: ignore[attr-defined]
+            fact.confidence = lane.calibration.one(answer.value, answer.confidence)  # type: ignore[attr-defined]
+        move = decision.step(fact, 0, etas)
+    best = decision.best
+    value = None if best is None else best.value
+    if best is not None and plan.post is not None:
+        value = plan.post(best.tier, value)
+    return {
+        "tier": move.tier,
+        "disposition": str(move.disposition),  # type: ignore[union-attr]
+        "value": value,
+        "confidence": None if best is None else best.confidence,
+        "agrees": bool(value == outcome.value),
+    }
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(jsonable(value), ensure_ascii=False)

@@ -1,0 +1,232 @@
+"""What runs after the answers: shadows, recordings, labels; and that it never slows a request."""
+
+import csv
+import os
+import threading
+
+import numpy as np
+import pytest
+
+import cascade
+from cascade import Policy, PolicyError, Recording, Router, TierError
+from cascade.cli import main
+
+TEXTS = [f"text {i}" for i in range(40)]
+
+
+def small(texts):
+    return [(len(t) % 3, 0.9 if t.endswith(("1", "2")) else 0.4) for t in texts]
+
+
+def large(texts):
+    return [(len(t) % 3 if "3" not in t else 7, 0.99) for t in texts]
+
+
+def router(mode="enforce", tiers=None, **more):
+    tree = {
+        "version": 1, "name": "p", "deadline": "5s", "mode": mode,
+        "tiers": [{"name": "small", "kind": "external"}, {"name": "large", "kind": "external"}],
+        "escalation": {"thresholds": [0.8]},
+    }  # fmt: skip
+    bound = {
+        "small": cascade.tier(small, returns="pairs"),
+        "large": cascade.tier(large, returns="pairs"),
+    }
+    return Router(Policy.from_dict(tree | more), tiers=bound | (tiers or {}))
+
+
+def rows_of(folder):
+    (file,) = folder.glob("recording-*.csv")
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_observing_the_top_tier_answers_and_the_shadow_says_the_rest():
+    with router("observe") as observing, router() as enforcing:
+        seen = [observing.route(text) for text in TEXTS]
+        observing.flush()
+        served = [enforcing.route(text) for text in TEXTS]
+    assert {o.tier for o in seen} == {"large"}
+    assert {str(o.mode) for o in seen} == {"observe"}
+    assert [o.shadow["tier"] for o in seen] == [o.tier for o in served]
+    assert [o.shadow["value"] for o in seen] == [o.value for o in served]
+    assert [o.shadow["agrees"] for o in seen] == [
+        a.value == b.value for a, b in zip(seen, served, strict=True)
+    ]
+    assert seen[0].to_dict()["shadow"]["disposition"] == "accepted"
+
+
+def test_enforcing_leaves_no_shadow_and_starts_no_thread():
+    before = threading.active_count()
+    with router() as enforcing:
+        assert enforcing.route("text 1").shadow is None
+        assert "route" not in vars(enforcing)
+        assert threading.active_count() == before
+
+
+def test_the_mode_can_change_while_serving():
+    with router() as routing:
+        routing.set_mode("observe")
+        observed = routing.route("text 1")
+        routing.set_mode("enforce")
+        assert (observed.tier, routing.route("text 1").tier) == ("large", "small")
+        routing.flush()
+        assert observed.shadow["tier"] == "small"
+
+
+def test_what_is_recorded_can_be_fitted_and_replayed(tmp_path):
+    with router() as routing:
+        routing.record(tmp_path, rate=1.0)
+        outcomes = [routing.route(text) for text in TEXTS]
+        routing.flush()
+        assert routing.statistics().recorded == len(TEXTS)
+        policy = routing.policy
+    rows = rows_of(tmp_path)
+    assert [row["id"] for row in rows] == [o.id for o in outcomes]
+    assert set(rows[0]) == {
+        "id", "at", "policy", "sampled", "small.value", "small.confidence", "small.seconds",
+        "large.value", "large.confidence", "large.seconds",
+    }  # fmt: skip
+    held = Recording.read(tmp_path)
+    assert held.names == ("small", "large")
+    assert held.tiers[0].confidence.tolist() == [small([t])[0][1] for t in TEXTS]
+    assert held.tiers[1].value.tolist() == [str(large([t])[0][0]) for t in TEXTS]
+    replayed = cascade.replay(policy, held)
+    assert list(replayed.tiers) == [o.tier for o in outcomes]
+
+
+def test_confidence_is_recorded_before_it_is_calibrated(tmp_path):
+    truth = np.array(["a", "b"] * 1500)
+    table = {
+        "truth": truth,
+        "small.value": np.where(np.arange(3000) < 900, "c", truth),
+        "small.confidence": np.linspace(0.1, 0.9, 3000),
+        "large.value": truth,
+    }
+    found = cascade.fit(table, costs=[1, 9], score="by_label", loss="gross", max_loss=0.1)
+    path = found.save(tmp_path / "p")
+    pairs = {"small": [("a", 0.5)], "large": [("a", 0.9)]}
+    tiers = {
+        name: cascade.tier(lambda _, said=said: said, returns="pairs")
+        for name, said in pairs.items()
+    }
+    with Router.from_yaml(path, tiers=tiers) as routing:
+        routing.record(tmp_path / "r", rate=1.0)
+        outcome = routing.route("x", deadline=1.0)
+    (row,) = rows_of(tmp_path / "r")
+    assert row["small.confidence"] == "0.5"
+    assert outcome.steps[0].confidence != 0.5
+
+
+def test_inputs_are_written_only_when_asked_for(tmp_path):
+    for folder, inputs in ((tmp_path / "no", False), (tmp_path / "yes", True)):
+        with router() as routing:
+            routing.record(folder, rate=1.0, inputs=inputs)
+            routing.route("a secret 1")
+        assert ("a secret 1" in (rows_of(folder)[0].get("input") or "")) is inputs
+
+
+def test_incomplete_recordings_ask_nobody(tmp_path):
+    asked = []
+
+    def counting(texts):
+        asked.extend(texts)
+        return large(texts)
+
+    with router(tiers={"large": cascade.tier(counting, returns="pairs")}) as routing:
+        routing.record(tmp_path, rate=1.0, complete=False)
+        routing.route("text 1")
+    (row,) = rows_of(tmp_path)
+    assert (row["small.value"], row["large.value"], asked) == ("0", "", [])
+
+
+def test_a_rate_takes_its_share(tmp_path):
+    with router() as routing:
+        routing.record(tmp_path, rate=0.3)
+        for i in range(600):
+            routing.route(f"text {i}")
+            if i % 100 == 0:
+                routing.flush()
+        routing.flush()
+        assert 110 < routing.statistics().recorded < 250
+    for rate in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="rate"):
+            routing.record(tmp_path, rate=rate)
+
+
+def test_a_slow_tier_in_the_background_drops_rows_and_holds_up_nobody(tmp_path):
+    gate = threading.Event()
+
+    def slow(texts):
+        gate.wait()
+        return large(texts)
+
+    with router(tiers={"large": cascade.tier(slow, returns="pairs")}) as routing:
+        routing.record(tmp_path, rate=1.0)
+        for _ in range(400):
+            assert routing.route("text 1").tier == "small"  # while the background waits
+        gate.set()
+        routing.flush()
+        counted = routing.statistics()
+    assert counted.dropped > 0
+    assert counted.recorded + counted.dropped == 400
+
+
+def test_a_tier_that_fails_leaves_its_cell_empty(tmp_path):
+    def broken(texts):
+        raise RuntimeError
+
+    with router(tiers={"large": cascade.tier(broken, returns="pairs")}) as routing:
+        routing.record(tmp_path, rate=1.0)
+        routing.route("text 1")
+        with pytest.raises(TierError):
+            Router.route(routing, "text 1", at_least="large")
+    (row,) = rows_of(tmp_path)
+    assert (row["small.value"], row["large.value"]) == ("0", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_writes_a_file_of_its_own(tmp_path):
+    with router() as routing:
+        routing.record(tmp_path, rate=1.0)
+        routing.route("text 1")
+        routing.flush()
+        child = os.fork()
+        if child == 0:
+            routing.route("text 2")
+            routing.flush()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        routing.route("text 3")
+    files = list(tmp_path.glob("recording-*.csv"))
+    assert len(files) == 2
+    assert Recording.read(tmp_path).n == 3
+
+
+def test_labels_that_come_later_are_joined(tmp_path, capsys):
+    with router() as routing:
+        with pytest.raises(PolicyError, match="call record"):
+            routing.feedback("1", 1)
+        routing.record(tmp_path, rate=1.0)
+        outcomes = [routing.route(text) for text in TEXTS]
+        for text, outcome in list(zip(TEXTS, outcomes, strict=True))[:30]:
+            routing.feedback(outcome.id, len(text) % 3)
+    out = tmp_path / "out" / "labelled.csv"
+    out.parent.mkdir()
+    assert main(["label", str(tmp_path), str(tmp_path), "--out", str(out)]) == 0
+    assert "30 of 40 rows labelled, 0 labels unused" in capsys.readouterr().out
+    held = Recording.read(out)
+    assert held.n == 30
+    assert held.right()[:, 0].all()
+    assert main(["label", str(out), str(tmp_path), "--on", "no"]) == 2
+    assert "no column 'no'" in capsys.readouterr().err
+
+
+def test_two_labels_for_one_request_must_agree(tmp_path, capsys):
+    (tmp_path / "r.csv").write_text("id,a.value,b.value\n1,x,x\n")
+    (tmp_path / "l.csv").write_text("id,truth\n1,x\n1,y\n")
+    files = [str(tmp_path / "r.csv"), str(tmp_path / "l.csv")]
+    assert main(["label", *files, "--out", str(tmp_path / "o.csv")]) == 2
+    assert "row 2: id '1' is 'y' here and 'x' before" in capsys.readouterr().err
+    (tmp_path / "l.csv").write_text("id,truth\n2,x\n")
+    assert main(["label", *files, "--out", str(tmp_path / "o.csv")]) == 1
