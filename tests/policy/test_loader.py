@@ -88,7 +88,7 @@ def test_round_trips(write):
         (("deadline: 20ms", "deadline: .nan"), 6, 11, "deadline", "positive duration"),
         (("deadline: 20ms", "deadline: 1:30"), 6, 11, "deadline", "got '1:30'"),
         (("mode: enforce", "mode: enforced"), 5, 7, "mode", "did you mean 'enforce'"),
-        (("mode: enforce", "mode: observe"), 5, 7, "mode", "one of enforce, observe"),
+        (("mode: enforce", "mode: watching"), 5, 7, "mode", "one of enforce, observe"),
         (("kind: onnx", "kind: onx"), 10, 11, "tiers.0.kind", "did you mean 'onnx'"),
         (("threads: 1", "threads: 1.5"), 12, 14, "tiers.0.threads", "whole number"),
         (("threads: 1", "threads: on"), 12, 14, "tiers.0.threads", "got 'on'"),
