@@ -8,7 +8,13 @@ import pytest
 from scipy.stats import binom
 
 from cascade.fitting.certify import fixed_sequence_test
-from cascade.fitting.paths import deciding_tiers, learned_path, midpoints, two_tier_path
+from cascade.fitting.paths import (
+    call_shares,
+    deciding_tiers,
+    learned_path,
+    midpoints,
+    two_tier_path,
+)
 
 ALPHA = 0.1
 
@@ -91,3 +97,45 @@ def test_three_tiers_keep_their_promise_wherever_they_move():
         count += ever.mean() > 0.05
         assert (path[0] == 2.0).all()
     assert count <= binom.isf(1e-3, repeats, ALPHA)
+
+
+# -- what honesty costs ----------------------------------------------------------------------------
+
+
+def best_cell(pool, costs, max_loss, size=48):
+    """The cheapest thresholds whose risk on the pool keeps the bound, by looking at all of it."""
+    grids = [np.quantile(column, np.linspace(0, 1, size)) for column in pool[0].T]
+    best = np.inf
+    for cell in np.stack(np.meshgrid(*grids, indexing="ij"), axis=-1).reshape(-1, len(grids)):
+        if risk(pool, cell).mean() <= max_loss:
+            best = min(best, price(pool, cell, costs))
+    return best
+
+
+def price(pool, thresholds, costs):
+    deciding = deciding_tiers(pool[0], thresholds)
+    return call_shares(deciding, thresholds, len(costs)) @ np.asarray(costs)
+
+
+def test_two_tiers_escalate_little_more_than_one_who_knows():
+    pool, rng = smooth(), np.random.default_rng(3)
+    oracle = best_cell(pool, [0.0, 1.0], 0.05, size=400)
+    found = []
+    for _ in range(40):
+        at = rng.integers(0, len(pool[0]), 2_000)
+        found.append(price(pool, exact(pool[0][at], pool[1][at], 0.05), [0.0, 1.0]))
+    assert np.mean(found) <= oracle + 0.05
+
+
+def test_three_tiers_cost_little_more_than_for_one_who_knows():
+    pool, rng, costs = smooth(k=3), np.random.default_rng(4), [1.0, 4.0, 25.0]
+    small = (pool[0][:4_000], pool[1][:4_000])
+    oracle = best_cell(small, costs, 0.05, size=30)
+    found = []
+    for _ in range(15):
+        at = rng.integers(0, len(pool[0]), 4_000)
+        sure, lost = pool[0][at], pool[1][at]
+        path = learned_path(sure[:1_333], lost[:1_333], costs, 0.05, ALPHA)
+        tested = fixed_sequence_test(path, sure[1_333:], lost[1_333:], max_loss=0.05, alpha=ALPHA)
+        found.append(price(pool, path[tested.certified - 1], costs))
+    assert np.mean(found) <= 1.10 * oracle
