@@ -34,7 +34,7 @@ def fit(
     names = None if tiers is None else [name.strip() for name in tiers.split(",")]
     if policy is not None:
         names = _tiers_of(policy, names)
-        settings["ladder"] = "all"
+        settings |= {"ladder": "all", "entry": False}
     try:
         found = cascade.fit(recording, tiers=names, **settings)
     except CannotCertify as error:

@@ -157,18 +157,19 @@ def cannot_certify(tested: TestedPath) -> CannotCertify | None:
 
 def certificate_of(
     tested: TestedPath, tiers: Sequence[str], *, loss: str,
-    costs: Sequence[float] | None = None, **facts: Any,
+    costs: Sequence[float] | None = None, skip_above: Sequence[float] = (), **facts: Any,
 ) -> Certificate:  # fmt: skip
     """Write down a tested path as a certificate; ``facts`` are its digests, seed, dates and notes.
 
     ``costs`` (K,) is the cost of a call per tier, in any unit; each point then gets its mean cost.
+    ``skip_above`` is the entry rule that all of the path was tested with.
     """
     kept = thinned(tested)
     prices = None if costs is None else kept.calls @ np.asarray(costs, dtype=np.float64)
     points = tuple(
         PathPoint(
             thresholds=tuple(kept.thresholds[index].tolist()),
-            skip_above=(),
+            skip_above=tuple(skip_above),
             losses=kept.losses[index].item(),
             p_value=float(kept.p_values[index]),
             escalation=tuple(kept.calls[index].tolist()),

@@ -14,10 +14,10 @@ from cascade.fitting.certify import TestedPath, cannot_certify, certificate_of
 from cascade.fitting.paths import two_tier_path
 from cascade.fitting.recording import Recording
 from cascade.fitting.same import same_as
-from cascade.fitting.search import Rows, candidates, choose, path_of, run_test
+from cascade.fitting.search import Rows, Search, candidates, path_of, run_test
 from cascade.fitting.split import LEARN_SHARE, learn_and_test
 from cascade.policy import ConfidenceSettings, Escalation, ExternalSpec, Policy
-from cascade.policy.digest import tier_digest
+from cascade.policy.digest import entry_digest, tier_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cascade.calibration import ByLabel
+    from cascade.fitting.entry import Entry
     from cascade.fitting.search import Candidate, Judged
     from cascade.policy import Certificate
 
@@ -60,6 +61,7 @@ class Fit:
     cost_top: float
     cost_oracle: float | None
     accuracy: Mapping[str, float] | None
+    entry: Entry | None = None
 
     @property
     def thresholds(self) -> tuple[float, ...]:
@@ -109,7 +111,7 @@ def fit(  # noqa: PLR0913  what may be asked for
     recording: Any, *, tiers: Sequence[str] | None = None, max_loss: float = 0.01,
     alpha: float = 0.1, loss: str = "auto", score: str = "auto", ladder: str = "auto",
     costs: Sequence[float] | None = None, same: str | Callable[[Any, Any], bool] | None = None,
-    complete_only: bool = False, seed: int = 0, name: str = "fitted",
+    entry: bool = True, complete_only: bool = False, seed: int = 0, name: str = "fitted",
 ) -> Fit:  # fmt: skip
     """Find the cheapest operating points whose loss against the top tier is provably bounded.
 
@@ -133,6 +135,8 @@ def fit(  # noqa: PLR0913  what may be asked for
         costs: of a call per tier, in any unit; else the recording's costs, else its seconds.
         same: when two answers agree: ``casefold``, ``strip``, ``number:1e-6``, ``json``, or a
             function of two values.
+        entry: whether an entry rule by what the input shows (``x.*`` columns, or the statistics of
+            ``input``) may be fitted; it is kept if it lowers the cost.
         complete_only: leave out rows that lack a tier's value.
         seed: of the split.
         name: of the policy.
@@ -165,8 +169,7 @@ def fit(  # noqa: PLR0913  what may be asked for
     if loss == "auto" and rows.right is not None:
         _worth_it(rows, held.names)
     plan = _Plan(rows, prices, max_loss, alpha, np.random.RandomState(seed))
-    candidate, judged, tables, tested = plan.run(loss, score, ladder)
-    return _made(plan, candidate, judged, tables, tested, seed, name)
+    return _made(plan, plan.run(loss, score, ladder, entry=entry), seed, name)
 
 
 def _check(max_loss: float, alpha: float, loss: str, score: str, ladder: str) -> None:
@@ -205,6 +208,17 @@ def _worth_it(rows: Rows, names: Sequence[str]) -> None:
 
 
 @attrs.frozen(eq=False)
+class _Found:
+    """What was chosen and learned, and how it did on the test."""
+
+    kind: Candidate
+    tested: TestedPath
+    judged: Sequence[Judged] = ()
+    tables: Mapping[int, ByLabel] = attrs.field(factory=dict)
+    entry: Entry | None = None
+
+
+@attrs.frozen(eq=False)
 class _Plan:
     rows: Rows
     costs: npt.NDArray[np.float64]
@@ -212,20 +226,17 @@ class _Plan:
     alpha: float
     rng: np.random.RandomState
 
-    def run(
-        self, loss: str, score: str, ladder: str
-    ) -> tuple[Candidate, list[Judged], dict[int, ByLabel], TestedPath]:
+    def run(self, loss: str, score: str, ladder: str, *, entry: bool) -> _Found:
         """Choose, learn and test."""
         truth = "gross" if self.rows.right is not None else "disagreement"
-        k = len(self.costs)
         few = self.rows.n * self.max_loss < _FEW_LOSSES and (loss, score) == ("auto", "auto")
         settled = few or (loss in {"gross", "disagreement"} and score in {"plain", "margin"})
-        if k == 2 and settled:
+        if len(self.costs) == 2 and settled:
             kind = candidates(
                 self.rows, "all", ["plain" if few else score], [truth if few else loss]
             )
             if kind:
-                return kind[0], [], {}, self._test(kind[0], self.rows, None, {})
+                return _Found(kind[0], self._test(kind[0], self.rows, None, {}, None))
         learn, test = (self.rows.take(part) for part in self._split())
         losses = [loss] if loss != "auto" else ["gross", "net"] if truth == "gross" else [truth]
         scores = [score] if score != "auto" else ["plain", "margin", "by_label"]
@@ -237,18 +248,23 @@ class _Plan:
                 f"{first!r}, so nothing says when its answer will do; ask {top!r} alone"
             )
         ratio = test.n / max(learn.n, 1)
-        chosen, judged = choose(learn, given, self.costs, self.max_loss, self.alpha, ratio)
+        search = Search(learn, self.costs, self.max_loss, self.alpha, ratio)
+        chosen, judged = search.choose(given)
         tables = learn.tables(chosen)
-        return chosen, judged, tables, self._test(chosen, test, learn, tables)
+        skip = search.entry(chosen) if entry else None
+        return _Found(chosen, self._test(chosen, test, learn, tables, skip), judged, tables, skip)
 
     def _split(self) -> tuple[Any, Any]:
         learn, test = learn_and_test(self.rows.n, self.rng)
         return learn, self.rng.permutation(test)  # betting follows the rows in their order
 
     def _test(
-        self, kind: Candidate, test: Rows, learn: Rows | None, tables: Mapping[int, ByLabel]
-    ) -> TestedPath:
+        self, kind: Candidate, test: Rows, learn: Rows | None, tables: Mapping[int, ByLabel],
+        entry: Entry | None,
+    ) -> TestedPath:  # fmt: skip
         scores, losses = test.scores(kind, tables), test.losses(kind.tiers, kind.loss)
+        if entry is not None:
+            scores = entry.applied(test.recording, scores)
         if learn is None or (len(kind.tiers) == 2 and kind.loss != "net"):
             path = two_tier_path(scores)  # valid on the same rows: the loss is monotone
         else:
@@ -257,13 +273,12 @@ class _Plan:
             seen = learn.scores(kind, tables) if nested else learn.fair_scores(kind)
             lost = learn.losses(kind.tiers, kind.loss)
             path = path_of(kind, seen, lost, self.costs, self.max_loss, self.alpha)
-        return run_test(kind, path, scores, losses, self.max_loss, self.alpha)
+        tested = run_test(kind, path, scores, losses, self.max_loss, self.alpha)
+        return tested if entry is None else entry.without_calls(test.recording, tested)
 
 
-def _made(
-    plan: _Plan, kind: Candidate, judged: Sequence[Judged], tables: Mapping[int, ByLabel],
-    tested: TestedPath, seed: int, name: str,
-) -> Fit:  # fmt: skip
+def _made(plan: _Plan, found: _Found, seed: int, name: str) -> Fit:
+    kind, tested = found.kind, found.tested
     problem = cannot_certify(tested)
     if problem is not None:
         raise problem
@@ -276,30 +291,33 @@ def _made(
             f"asking {held.names[-1]!r} alone {plan.costs[-1]:.4g}"
         )
     names = [held.names[tier] for tier in kind.tiers]
-    policy = _policy(held, kind, tables, name)
+    policy = _policy(held, found, name)
+    digests = {spec.name: tier_digest(policy, spec) for spec in policy.tiers}
+    if found.entry is not None:
+        digests["entry"] = entry_digest(policy)
     certificate = certificate_of(
         tested, names, loss=kind.loss, costs=prices.tolist(),
-        digests={
-            **{spec.name: tier_digest(policy, spec) for spec in policy.tiers},
-            "data": held.digest,
-        },
+        skip_above=() if found.entry is None else (found.entry.cut,),
+        digests={**digests, "data": held.digest},
         seed=seed,
-        fractions=None if not judged else {"learn": LEARN_SHARE, "test": 1.0 - LEARN_SHARE},
+        fractions=None if not found.judged else {"learn": LEARN_SHARE, "test": 1.0 - LEARN_SHARE},
         created=dt.datetime.now(dt.UTC).date().isoformat(),
         versions={"cascade": cascade.__version__},
         note=f"score: {kind.score}; the promise is per row of the recording",
     )  # fmt: skip
     right = plan.rows.right
     return Fit(
-        policy.certified(certificate), certificate, kind, tuple(judged), held,
+        policy.certified(certificate), certificate, kind, tuple(found.judged), held,
         tuple(plan.costs.tolist()), float(spent), float(plan.costs[-1]),
         None if right is None else _oracle(right[:, list(kind.tiers)] > 0.5, prices),
         None if right is None else dict(zip(held.names, right.mean(axis=0).tolist(), strict=True)),
+        found.entry,
     )  # fmt: skip
 
 
-def _policy(held: Recording, kind: Candidate, tables: Mapping[int, ByLabel], name: str) -> Policy:
+def _policy(held: Recording, found: _Found, name: str) -> Policy:
     """Return a policy of external tiers; their versions are those of the recording."""
+    kind, tables, entry = found.kind, found.tables, found.entry
     specs, top = [], kind.tiers[-1]
     for tier in kind.tiers:
         calibration = "calibration.json" if tier in tables else None
@@ -317,6 +335,7 @@ def _policy(held: Recording, kind: Candidate, tables: Mapping[int, ByLabel], nam
         name=name,
         tiers=tuple(specs),
         escalation=Escalation(certificate="certificate.json"),
+        complexity=None if entry is None else entry.settings(),
         calibrations={held.names[tier]: table for tier, table in tables.items()},
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from cascade.fitting.betting import betting_p_values
 from cascade.fitting.by_label import cross_fitted, fit_by_label
 from cascade.fitting.certify import TestedPath, fixed_sequence_test
+from cascade.fitting.entry import Entry, features_of, fit_entry
 from cascade.fitting.paths import call_shares, deciding_tiers, learned_path, midpoints
 from cascade.types import NEVER
 
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-__all__ = ["Candidate", "Judged", "Rows", "candidates", "choose", "path_of", "run_test"]
+__all__ = ["Candidate", "Judged", "Rows", "Search", "candidates", "path_of", "run_test"]
 
 SCORES = ("plain", "margin", "by_label")
 _NET_POINTS = 120  # of a path for the net loss
 _ADAPTIVE_WORTH = 0.02  # of the top tier's cost: what an adaptive promise may cost
+_WORTH = 0.005  # of the cost: what an entry rule must save at least,
+_ENTRY = 0.2  # and this share of what another choice would have to
 _FEW = 0.5  # a choice must gain this share of the top tier's cost, over the root of the rows
 
 
@@ -197,38 +200,69 @@ def run_test(
     )  # fmt: skip
 
 
-def choose(
-    rows: Rows, given: Sequence[Candidate], costs: Floats, max_loss: float, alpha: float,
-    tested: float,
-) -> tuple[Candidate, list[Judged]]:  # fmt: skip
-    """Judge every candidate on the learning part, as if it were tested on ``tested`` times as many.
+@attrs.frozen(eq=False)
+class Search:
+    """Judges candidates on the learning part, as if tested on ``tested`` times as many rows."""
 
-    The plainest (fewest tiers, plain score, adaptive promise) is kept unless another gains enough:
-    half a standard unit (1 over the root of the rows) of the top tier's cost, and two points of it
-    for giving up the adaptive promise.
-    """
-    judged = [
-        Judged(candidate, _expected_cost(rows, candidate, costs, max_loss, alpha, tested))
-        for candidate in given
-    ]
-    step = _FEW * costs[-1] / np.sqrt(rows.n)
+    rows: Rows
+    costs: Floats
+    max_loss: float
+    alpha: float
+    tested: float
 
-    def price(one: Judged) -> Any:
-        kind = one.candidate
-        handicap = (len(kind.tiers) - 2 + (kind.score != "plain")) * step
-        return one.cost + handicap + _ADAPTIVE_WORTH * costs[-1] * (kind.loss == "net")
+    def choose(self, given: Sequence[Candidate]) -> tuple[Candidate, list[Judged]]:
+        """Return the best candidate, and all of them by the cost expected.
 
-    best: Candidate = min(judged, key=price).candidate
-    return best, sorted(judged, key=lambda one: one.cost)
+        The plainest (fewest tiers, plain score, adaptive promise) is kept unless another gains
+        enough: half a standard unit (1 over the root of the rows) of the top tier's cost, and two
+        points of it for giving up the adaptive promise.
+        """
+        judged = [Judged(candidate, self._expected(candidate)[0]) for candidate in given]
 
+        def price(one: Judged) -> Any:
+            kind = one.candidate
+            handicap = (len(kind.tiers) - 2 + (kind.score != "plain")) * self._step
+            return one.cost + handicap + _ADAPTIVE_WORTH * self.costs[-1] * (kind.loss == "net")
 
-def _expected_cost(
-    rows: Rows, candidate: Candidate, costs: Floats, max_loss: float, alpha: float, tested: float
-) -> float:
-    losses = rows.losses(candidate.tiers, candidate.loss)
-    scores = rows.fair_scores(candidate)
-    path = path_of(candidate, scores, losses, costs, max_loss, alpha)
-    size = np.tile(np.arange(rows.n), int(np.ceil(tested)))[: round(rows.n * tested)]
-    found = run_test(candidate, path, scores[size], losses[size], max_loss, alpha)
-    reached = found.calls[: found.certified] @ costs[list(candidate.tiers)]
-    return float(reached.min())
+        best: Candidate = min(judged, key=price).candidate
+        return best, sorted(judged, key=lambda one: one.cost)
+
+    @property
+    def _step(self) -> float:
+        return float(_FEW * self.costs[-1] / np.sqrt(self.rows.n))
+
+    def _expected(self, candidate: Candidate) -> tuple[float, Floats, Floats]:
+        """Return the cost that may be expected, the scores (n, K-1) and the thresholds for it."""
+        losses = self.rows.losses(candidate.tiers, candidate.loss)
+        scores = self.rows.fair_scores(candidate)
+        path = path_of(candidate, scores, losses, self.costs, self.max_loss, self.alpha)
+        tile = np.tile(np.arange(self.rows.n), int(np.ceil(self.tested)))
+        size = tile[: round(self.rows.n * self.tested)]
+        found = run_test(candidate, path, scores[size], losses[size], self.max_loss, self.alpha)
+        reached = found.calls[: found.certified] @ self.costs[list(candidate.tiers)]
+        return float(reached.min()), scores, path[int(reached.argmin())]
+
+    def entry(self, candidate: Candidate) -> Entry | None:
+        """Fit an entry rule for a candidate; None where it would not lower the cost enough.
+
+        A row whose first answer would be turned down is spared the first call; one whose answer
+        would have done pays for the tiers above.
+        """
+        features = features_of(self.rows.recording)
+        if not features:
+            return None
+        cost, scores, thresholds = self._expected(candidate)
+        wasted = ~(scores[:, 0] >= thresholds[0])
+        made = fit_entry(features, wasted)
+        if made is None or thresholds[0] > 1.0:
+            return None
+        rule, fair = made
+        first = self.costs[candidate.tiers[0]]
+        beyond = (cost - first) / max(float(wasted.mean()), 1e-9)  # of a row that escalates
+        order = np.argsort(-fair)
+        gain = np.where(wasted[order], first, -beyond).cumsum() / self.rows.n
+        best = int(gain.argmax())
+        if gain[best] < max(self._step * _ENTRY, _WORTH * cost) or best + 1 == self.rows.n:
+            return None
+        cut = float(f"{(fair[order[best]] + fair[order[best + 1]]) / 2:.6g}")
+        return Entry(rule, cut, float(gain[best]))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cascade.fitting.entry import Entry, EntryRule
 from cascade.fitting.pvalues import binomial_p_values
 from cascade.fitting.recording import Recording
 from cascade.fitting.same import same_as
@@ -105,7 +106,11 @@ def redo_test(
               if name in policy.calibrations}  # fmt: skip
     path = np.array([point.thresholds for point in cert.path])
     losses = rows.losses(places, cert.loss)
-    tested = run_test(kind, path, rows.scores(kind, tables), losses, cert.max_loss, cert.alpha)
+    scores = rows.scores(kind, tables)
+    if cert.path[-1].skip_above and policy.complexity is not None:
+        rule = EntryRule(policy.complexity.intercept, policy.complexity.weights)
+        scores = Entry(rule, cert.path[-1].skip_above[0]).applied(rows.recording, scores)
+    tested = run_test(kind, path, scores, losses, cert.max_loss, cert.alpha)
     return [
         f"point {i}: {point.losses:g} losses, counted {counted:g}"
         for i, (point, counted) in enumerate(zip(cert.path, tested.losses.tolist(), strict=True))

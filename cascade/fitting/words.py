@@ -49,6 +49,11 @@ def _lines(fit: Fit) -> Iterator[str]:
     yield f"         {cert.certified - 1} operating points hold: {_covers(cert.covers)}"
     limits = ", ".join(f"{name} {t:.4g}" for name, t in zip(names, point.thresholds, strict=False))
     yield f"Accept   from {limits} on; score: {_SCORES[fit.candidate.score]}"
+    if fit.entry is not None:
+        yield (
+            f"Entry    inputs of complexity {fit.entry.cut:.3g} and more skip {names[0]}: expected "
+            f"to save {fit.entry.saves:.4g} per request"
+        )
     calls = ", ".join(f"{n} {share:.1%}" for n, share in zip(names, point.escalation, strict=True))
     yield f"Calls    {calls}"
     yield (

@@ -13,7 +13,7 @@ import attrs
 from cascade.calibration import ByLabel
 from cascade.errors import PolicyError
 from cascade.policy.certificate import Certificate
-from cascade.policy.digest import tier_digest
+from cascade.policy.digest import entry_digest, tier_digest
 from cascade.policy.walk import KEY, walk
 from cascade.types import Issue
 
@@ -105,6 +105,9 @@ def _certified(policy: Any, file: Path) -> Certificate:
                 f"{file}: tier {spec.name!r}: model, score or calibration differ from those "
                 f"certified; fit again"
             )
+    entry = certificate.digests.get("entry")
+    if entry is not None and entry != entry_digest(policy):
+        raise PolicyError(f"{file}: the entry rule differs from the one certified; fit again")
     return certificate
 
 

@@ -169,6 +169,13 @@ class CacheSettings:
     )
 
 
+def _name(index: int, last: int) -> str | None:
+    """Name the points that people speak of; what lies beyond the last certified is brownout."""
+    if index > last:
+        return "brownout"
+    return "cheapest certified" if index == last else "always escalate" if index == 0 else None
+
+
 @settings
 class Policy:
     """The whole configuration of a router.
@@ -243,10 +250,9 @@ class Policy:
         """The operating points, strictest first."""
         skip = () if self.complexity is None else self.complexity.skip_above
         if self.certificate is not None:
+            last = self.certificate.certified - 1
             return tuple(
-                OperatingPoint(
-                    i, p.thresholds, p.skip_above or skip, i < self.certificate.certified
-                )
+                OperatingPoint(i, p.thresholds, p.skip_above or skip, i <= last, _name(i, last))
                 for i, p in enumerate(self.certificate.path)
             )
         given = self.escalation.thresholds

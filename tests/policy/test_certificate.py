@@ -103,6 +103,7 @@ def test_the_points_of_a_policy_are_those_of_the_path(tmp_path):
     assert [(p.index, p.thresholds, p.certified) for p in policy.points] == [
         (0, (2.0,), True), (1, (0.9,), True), (2, (0.5,), False),
     ]  # fmt: skip
+    assert [p.name for p in policy.points] == ["always escalate", "cheapest certified", "brownout"]
     assert policy.certificate.max_loss == 0.01
 
 
