@@ -215,16 +215,19 @@ class Watched:
     _plan: Plan | None
     _policy: Policy
     _opening: threading.Lock
+    _watching = False
 
     route: Callable[..., Any]
     _open: Callable[[], Plan]
 
     def _watch(self) -> None:
         """Have requests watched where something is to run after them; else it costs nothing."""
-        if self._mode is Mode.OBSERVE or self._aftermath.recorder is not None:
+        wanted = self._mode is Mode.OBSERVE or self._aftermath.recorder is not None
+        if wanted:
             self.route = self._watched_route
-        else:
-            self.__dict__.pop("route", None)
+        elif self._watching:
+            del self.route
+        self._watching = wanted
 
     def _watched_route(self, x: Any, **settings: Any) -> Any:
         """Route, and have the other tiers asked in the background."""

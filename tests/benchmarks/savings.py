@@ -2,11 +2,14 @@
 
 Twenty fixed reshuffles each: half the rows to fit, half to judge. Beside it the exact gross rule on
 the first and last tier, the naive threshold (lowest loss within the bound on the rows it was fitted
-on) and split-conformal with Hoeffding's bound.
+on), split-conformal with Hoeffding's bound, and ucci-router where it is installed: it calibrates on
+60 % of the rows to fit and picks the cheapest threshold within the bound on the others.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from cascade.fitting.paths import call_shares
 from cascade.fitting.recording import Recording
 from cascade.fitting.search import Rows
 
+UCCI = importlib.util.find_spec("ucci") is not None
 RESHUFFLES, MAX_LOSS, ALPHA = 20, 0.01, 0.1
 NAMES = (
     "frugalml_command", "frugalml_fluent", "frugalml_imdb", "frugalml_waimai", "mnist5k",
@@ -66,6 +70,27 @@ def simple(fitted: Recording, judge: Recording, slack: float) -> tuple[float, fl
     return 1.0 - spent / costs[1], float((truth[:, 1] - truth[:, 0])[taken].sum() / judge.n)
 
 
+def published(fitted: Recording, judge: Recording) -> tuple[float, float]:
+    """Let ucci-router calibrate and choose, first to last tier."""
+    ucci = importlib.import_module("ucci")
+    ends = [fitted.names[0], fitted.names[-1]]
+    fitted, judge = fitted.select(ends), judge.select(ends)
+    costs = judge.costs()
+    cut = int(0.6 * fitted.n)
+    unsure, right = 1.0 - fitted.tiers[0].confidence, fitted.right().astype(float)
+    router = ucci.UCCIRouter(*costs.tolist())
+    router.calibrate(unsure[:cut], 1.0 - right[:cut, 0])
+    target = right[cut:, 1].mean() - MAX_LOSS
+    try:
+        router.choose_threshold(unsure[cut:], right[cut:, 0], right[cut:, 1], float(target))
+    except ucci.InfeasibleTargetError:
+        return 0.0, 0.0
+    taken = ~router.escalate(1.0 - judge.tiers[0].confidence)
+    truth = judge.right().astype(int)
+    spent = (costs[0] if taken.any() else 0.0) + (1.0 - taken.mean()) * costs[1]
+    return 1.0 - spent / costs[1], float((truth[:, 1] - truth[:, 0])[taken].sum() / judge.n)
+
+
 def measure(name: str, folder: Path) -> list[str]:
     """Return the cells of one recording's row."""
     held = Recording.read(folder / f"{name}.csv.gz")
@@ -83,6 +108,7 @@ def measure(name: str, folder: Path) -> list[str]:
             ("gross", judged(plain, judge.select(ends))),
             ("naive", simple(fitted, judge, 0.0)),
             ("Hoeffding", simple(fitted, judge, hoeffding)),
+            ("ucci", published(fitted, judge) if UCCI else (np.nan, np.nan)),
         ):
             ways.setdefault(way, []).append(found)
         right = judge.right()
@@ -101,8 +127,8 @@ def measure(name: str, folder: Path) -> list[str]:
 def main() -> None:
     """Print the table."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
-    print("| recording | `cascade.fit` | exact gross | naive | Hoeffding | oracle |")
-    print("|---|---|---|---|---|---|")
+    print("| recording | `cascade.fit` | exact gross | naive | Hoeffding | ucci-router | oracle |")
+    print("|---|---|---|---|---|---|---|")
     for name in NAMES:
         print("| " + " | ".join(measure(name, folder)) + " |", flush=True)
 
