@@ -7,26 +7,38 @@ divides log-probabilities (clipped at 1e-12) or declared logits, in fitting and 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 import numpy as np
+
+from cascade.complexity import named_sum
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import numpy.typing as npt
 
-__all__ = ["FLOOR", "ByLabel", "log_probabilities", "temper"]
+__all__ = [
+    "FLOOR", "ByLabel", "Calibration", "Learned", "calibration_of", "log_probabilities", "temper",
+]  # fmt: skip
 
 FLOOR = 1e-12
 """Probabilities are clipped here before their logarithm is taken."""
 
+_EDGE = 1e-6  # confidences are kept so far from 0 and 1 before their odds are taken
+_LEAST = -700.0  # exp overflows beyond
+
 
 def _floats(numbers: Iterable[Any]) -> tuple[float, ...]:
     return tuple(map(float, numbers))
+
+
+def _numbers(numbers: Mapping[Any, Any]) -> dict[str, float]:
+    return {str(name): float(number) for name, number in numbers.items()}
 
 
 def _lines(lines: Mapping[Any, Iterable[Any]]) -> dict[str, tuple[float, ...]]:
@@ -92,7 +104,7 @@ class ByLabel:
             if not all(0.0 <= x <= 1.0 for x in line) or not all(a < b for a, b in pairs):
                 raise ValueError(f"{name}: expected rising numbers in [0, 1]")
 
-    def one(self, value: Any, confidence: float | None) -> float | None:
+    def one(self, value: Any, confidence: float | None, row: Any = None) -> float | None:  # noqa: ARG002  one signature
         """Return the calibrated confidence of one answer; None and NaN stay what they are."""
         if confidence is None or not 0.0 <= confidence <= 1.0:
             return confidence
@@ -107,7 +119,10 @@ class ByLabel:
         return line[at - 1] + share * (line[at] - line[at - 1])
 
     def rows(
-        self, values: npt.NDArray[Any], confidences: npt.NDArray[np.float64]
+        self,
+        values: npt.NDArray[Any],
+        confidences: npt.NDArray[np.float64],
+        rows: Any = None,  # noqa: ARG002
     ) -> npt.NDArray[np.float64]:
         """Return the calibrated confidences (n,) of n answers."""
         names, which = np.unique(np.asarray(values).astype(str), return_inverse=True)
@@ -126,3 +141,83 @@ class ByLabel:
             "labels": {label: list(line) for label, line in self.labels.items()},
             "other": list(self.other),
         }
+
+
+@attrs.frozen(eq=False)
+class Learned:
+    """A learned score: sigmoid of the confidence's log-odds, the label, and what the input shows.
+
+    ``labels`` maps a label, as text, to its offset; ``features`` maps names to weights, of a text's
+    statistics (see :data:`cascade.complexity.TEXT_FEATURES`) or of the numbers in a dict.
+
+    >>> score = Learned(0.0, 1.0, {"cat": 2.0}, {"length": -1.0})
+    >>> score.one("dog", 0.5, ""), score.one("cat", 0.5, "ab")
+    (0.5, 0.5)
+    >>> score.rows(np.array(["dog", "cat"]), np.array([0.5, 0.5]), ["", "ab"]).tolist()
+    [0.5, 0.5]
+    """
+
+    intercept: float = attrs.field(converter=float)
+    odds: float = attrs.field(converter=float)
+    labels: Mapping[str, float] = attrs.field(factory=dict, converter=_numbers)
+    features: Mapping[str, float] = attrs.field(factory=dict, converter=_numbers)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what is not a finite number.
+
+        Raises:
+            ValueError: one is not.
+        """
+        numbers = [self.intercept, self.odds, *self.labels.values(), *self.features.values()]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError("expected finite numbers")
+
+    def one(self, value: Any, confidence: float | None, row: Any = None) -> float | None:
+        """Return the score of one answer; None and what is no confidence stay what they are."""
+        if confidence is None or not 0.0 <= confidence <= 1.0:
+            return confidence
+        kept = min(max(confidence, _EDGE), 1.0 - _EDGE)
+        total = self.intercept + self.odds * math.log(kept / (1.0 - kept))
+        total += self.labels.get(str(value), 0.0)
+        if self.features:
+            total += named_sum(self.features, row)
+        return 1.0 / (1.0 + math.exp(-total)) if total > _LEAST else 0.0
+
+    def rows(
+        self, values: npt.NDArray[Any], confidences: npt.NDArray[np.float64], rows: Any = None
+    ) -> npt.NDArray[np.float64]:
+        """Return the scores (n,) of n answers; ``rows`` is the batch, or its features by name."""
+        kept = np.clip(confidences, _EDGE, 1.0 - _EDGE)
+        total = self.intercept + self.odds * np.log(kept / (1.0 - kept))
+        names, which = np.unique(np.asarray(values).astype(str), return_inverse=True)
+        total += np.array([self.labels.get(name, 0.0) for name in names.tolist()])[which]
+        if hasattr(rows, "keys"):
+            for name, weight in self.features.items():
+                total += weight * np.asarray(rows[name], dtype=np.float64)
+        elif self.features:
+            total += np.array([named_sum(self.features, row) for row in rows])
+        return np.asarray(1.0 / (1.0 + np.exp(-np.maximum(total, _LEAST))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the score as JSON types; ``Learned(**score.to_dict())`` reads it back."""
+        return {
+            "intercept": self.intercept,
+            "odds": self.odds,
+            "labels": dict(self.labels),
+            "features": dict(self.features),
+        }
+
+
+Calibration: TypeAlias = ByLabel | Learned
+
+
+def calibration_of(tree: Mapping[str, Any]) -> Calibration:
+    """Read what ``to_dict`` of either kind wrote.
+
+    Raises:
+        TypeError, ValueError: it is neither.
+
+    >>> calibration_of({"intercept": 0, "odds": 1}).one("any", 0.25)
+    0.25
+    """
+    return Learned(**tree) if "odds" in tree else ByLabel(**tree)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["TEXT_FEATURES", "Estimate", "estimator", "rows_estimator"]
+__all__ = ["TEXT_FEATURES", "Estimate", "estimator", "named_sum", "rows_estimator"]
 
 Estimate: TypeAlias = "Callable[[Any], float]"
 """A prepared row → its complexity in [0, 1]."""
@@ -59,18 +59,19 @@ def estimator(intercept: float, weights: Sequence[float] | Mapping[str, float]) 
     return estimate
 
 
-def _named(intercept: float, weights: dict[str, float]) -> Estimate:
-    def estimate(row: Any) -> float:
-        total = intercept
-        if isinstance(row, str):
-            for name, weight in weights.items():
-                total += weight * TEXT_FEATURES[name](row)
-        else:
-            for name, weight in weights.items():
-                total += weight * float(row[name])
-        return _sigmoid(total)
+def named_sum(weights: Mapping[str, float], row: Any) -> float:
+    """Return the weighted sum of a text's statistics, or of the numbers in a dict.
 
-    return estimate
+    >>> named_sum({"words": 2.0}, "two words")
+    4.0
+    """
+    if isinstance(row, str):
+        return sum(weight * TEXT_FEATURES[name](row) for name, weight in weights.items())
+    return sum(weight * float(row[name]) for name, weight in weights.items())
+
+
+def _named(intercept: float, weights: dict[str, float]) -> Estimate:
+    return lambda row: _sigmoid(intercept + named_sum(weights, row))
 
 
 def rows_estimator(

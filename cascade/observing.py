@@ -301,9 +301,9 @@ def _shadow(
 ) -> dict[str, Any]:
     """Say what the cascade would have done with these answers, had there been time."""
     decision, etas = Decision(plan.ladder), [int] * len(answers)  # int() is 0: time for all
-    hard = 0.0
+    hard, row = 0.0, plan.row(x)
     if plan.complexity is not None:
-        hard = plan.complexity(x if plan.by_name else plan.row(x))
+        hard = plan.complexity(x if plan.by_name else row)
     move = decision.start(plan.point, hard, 0, 1, etas)
     while type(move) is Call:
         answer, lane = answers[move.tier], plan.lanes[move.tier]
@@ -311,7 +311,7 @@ def _shadow(
         if answer.error is not None:
             fact = Failed(move.tier, as_tier_error(answer.tier, answer.error), 0, 0, 0)
         elif lane.calibration is not None:  # type: ignore[attr-defined]
-            fact.confidence = lane.calibration.one(answer.value, answer.confidence)  # type: ignore[attr-defined]
+            fact.confidence = lane.calibration.one(answer.value, answer.confidence, row)  # type: ignore[attr-defined]
         move = decision.step(fact, 0, etas)
     best = decision.best
     value = None if best is None else best.value

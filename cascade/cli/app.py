@@ -62,7 +62,7 @@ def fit(  # noqa: PLR0913  a command's options
         max_loss: The bound on the loss against the last tier.
         alpha: The risk that the bound does not hold.
         loss: gross, net, disagreement or auto.
-        score: plain, margin, by_label or auto.
+        score: plain, margin, by_label, learned or auto.
         costs: Of a call per tier, such as 0.01,1; by default what was recorded.
         same: When two answers agree: casefold, strip, number:1e-6 or json.
         complete_only: Leave out rows that lack a tier's value.

@@ -11,6 +11,7 @@ import numpy as np
 import cascade
 from cascade.errors import CannotCertify, RecordingError
 from cascade.fitting.certify import TestedPath, cannot_certify, certificate_of
+from cascade.fitting.entry import features_of
 from cascade.fitting.paths import two_tier_path
 from cascade.fitting.recording import Recording
 from cascade.fitting.same import same_as
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from cascade.calibration import ByLabel
+    from cascade.calibration import Calibration
     from cascade.fitting.entry import Entry
     from cascade.fitting.search import Candidate, Judged
     from cascade.policy import Certificate
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Fit", "fit"]
 
 LOSSES = ("auto", "gross", "net", "disagreement")
-SCORE_CHOICES = ("auto", "plain", "margin", "by_label")
+SCORE_CHOICES = ("auto", "plain", "margin", "by_label", "learned")
 _FEW_LOSSES = 30  # expected at the bound: with fewer, no row can be spared for choosing by
 
 
@@ -129,8 +130,8 @@ def fit(  # noqa: PLR0913  what may be asked for
         loss: ``gross`` (the top tier is right and the cascade wrong), ``net`` (the top tier's
             accuracy minus the cascade's), ``disagreement`` (the answers differ; needs no truth), or
             ``auto``.
-        score: ``plain`` confidence, ``margin``, ``by_label`` (label and confidence together), or
-            ``auto``.
+        score: ``plain`` confidence, ``margin``, ``by_label`` (label and confidence together),
+            ``learned`` (these and what the input shows, by logistic regression), or ``auto``.
         ladder: ``auto`` to leave out tiers that do not pay, or ``all``.
         costs: of a call per tier, in any unit; else the recording's costs, else its seconds.
         same: when two answers agree: ``casefold``, ``strip``, ``number:1e-6``, ``json``, or a
@@ -214,7 +215,7 @@ class _Found:
     kind: Candidate
     tested: TestedPath
     judged: Sequence[Judged] = ()
-    tables: Mapping[int, ByLabel] = attrs.field(factory=dict)
+    tables: Mapping[int, Calibration] = attrs.field(factory=dict)
     entry: Entry | None = None
 
 
@@ -240,6 +241,8 @@ class _Plan:
         learn, test = (self.rows.take(part) for part in self._split())
         losses = [loss] if loss != "auto" else ["gross", "net"] if truth == "gross" else [truth]
         scores = [score] if score != "auto" else ["plain", "margin", "by_label"]
+        if score == "auto" and features_of(learn.recording):
+            scores.append("learned")  # without features it is by_label with less freedom
         given = candidates(learn, "all" if ladder == "auto" else "full", scores, losses)
         if not given:
             top, first = self.rows.recording.names[-1], self.rows.recording.names[0]
@@ -259,7 +262,7 @@ class _Plan:
         return learn, self.rng.permutation(test)  # betting follows the rows in their order
 
     def _test(
-        self, kind: Candidate, test: Rows, learn: Rows | None, tables: Mapping[int, ByLabel],
+        self, kind: Candidate, test: Rows, learn: Rows | None, tables: Mapping[int, Calibration],
         entry: Entry | None,
     ) -> TestedPath:  # fmt: skip
         scores, losses = test.scores(kind, tables), test.losses(kind.tiers, kind.loss)

@@ -12,6 +12,7 @@ from cascade.fitting.betting import betting_p_values
 from cascade.fitting.by_label import cross_fitted, fit_by_label
 from cascade.fitting.certify import TestedPath, fixed_sequence_test
 from cascade.fitting.entry import Entry, features_of, fit_entry
+from cascade.fitting.learned import cross_fitted_score, fit_learned
 from cascade.fitting.paths import call_shares, deciding_tiers, learned_path, midpoints
 from cascade.types import NEVER
 
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from cascade.calibration import ByLabel
+    from cascade.calibration import Calibration
     from cascade.fitting.recording import Recording
 
     Floats = npt.NDArray[np.float64]
 
 __all__ = ["Candidate", "Judged", "Rows", "Search", "candidates", "path_of", "run_test"]
 
-SCORES = ("plain", "margin", "by_label")
+_CALIBRATED = ("by_label", "learned")  # scores that look at more than the confidence
 _NET_POINTS = 120  # of a path for the net loss
 _ADAPTIVE_WORTH = 0.02  # of the top tier's cost: what an adaptive promise may cost
 _WORTH = 0.005  # of the cost: what an entry rule must save at least,
@@ -102,26 +103,38 @@ class Rows:
             held = self.recording.tiers[tier]
             yield tier, held.value, held.confidence, losses[:, at].astype(np.float64)
 
-    def tables(self, candidate: Candidate) -> dict[int, ByLabel]:
-        """Fit the tables of a candidate that scores by label."""
-        if candidate.score != "by_label":
-            return {}
-        return {tier: fit_by_label(*seen) for tier, *seen in self._answers(candidate)}
-
-    def scores(self, candidate: Candidate, tables: Mapping[int, ByLabel]) -> Floats:
-        """Return (n, len(tiers) - 1): the scores that a candidate's thresholds are for."""
+    def tables(self, candidate: Candidate) -> dict[int, Calibration]:
+        """Fit the calibrations of a candidate that looks at more than the confidence."""
         if candidate.score == "by_label":
-            seen = self._answers(candidate)
-            return np.column_stack([tables[tier].rows(v, c) for tier, v, c, _ in seen])
+            return {tier: fit_by_label(*seen) for tier, *seen in self._answers(candidate)}
+        if candidate.score == "learned":
+            shown = features_of(self.recording)
+            return {
+                tier: fit_learned(values, sure, lost, shown)
+                for tier, values, sure, lost in self._answers(candidate)
+            }
+        return {}
+
+    def scores(self, candidate: Candidate, tables: Mapping[int, Calibration]) -> Floats:
+        """Return (n, len(tiers) - 1): the scores that a candidate's thresholds are for."""
+        if candidate.score in _CALIBRATED:
+            seen, shown = self._answers(candidate), features_of(self.recording)
+            return np.column_stack([tables[tier].rows(v, c, shown) for tier, v, c, _ in seen])
         raw = self.raw_scores(candidate.tiers, candidate.score)
         assert raw is not None  # noqa: S101  a candidate's scores were recorded
         return raw
 
     def fair_scores(self, candidate: Candidate) -> Floats:
         """Return the scores of these rows by tables that did not see them."""
-        if candidate.score != "by_label":
-            return self.scores(candidate, {})
-        return np.column_stack([cross_fitted(*seen) for _, *seen in self._answers(candidate)])
+        if candidate.score == "by_label":
+            return np.column_stack([cross_fitted(*seen) for _, *seen in self._answers(candidate)])
+        if candidate.score == "learned":
+            shown = features_of(self.recording)
+            seen = self._answers(candidate)
+            return np.column_stack(
+                [cross_fitted_score(v, c, lost, shown) for _, v, c, lost in seen]
+            )
+        return self.scores(candidate, {})
 
 
 @attrs.frozen
@@ -155,7 +168,7 @@ def candidates(rows: Rows, ladders: str, scores: Sequence[str], losses: Sequence
 
 def _recorded(rows: Rows, below: Sequence[int], score: str) -> bool:
     tiers = [rows.recording.tiers[tier] for tier in below]
-    if score == "by_label":
+    if score in _CALIBRATED:
         return all(t.confidence is not None and t.value is not None for t in tiers)
     return rows.raw_scores((*below, -1), score) is not None
 

@@ -100,6 +100,7 @@ def redo_test(
         rows = rows.take(rng.permutation(learn_and_test(held.n, rng)[1]))
     places = tuple(range(len(cert.tiers)))
     margin = any(spec.confidence.score == "margin" for spec in policy.tiers[:-1])
+    # all that matters of a calibrated score is that its tables are applied
     score = "by_label" if policy.calibrations else "margin" if margin else "plain"
     kind = Candidate(places, score, cert.loss)
     tables = {i: policy.calibrations[name] for i, name in enumerate(cert.tiers[:-1])

@@ -22,6 +22,7 @@ _SCORES = {
     "plain": "confidence as it was recorded",
     "margin": "margin between the best two answers",
     "by_label": "confidence together with the label",
+    "learned": "learned from confidence, label and what the input shows",
 }
 _SHOWN = 5
 

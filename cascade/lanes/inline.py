@@ -14,7 +14,7 @@ from cascade.tiers.faults import as_tier_error
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from cascade.calibration import ByLabel
+    from cascade.calibration import Calibration
     from cascade.facts import Fact
     from cascade.protocols import BoundTier, Clock, Context, OnDone
 
@@ -61,7 +61,7 @@ class InlineLane:
         clock: Clock,
         service: ServiceTime | None = None,
         prepare: Callable[[Any], Any] | None = None,
-        calibration: ByLabel | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.tier = tier
         self.service = service or ServiceTime()
@@ -95,7 +95,7 @@ class InlineLane:
                 finished = clock()
                 value, confidence = read(raw)
                 if calibration is not None:
-                    confidence = calibration.one(value, confidence)
+                    confidence = calibration.one(value, confidence, job.row)
                 reply = Replied(
                     index, value, confidence, submitted, started, finished, started - submitted
                 )
@@ -130,7 +130,7 @@ class InlineLane:
         self.service.observe_rows(finished - started, n)
         values, confidences = self.tier.read_rows(raw, n)
         if self.calibration is not None and confidences is not None:
-            confidences = self.calibration.rows(values, confidences)
+            confidences = self.calibration.rows(values, confidences, rows)
         known = self.tier.silent or self.tier.remarks(raw)[0]
         return RowsReply(values, confidences, started, finished, known)
 

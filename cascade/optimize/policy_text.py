@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from cascade.fitting.words import LOST
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -14,10 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["policy_text"]
 
 _WIDTH = 96
-_LOST = {
-    "gross": "the top tier is right and the cascade is wrong",
-    "disagreement": "the cascade's answer differs from the top tier's",
-}
 
 
 def policy_text(
@@ -54,7 +52,7 @@ def _promise(cert: Certificate) -> list[str]:
         return ["Nothing could be certified: every request goes to the top tier."]
     return [
         f"Promise: with confidence {1.0 - cert.alpha:.4g}, at most {cert.max_loss:.4g} of the rows",
-        f"are lost ({_LOST.get(cert.loss, cert.loss)}); tested on {cert.n} rows.",
+        f"are lost ({LOST.get(cert.loss, cert.loss)}); tested on {cert.n} rows.",
     ]
 
 

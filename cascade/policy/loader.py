@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from cascade.calibration import ByLabel
+from cascade.calibration import calibration_of
 from cascade.errors import PolicyError
 from cascade.policy.certificate import Certificate
 from cascade.policy.digest import entry_digest, tier_digest
@@ -19,6 +19,8 @@ from cascade.types import Issue
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from cascade.calibration import Calibration
 
 __all__ = ["build", "dump", "load"]
 
@@ -73,7 +75,7 @@ def _issue(name: str | None, path: tuple[Any, ...], text: str, places: Places) -
     return Issue(name, line, column, shown, text)
 
 
-def _calibrations(policy: Any, folder: Path) -> dict[str, ByLabel]:
+def _calibrations(policy: Any, folder: Path) -> dict[str, Calibration]:
     """Read the tables that the tiers name: a JSON object of tables by tier."""
     found = {}
     for spec in policy.tiers:
@@ -81,7 +83,9 @@ def _calibrations(policy: Any, folder: Path) -> dict[str, ByLabel]:
         if name is None:
             continue
         try:
-            found[spec.name] = ByLabel(**json.loads((folder / name).read_text("utf-8"))[spec.name])
+            found[spec.name] = calibration_of(
+                json.loads((folder / name).read_text("utf-8"))[spec.name]
+            )
         except OSError as error:
             raise PolicyError(f"{folder / name}: cannot be read: {error.strerror}") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -15,7 +15,7 @@ from cascade.types import NEVER, Mode, OperatingPoint
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cascade.calibration import ByLabel
+    from cascade.calibration import Calibration
     from cascade.policy.certificate import Certificate
 
 __all__ = [
@@ -217,7 +217,7 @@ class Policy:
     profile: str | None = field(c.text(), "File of measured service times.", default=None)
     golden: str | None = field(c.text(), "File of golden inputs and outputs.", default=None)
     certificate: Certificate | None = attrs.field(default=None, eq=False, repr=False)
-    calibrations: Mapping[str, ByLabel] = attrs.field(factory=dict, eq=False, repr=False)
+    calibrations: Mapping[str, Calibration] = attrs.field(factory=dict, eq=False, repr=False)
     path: Path | None = attrs.field(default=None, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:

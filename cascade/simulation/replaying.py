@@ -16,6 +16,7 @@ from cascade.complexity import estimator
 from cascade.decide import Call, Decision, Ladder
 from cascade.errors import RecordingError
 from cascade.facts import Replied
+from cascade.fitting.entry import features_of
 from cascade.fitting.recording import Recording
 from cascade.fitting.same import same_as
 
@@ -150,7 +151,7 @@ def _confidences(policy: Policy, held: Recording) -> list[list[float | None]]:
             continue
         table = policy.calibrations.get(spec.name)
         if table is not None and tier.value is not None:
-            column = table.rows(tier.value, column)
+            column = table.rows(tier.value, column, features_of(held))
         columns.append(column.tolist())
     return columns
 

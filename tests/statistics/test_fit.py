@@ -66,6 +66,7 @@ CASES = [
     ({"loss": "net", "score": "by_label"}, 2, 2_000, 0.02),
     ({"loss": "net", "score": "plain"}, 2, 500, 0.05),
     ({"loss": "gross", "score": "plain"}, 2, 500, 0.05),
+    ({"loss": "gross", "score": "learned"}, 2, 1_000, 0.05),
 ]
 
 
