@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import attrs
 import numpy as np
@@ -90,6 +90,7 @@ class ByLabel:
     knots: tuple[float, ...] = attrs.field(converter=_floats)
     labels: Mapping[str, tuple[float, ...]] = attrs.field(converter=_lines)
     other: tuple[float, ...] = attrs.field(converter=_floats)
+    blind: ClassVar[bool] = False  # it needs the tier's own confidence
 
     def __attrs_post_init__(self) -> None:
         """Refuse what is not a rising line in [0, 1].
@@ -172,8 +173,15 @@ class Learned:
         if not all(map(math.isfinite, numbers)):
             raise ValueError("expected finite numbers")
 
+    @property
+    def blind(self) -> bool:
+        """Whether it does without the tier's own confidence."""
+        return self.odds == 0.0
+
     def one(self, value: Any, confidence: float | None, row: Any = None) -> float | None:
         """Return the score of one answer; None and what is no confidence stay what they are."""
+        if confidence is None and self.blind:
+            confidence = 0.5
         if confidence is None or not 0.0 <= confidence <= 1.0:
             return confidence
         kept = min(max(confidence, _EDGE), 1.0 - _EDGE)

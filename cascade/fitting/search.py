@@ -100,8 +100,10 @@ class Rows:
         """Yield place, values, confidences and losses of each tier below the top."""
         losses = self.losses(candidate.tiers, candidate.loss)
         for at, tier in enumerate(candidate.tiers[:-1]):
-            held = self.recording.tiers[tier]
-            yield tier, held.value, held.confidence, losses[:, at].astype(np.float64)
+            held, n = self.recording.tiers[tier], self.n
+            values = np.zeros(n) if held.value is None else held.value
+            sure = np.full(n, 0.5) if held.confidence is None else held.confidence
+            yield tier, values, sure, losses[:, at].astype(np.float64)
 
     def tables(self, candidate: Candidate) -> dict[int, Calibration]:
         """Fit the calibrations of a candidate that looks at more than the confidence."""
@@ -168,6 +170,8 @@ def candidates(rows: Rows, ladders: str, scores: Sequence[str], losses: Sequence
 
 def _recorded(rows: Rows, below: Sequence[int], score: str) -> bool:
     tiers = [rows.recording.tiers[tier] for tier in below]
+    if score == "learned":  # what the input shows may do without a confidence
+        return bool(features_of(rows.recording)) or all(t.confidence is not None for t in tiers)
     if score in _CALIBRATED:
         return all(t.confidence is not None and t.value is not None for t in tiers)
     return rows.raw_scores((*below, -1), score) is not None

@@ -25,6 +25,7 @@ _SCORES = {
     "learned": "learned from confidence, label and what the input shows",
 }
 _SHOWN = 5
+_HARDLY = 0.05  # saved: with less, a second model is more trouble than it is worth
 
 
 def fit_report(fit: Fit) -> str:
@@ -90,6 +91,11 @@ def _verdict(fit: Fit) -> str:
     point = cert.path[cert.certified - 1]
     if all(threshold == 0.0 for threshold in point.thresholds[:1]):
         return f"serve {cert.tiers[0]!r} alone: even never escalating keeps the promise"
+    if fit.saves < _HARDLY:
+        return (
+            f"do not cascade: {fit.saves:.1%} of the cost hardly pays for a second model; ask "
+            f"{cert.tiers[-1]!r} alone"
+        )
     return f"cascade: {fit.cost_top / fit.cost:.2f} × cheaper than {cert.tiers[-1]!r} alone"
 
 

@@ -129,6 +129,8 @@ class InlineLane:
         finished = self._clock()
         self.service.observe_rows(finished - started, n)
         values, confidences = self.tier.read_rows(raw, n)
+        if confidences is None and self.calibration is not None and self.calibration.blind:
+            confidences = np.full(n, 0.5)
         if self.calibration is not None and confidences is not None:
             confidences = self.calibration.rows(values, confidences, rows)
         known = self.tier.silent or self.tier.remarks(raw)[0]

@@ -141,6 +141,9 @@ def _confidences(policy: Policy, held: Recording) -> list[list[float | None]]:
     for spec, tier in zip(policy.tiers, held.tiers, strict=True):
         margin = spec.confidence.score == "margin"
         column = tier.margin if margin else tier.confidence
+        table = policy.calibrations.get(spec.name)
+        if column is None and table is not None and table.blind:
+            column = np.full(held.n, 0.5)
         if column is None:
             if tier is not held.tiers[-1]:
                 what = "margin" if margin else "confidence"
@@ -149,9 +152,9 @@ def _confidences(policy: Policy, held: Recording) -> list[list[float | None]]:
                 )
             columns.append([None] * held.n)
             continue
-        table = policy.calibrations.get(spec.name)
-        if table is not None and tier.value is not None:
-            column = table.rows(tier.value, column, features_of(held))
+        if table is not None:
+            values = np.zeros(held.n) if tier.value is None else tier.value
+            column = table.rows(values, column, features_of(held))
         columns.append(column.tolist())
     return columns
 

@@ -120,6 +120,12 @@ def test_a_top_tier_that_is_no_better_is_no_reason_to_cascade():
         cascade.fit(table)
 
 
+def test_a_saving_that_hardly_pays_is_called_that():
+    found = cascade.fit(population(2_000), costs=[2.5, 20])
+    assert 0 < found.saves < 0.05
+    assert "Verdict  do not cascade" in found.report()
+
+
 def test_a_first_tier_as_dear_as_the_top_one_is_pointless():
     with pytest.raises(CannotCertify, match="pointless: at the cheapest certified point"):
         cascade.fit(population(2_000), costs=[20, 20])

@@ -66,6 +66,22 @@ def test_what_is_fitted_is_what_is_served(tmp_path):
     )
 
 
+def test_without_any_confidence_the_input_may_do(tmp_path):
+    table = table_of()
+    del table["small.confidence"]
+    found = cascade.fit(table, entry=False)
+    assert found.candidate.score == "learned"
+    assert found.saves > 0.35
+    policy = Policy.from_yaml(found.save(tmp_path), env={})
+    tiers = {"small": lambda xs: [0 for _ in xs], "large": lambda xs: [1 for _ in xs]}
+    texts = ["word " * 3, "word " * 18] * 2
+    with Router(policy, tiers=tiers) as router:
+        assert [router.route(text, deadline=1.0).tier for text in texts] == ["small", "large"] * 2
+        assert router.route_many(texts).tiers.tolist() == ["small", "large"] * 2
+    shares = cascade.replay(policy, table).calls
+    assert 0.4 < shares["large"] < 0.7
+
+
 def test_noise_is_not_learned_where_it_is_judged():
     rng = np.random.default_rng(0)
     features = {str(i): rng.normal(size=150) for i in range(40)}
