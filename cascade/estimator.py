@@ -22,6 +22,7 @@ import cascade
 from cascade.fitting.certify import cannot_certify, certificate_of, fixed_sequence_test
 from cascade.fitting.losses import LOSSES, loss_table
 from cascade.fitting.paths import learned_path, two_tier_path
+from cascade.fitting.recording import Recording
 from cascade.fitting.split import LEARN_SHARE, hold_out, learn_and_test
 from cascade.optimize.fitted import FittedTier, plain_labels
 from cascade.policy import Escalation, Policy
@@ -240,6 +241,21 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             answer[left[sure]], deciding[left[sure]] = probabilities[sure], index
             left = left[~sure]
         return answer, deciding
+
+    def record(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Recording:
+        """Return what every tier answers to X (n, features), with the truth y (n,).
+
+        For :func:`cascade.fit`, on rows that no tier was trained on.
+        """
+        check_is_fitted(self)
+        rows = validate_data(self, X, dtype=np.float32, reset=False)
+        columns: dict[str, Any] = {"truth": np.asarray(y)}
+        for tier in self._fitted:
+            _, codes, confidences = tier.answers(rows)
+            columns[f"{tier.name}.value"] = self.classes_[codes]
+            columns[f"{tier.name}.confidence"] = confidences
+            columns[f"{tier.name}.seconds"] = np.full(len(rows), tier.seconds)
+        return Recording.from_columns(columns)
 
     def export(
         self,

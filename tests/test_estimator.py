@@ -16,6 +16,7 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import cascade
 from cascade import CascadeClassifier
 from cascade.fitting.paths import deciding_tiers
 from cascade.fitting.verify import verify_certificate
@@ -258,3 +259,13 @@ def test_a_frozen_tier_that_knows_other_classes():
     foreign = FrozenEstimator(logistic().fit(X[Y < 5], Y[Y < 5]))
     with pytest.raises(ValueError, match="tier 'small' knows the classes"):
         fitted(tiers=[("small", foreign), ("large", SVC())])
+
+
+def test_what_its_tiers_answer_is_a_recording_to_fit_from(clf):
+    held = clf.record(X[1400:], Y[1400:])
+    assert held.names == ("small", "large")
+    assert held.right().mean() > 0.9
+    deciding = deciding_tiers(held.tiers[0].confidence[:, None], clf.thresholds_)
+    assert deciding.tolist() == clf.deciding_tiers(X[1400:]).tolist()
+    found = cascade.fit(held, max_loss=0.03)
+    assert found.certificate.tiers == ("small", "large")

@@ -45,6 +45,7 @@ def fit(  # noqa: PLR0913  a command's options
     alpha: float = 0.1,
     loss: str = "auto",
     score: str = "auto",
+    covers: str = "auto",
     costs: str | None = None,
     same: str | None = None,
     complete_only: bool = False,
@@ -63,6 +64,7 @@ def fit(  # noqa: PLR0913  a command's options
         alpha: The risk that the bound does not hold.
         loss: gross, net, disagreement or auto.
         score: plain, margin, by_label, learned or auto.
+        covers: adaptive, fixed_point or auto: whether load may move among the points.
         costs: Of a call per tier, such as 0.01,1; by default what was recorded.
         same: When two answers agree: casefold, strip, number:1e-6 or json.
         complete_only: Leave out rows that lack a tier's value.
@@ -77,7 +79,7 @@ def fit(  # noqa: PLR0913  a command's options
 
     return run(
         recording, tiers, out, policy, plots,
-        max_loss=max_loss, alpha=alpha, loss=loss, score=score,
+        max_loss=max_loss, alpha=alpha, loss=loss, score=score, covers=covers,
         costs=numbers(costs), same=same, complete_only=complete_only, seed=seed,
     ).print(as_json=as_json)  # fmt: skip
 

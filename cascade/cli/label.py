@@ -23,7 +23,7 @@ def label(recording: Path, labels: Path, on: str, out: Path) -> Reply:
     Raises:
         RecordingError: a file cannot be read, or lacks the column to join on.
     """
-    from cascade.fitting.recording import read_table
+    from cascade.fitting.tables import read_table
 
     rows = read_table(recording, only="recording")
     truths = _truths(read_table(labels, only="labels"), on, str(labels))

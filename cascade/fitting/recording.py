@@ -8,27 +8,25 @@ and ``x.<feature>``.
 
 from __future__ import annotations
 
-import csv
 import difflib
-import gzip
 import hashlib
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import numpy as np
 
-from cascade.errors import MissingExtra, RecordingError
+from cascade.errors import RecordingError
+from cascade.fitting.tables import read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
     Column = npt.NDArray[Any]
 
-__all__ = ["Recording", "TierColumns", "read_table"]
+__all__ = ["Recording", "TierColumns"]
 
 _FLAGS = ("correct", "agrees")
 _FRACTIONS = ("confidence", "margin", "quality")
@@ -160,6 +158,12 @@ class Recording:
                 f"{self.source}: expected the columns of two tiers or more, got "
                 f"{', '.join(self.names)}"
             )
+        for tier in self.tiers[:-1]:
+            if tier.score is not None and tier.confidence is None and tier.margin is None:
+                raise RecordingError(
+                    f"{self.source}: {tier.name}.score alone cannot be served; give "
+                    f"{tier.name}.confidence, any rising function of it into [0, 1]"
+                )
         kinds = {tier.name: _kind(tier.value) for tier in self.tiers if tier.value is not None}
         if self.truth is not None:
             kinds["truth"] = _kind(self.truth)
@@ -333,71 +337,6 @@ def _tier_names(table: Mapping[str, Any], source: str) -> list[str]:
             raise RecordingError(f"{source}: unknown column {column!r}{hint}")
         names.setdefault(name)
     return list(names)
-
-
-def read_table(path: Path, *, only: str) -> dict[str, Sequence[Any]]:
-    """Return the columns of a file, a folder or a glob, one after the other.
-
-    A router's folder holds recordings and labels side by side: ``only`` says which are meant.
-    """
-    files = _files(path, only)
-    tables = [_read_file(file) for file in files]
-    names = list(tables[0])
-    for file, table in zip(files, tables, strict=True):
-        if list(table) != names:
-            raise RecordingError(f"{file}: other columns than {files[0]}")
-    return {name: [cell for table in tables for cell in table[name]] for name in names}
-
-
-def _files(path: Path, only: str) -> list[Path]:
-    if path.is_dir():
-        other = "labels-" if only == "recording" else "recording-"
-        found = sorted(
-            f for f in path.iterdir()
-            if f.suffix in {".csv", ".gz", ".parquet"} and not f.name.startswith(other)
-        )  # fmt: skip
-    elif any(sign in str(path) for sign in "*?["):
-        found = sorted(path.parent.glob(path.name))
-    else:
-        found = [path]
-    if not found:
-        raise RecordingError(f"{path}: no recording there")
-    return found
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        if path.suffix == ".parquet":
-            return _read_parquet(path)
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise RecordingError(f"{path}: cannot be read: {error}") from error
-    lines = csv.reader(io.StringIO(text, newline=""))
-    head = next(lines, None)
-    if not head:
-        raise RecordingError(f"{path}: empty")
-    if len(set(head)) != len(head):
-        twice = next(name for name in head if head.count(name) > 1)
-        raise RecordingError(f"{path}: column {twice!r} stands there twice")
-    return dict(zip(head, _transposed(lines, len(head), path), strict=True))
-
-
-def _transposed(lines: Iterable[list[str]], width: int, path: Path) -> list[Sequence[str]]:
-    rows = [row for row in lines if row]
-    for at, row in enumerate(rows, 1):
-        if len(row) != width:
-            raise RecordingError(f"{path}: row {at}: expected {width} cells, got {len(row)}")
-    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
-
-
-def _read_parquet(path: Path) -> dict[str, Any]:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingExtra.for_extra("parquet", "pyarrow") from error
-    columns: dict[str, Any] = parquet.read_table(path).to_pydict()
-    return columns
 
 
 def _is_empty(cell: Any) -> bool:

@@ -112,7 +112,8 @@ def fit(  # noqa: PLR0913  what may be asked for
     recording: Any, *, tiers: Sequence[str] | None = None, max_loss: float = 0.01,
     alpha: float = 0.1, loss: str = "auto", score: str = "auto", ladder: str = "auto",
     costs: Sequence[float] | None = None, same: str | Callable[[Any, Any], bool] | None = None,
-    entry: bool = True, complete_only: bool = False, seed: int = 0, name: str = "fitted",
+    covers: str = "auto", entry: bool = True, complete_only: bool = False, seed: int = 0,
+    name: str = "fitted",
 ) -> Fit:  # fmt: skip
     """Find the cheapest operating points whose loss against the top tier is provably bounded.
 
@@ -133,6 +134,8 @@ def fit(  # noqa: PLR0913  what may be asked for
         score: ``plain`` confidence, ``margin``, ``by_label`` (label and confidence together),
             ``learned`` (these and what the input shows, by logistic regression), or ``auto``.
         ladder: ``auto`` to leave out tiers that do not pay, or ``all``.
+        covers: ``adaptive`` for a promise that covers moving among certified points from request to
+            request, ``fixed_point`` for each point by itself; ``auto`` is adaptive but for net.
         costs: of a call per tier, in any unit; else the recording's costs, else its seconds.
         same: when two answers agree: ``casefold``, ``strip``, ``number:1e-6``, ``json``, or a
             function of two values.
@@ -161,7 +164,7 @@ def fit(  # noqa: PLR0913  what may be asked for
     >>> found.certificate.loss, found.saves > 0.1
     ('gross', True)
     """
-    _check(max_loss, alpha, loss, score, ladder)
+    _check(max_loss, alpha, loss=loss, score=score, ladder=ladder, covers=covers)
     held = Recording.of(recording, complete_only=complete_only)
     held = held if tiers is None else held.select(tiers)
     held.check()
@@ -170,19 +173,24 @@ def fit(  # noqa: PLR0913  what may be asked for
     if loss == "auto" and rows.right is not None:
         _worth_it(rows, held.names)
     plan = _Plan(rows, prices, max_loss, alpha, np.random.RandomState(seed))
-    return _made(plan, plan.run(loss, score, ladder, entry=entry), seed, name)
+    return _made(plan, plan.run(loss, score, ladder, covers, entry=entry), seed, name)
 
 
-def _check(max_loss: float, alpha: float, loss: str, score: str, ladder: str) -> None:
+_CHOICES = {
+    "loss": LOSSES,
+    "score": SCORE_CHOICES,
+    "ladder": ("auto", "all"),
+    "covers": ("auto", "adaptive", "fixed_point"),
+}
+
+
+def _check(max_loss: float, alpha: float, **words: str) -> None:
     for key, value in (("max_loss", max_loss), ("alpha", alpha)):
         if not 0.0 < value < 1.0:
             raise ValueError(f"{key}: expected a number between 0 and 1, got {value!r}")
-    ladders = ("auto", "all")
-    for key, word, known in (
-        ("loss", loss, LOSSES), ("score", score, SCORE_CHOICES), ("ladder", ladder, ladders),
-    ):  # fmt: skip
-        if word not in known:
-            raise ValueError(f"{key}: expected one of {', '.join(known)}, got {word!r}")
+    for key, word in words.items():
+        if word not in _CHOICES[key]:
+            raise ValueError(f"{key}: expected one of {', '.join(_CHOICES[key])}, got {word!r}")
 
 
 def _rows(held: Recording, loss: str, same: Any) -> Rows:
@@ -227,14 +235,14 @@ class _Plan:
     alpha: float
     rng: np.random.RandomState
 
-    def run(self, loss: str, score: str, ladder: str, *, entry: bool) -> _Found:
+    def run(self, loss: str, score: str, ladder: str, covers: str, *, entry: bool) -> _Found:
         """Choose, learn and test."""
         truth = "gross" if self.rows.right is not None else "disagreement"
         few = self.rows.n * self.max_loss < _FEW_LOSSES and (loss, score) == ("auto", "auto")
         settled = few or (loss in {"gross", "disagreement"} and score in {"plain", "margin"})
         if len(self.costs) == 2 and settled:
             kind = candidates(
-                self.rows, "all", ["plain" if few else score], [truth if few else loss]
+                self.rows, "all", ["plain" if few else score], [truth if few else loss], covers
             )
             if kind:
                 return _Found(kind[0], self._test(kind[0], self.rows, None, {}, None))
@@ -243,7 +251,7 @@ class _Plan:
         scores = [score] if score != "auto" else ["plain", "margin", "by_label"]
         if score == "auto" and features_of(learn.recording):
             scores.append("learned")  # without features it is by_label with less freedom
-        given = candidates(learn, "all" if ladder == "auto" else "full", scores, losses)
+        given = candidates(learn, "all" if ladder == "auto" else "full", scores, losses, covers)
         if not given:
             top, first = self.rows.recording.names[-1], self.rows.recording.names[0]
             raise CannotCertify(

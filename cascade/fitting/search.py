@@ -43,10 +43,13 @@ class Candidate:
     tiers: tuple[int, ...]
     score: str
     loss: str
+    asked: str = "auto"
 
     @property
     def covers(self) -> str:
         """What the promise covers: moving among points loses what the net loss gains."""
+        if self.asked != "auto":
+            return self.asked
         return "fixed_point" if self.loss == "net" else "adaptive"
 
 
@@ -147,7 +150,9 @@ class Judged:
     cost: float
 
 
-def candidates(rows: Rows, ladders: str, scores: Sequence[str], losses: Sequence[str]) -> list[Any]:
+def candidates(
+    rows: Rows, ladders: str, scores: Sequence[str], losses: Sequence[str], covers: str = "auto"
+) -> list[Candidate]:
     """List what can be tried; ``ladders`` is "all" for every subset that keeps the top tier.
 
     With more than two tiers the signed loss is tried on ladders of two: where tiers follow one
@@ -161,7 +166,7 @@ def candidates(rows: Rows, ladders: str, scores: Sequence[str], losses: Sequence
             if not _recorded(rows, tiers, score):
                 continue
             found += [
-                Candidate((*tiers, k - 1), score, loss)
+                Candidate((*tiers, k - 1), score, loss, covers)
                 for loss in losses
                 if loss != "net" or len(tiers) == 1 or len(losses) == 1
             ]
@@ -200,13 +205,17 @@ def run_test(
 ) -> TestedPath:  # fmt: skip
     """Test a path in its order, by the exact binomial test or by betting."""
     if candidate.loss != "net":
-        return fixed_sequence_test(path, scores, losses, max_loss=max_loss, alpha=alpha)
+        return fixed_sequence_test(
+            path, scores, losses, max_loss=max_loss, alpha=alpha, covers=candidate.covers
+        )
     k, padded = path.shape[1] + 1, np.column_stack([losses, np.zeros(len(losses), losses.dtype)])
     along, calls = np.empty((len(losses), len(path)), losses.dtype), np.empty((len(path), k))
     for at, thresholds in enumerate(path):
         deciding = deciding_tiers(scores, thresholds)
         along[:, at] = np.take_along_axis(padded, deciding[:, None], axis=1)[:, 0]
         calls[at] = call_shares(deciding, thresholds, k)
+    if candidate.covers == "adaptive":  # at worst a request moves to where it is lost
+        along = np.maximum.accumulate(along, axis=1)
     p_values = betting_p_values(along, max_loss)
     p_values[0] = 0.0  # 'always escalate' loses nothing by construction
     failed = np.flatnonzero(p_values > alpha)
@@ -239,7 +248,11 @@ class Search:
         def price(one: Judged) -> Any:
             kind = one.candidate
             handicap = (len(kind.tiers) - 2 + (kind.score != "plain")) * self._step
-            return one.cost + handicap + _ADAPTIVE_WORTH * self.costs[-1] * (kind.loss == "net")
+            return (
+                one.cost
+                + handicap
+                + _ADAPTIVE_WORTH * self.costs[-1] * (kind.loss == "net" and kind.asked == "auto")
+            )
 
         best: Candidate = min(judged, key=price).candidate
         return best, sorted(judged, key=lambda one: one.cost)

@@ -102,7 +102,7 @@ def redo_test(
     margin = any(spec.confidence.score == "margin" for spec in policy.tiers[:-1])
     # all that matters of a calibrated score is that its tables are applied
     score = "by_label" if policy.calibrations else "margin" if margin else "plain"
-    kind = Candidate(places, score, cert.loss)
+    kind = Candidate(places, score, cert.loss, cert.covers)
     tables = {i: policy.calibrations[name] for i, name in enumerate(cert.tiers[:-1])
               if name in policy.calibrations}  # fmt: skip
     path = np.array([point.thresholds for point in cert.path])

@@ -59,6 +59,21 @@ def test_what_is_asked_for_is_done():
     assert (found.certificate.n, found.certificate.covers) == (3_000, "adaptive")
 
 
+@pytest.mark.parametrize("loss", ["gross", "net"])
+def test_the_promise_covers_what_is_asked_for(loss):
+    table = population(9_000, seed=3, small=0.7, middle=0.93, large=0.98)
+    found = {
+        covers: cascade.fit(table, loss=loss, covers=covers, max_loss=0.03, ladder="all")
+        for covers in ("adaptive", "fixed_point")
+    }
+    assert {name: f.certificate.covers for name, f in found.items()} == {
+        "adaptive": "adaptive", "fixed_point": "fixed_point",
+    }  # fmt: skip
+    losses = [point.losses for point in found["adaptive"].certificate.path]
+    assert losses == sorted(losses)
+    assert found["fixed_point"].cost <= found["adaptive"].cost
+
+
 def test_without_truth_it_promises_agreement():
     table = population(4_000, small=0.9, large=0.99)
     del table["truth"]

@@ -92,6 +92,7 @@ def test_incomplete_rows_are_counted_and_can_be_left_out():
         (with_(truth=["a"]), r"columns of different lengths \[1, 3\]"),
         ({"truth": [], "a.value": [], "b.value": []}, "no rows"),
         ({"truth": ["a"], "a.value": ["a"]}, "two tiers or more, got a"),
+        ({"a.correct": [1], "a.score": [7], "b.correct": [1]}, r"a\.score alone cannot be served"),
         (with_(large__value=[1, 2, 3]), "labels of different types .*large integer"),
     ],
 )

@@ -1,0 +1,81 @@
+"""Tables from files: CSV, CSV.gz and Parquet, one file, a folder or a glob of them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from typing import TYPE_CHECKING, Any
+
+from cascade.errors import MissingExtra, RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+__all__ = ["read_table"]
+
+
+def read_table(path: Path, *, only: str) -> dict[str, Sequence[Any]]:
+    """Return the columns of a file, a folder or a glob, one after the other.
+
+    A router's folder holds recordings and labels side by side: ``only`` says which are meant.
+    """
+    files = _files(path, only)
+    tables = [_read_file(file) for file in files]
+    names = list(tables[0])
+    for file, table in zip(files, tables, strict=True):
+        if list(table) != names:
+            raise RecordingError(f"{file}: other columns than {files[0]}")
+    return {name: [cell for table in tables for cell in table[name]] for name in names}
+
+
+def _files(path: Path, only: str) -> list[Path]:
+    if path.is_dir():
+        other = "labels-" if only == "recording" else "recording-"
+        found = sorted(
+            f for f in path.iterdir()
+            if f.suffix in {".csv", ".gz", ".parquet"} and not f.name.startswith(other)
+        )  # fmt: skip
+    elif any(sign in str(path) for sign in "*?["):
+        found = sorted(path.parent.glob(path.name))
+    else:
+        found = [path]
+    if not found:
+        raise RecordingError(f"{path}: no recording there")
+    return found
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".parquet":
+            return _read_parquet(path)
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise RecordingError(f"{path}: cannot be read: {error}") from error
+    lines = csv.reader(io.StringIO(text, newline=""))
+    head = next(lines, None)
+    if not head:
+        raise RecordingError(f"{path}: empty")
+    if len(set(head)) != len(head):
+        twice = next(name for name in head if head.count(name) > 1)
+        raise RecordingError(f"{path}: column {twice!r} stands there twice")
+    return dict(zip(head, _transposed(lines, len(head), path), strict=True))
+
+
+def _transposed(lines: Iterable[list[str]], width: int, path: Path) -> list[Sequence[str]]:
+    rows = [row for row in lines if row]
+    for at, row in enumerate(rows, 1):
+        if len(row) != width:
+            raise RecordingError(f"{path}: row {at}: expected {width} cells, got {len(row)}")
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
+
+
+def _read_parquet(path: Path) -> dict[str, Any]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtra.for_extra("parquet", "pyarrow") from error
+    columns: dict[str, Any] = parquet.read_table(path).to_pydict()
+    return columns
