@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from cascade.router import Router
     from cascade.simulation import Replay, replay
     from cascade.tiers import tier
-    from cascade.types import Disposition, Latency, Mode, OperatingPoint, Outcome
+    from cascade.outcome import Outcome
+    from cascade.types import Disposition, Latency, Mode, OperatingPoint
     from cascade.types import Prediction, Reason, Step
 
 __all__ = [
@@ -33,8 +34,8 @@ __version__ = "0.1.0"
 _HOMES = {"Budget": "budget", "CascadeClassifier": "estimator", "Outcomes": "columnar"}
 _HOMES |= dict.fromkeys(["Certificate", "Policy", "TierSpec"], "policy") | {"Router": "router"}
 _HOMES |= dict.fromkeys(["Fit", "Recording", "fit"], "fitting") | {"tier": "tiers"}
-_HOMES |= {"Replay": "simulation", "replay": "simulation"}
-_HOMES |= dict.fromkeys(["Disposition", "Latency", "Mode", "Outcome", "OperatingPoint"], "types")
+_HOMES |= {"Outcome": "outcome", "Replay": "simulation", "replay": "simulation"}
+_HOMES |= dict.fromkeys(["Disposition", "Latency", "Mode", "OperatingPoint"], "types")
 _HOMES |= {"Prediction": "types", "Reason": "types", "Step": "types"}
 
 

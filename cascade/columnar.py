@@ -14,8 +14,9 @@ import numpy as np
 
 from cascade.cache import entry as cache_entry
 from cascade.climb import Climb, Run
+from cascade.outcome import Outcome, next_serial
 from cascade.tiers.columns import object_column, plain
-from cascade.types import Disposition, Outcome, Reason, next_serial
+from cascade.types import Disposition, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -13,7 +13,8 @@ from cascade.cache import PLAIN, Entry, ResultCache, entry
 from cascade.errors import DeadlineExceeded, Overloaded, PolicyError, TierError, TierOutputError
 from cascade.flight import Flight, Landed, land
 from cascade.ledger import FOLD_AT, Ledger
-from cascade.types import Disposition, Outcome, Reason, Serials
+from cascade.outcome import Outcome, Serials
+from cascade.types import Disposition, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cascade.types import Issue, Outcome
+    from cascade.outcome import Outcome
+    from cascade.types import Issue
 
 __all__ = [
     "Abstained",

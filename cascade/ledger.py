@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from cascade.types import Finish, RawStep, Trace
+    from cascade.outcome import Trace
+    from cascade.types import Finish, RawStep
 
 __all__ = ["FOLD_AT", "PARTS", "Histogram", "Ledger", "Quantiles", "Totals"]
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from cascade.lanes import InlineLane
+    from cascade.outcome import Outcome
     from cascade.plan import Plan
     from cascade.policy import Policy
-    from cascade.types import Outcome
 
 __all__ = ["Aftermath", "Recorder", "Watched"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cascade.types import Outcome, Step
+    from cascade.outcome import Outcome
+    from cascade.types import Step
 
 __all__ = ["explain_outcome"]
 

@@ -15,10 +15,11 @@ from cascade.errors import PolicyError
 from cascade.flight import Follower, Lead
 from cascade.observing import Aftermath, Watched
 from cascade.opening import open_plan
+from cascade.outcome import Outcome
 from cascade.plan import in_mode
 from cascade.policy import Policy
 from cascade.telemetry import Health, Statistics, prometheus, statistics
-from cascade.types import Mode, Outcome
+from cascade.types import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cascade.types import Disposition, Finish, Mode, Outcome, Reason, Site, next_serial
+from cascade.outcome import Outcome, next_serial
+from cascade.types import Disposition, Finish, Mode, Reason, Site
 
 __all__ = ["outcome"]
 

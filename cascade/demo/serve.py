@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from cascade.types import Outcome
+    from cascade.outcome import Outcome
 
     Array = npt.NDArray[Any]
 
