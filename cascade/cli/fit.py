@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ from cascade.cli.reply import Reply
 from cascade.errors import CannotCertify, PolicyError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cascade.fitting import Fit
 
@@ -36,7 +38,8 @@ def fit(
         names = _tiers_of(policy, names)
         settings |= {"ladder": "all", "entry": False}
     try:
-        found = cascade.fit(recording, tiers=names, **settings)
+        with _progress() as progress:
+            found = cascade.fit(recording, tiers=names, progress=progress, **settings)
     except CannotCertify as error:
         return _nothing(error, settings)
     said = [found.report()]
@@ -50,6 +53,20 @@ def fit(
     if plots is not None:
         said += [f"Plot: {path}" for path in _draw(found, plots)]
     return Reply("\n".join(said), {**found.to_dict(), "policy": str(written)})
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, float], None] | None]:
+    """Show a bar where somebody looks at it: on stderr, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=1.0)
+        yield lambda what, share: bar.update(task, description=what, completed=share)
 
 
 def _draw(found: Fit, folder: Path) -> list[Path]:

@@ -113,7 +113,7 @@ def fit(  # noqa: PLR0913  what may be asked for
     alpha: float = 0.1, loss: str = "auto", score: str = "auto", ladder: str = "auto",
     costs: Sequence[float] | None = None, same: str | Callable[[Any, Any], bool] | None = None,
     covers: str = "auto", entry: bool = True, complete_only: bool = False, seed: int = 0,
-    name: str = "fitted",
+    name: str = "fitted", progress: Callable[[str, float], None] | None = None,
 ) -> Fit:  # fmt: skip
     """Find the cheapest operating points whose loss against the top tier is provably bounded.
 
@@ -144,6 +144,7 @@ def fit(  # noqa: PLR0913  what may be asked for
         complete_only: leave out rows that lack a tier's value.
         seed: of the split.
         name: of the policy.
+        progress: called now and then with what is being done, and how much of it is.
 
     Raises:
         CannotCertify: no point holds, and ``.needed`` rows could suffice; or a cascade is
@@ -172,7 +173,7 @@ def fit(  # noqa: PLR0913  what may be asked for
     rows = _rows(held, loss, same_as(same))
     if loss == "auto" and rows.right is not None:
         _worth_it(rows, held.names)
-    plan = _Plan(rows, prices, max_loss, alpha, np.random.RandomState(seed))
+    plan = _Plan(rows, prices, max_loss, alpha, np.random.RandomState(seed), progress)
     return _made(plan, plan.run(loss, score, ladder, covers, entry=entry), seed, name)
 
 
@@ -234,6 +235,7 @@ class _Plan:
     max_loss: float
     alpha: float
     rng: np.random.RandomState
+    progress: Callable[[str, float], None] | None
 
     def run(self, loss: str, score: str, ladder: str, covers: str, *, entry: bool) -> _Found:
         """Choose, learn and test."""
@@ -259,7 +261,7 @@ class _Plan:
                 f"{first!r}, so nothing says when its answer will do; ask {top!r} alone"
             )
         ratio = test.n / max(learn.n, 1)
-        search = Search(learn, self.costs, self.max_loss, self.alpha, ratio)
+        search = Search(learn, self.costs, self.max_loss, self.alpha, ratio, self.progress)
         chosen, judged = search.choose(given)
         tables = learn.tables(chosen)
         skip = search.entry(chosen) if entry else None

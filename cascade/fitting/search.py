@@ -17,7 +17,7 @@ from cascade.fitting.paths import call_shares, deciding_tiers, learned_path, mid
 from cascade.types import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -235,6 +235,7 @@ class Search:
     max_loss: float
     alpha: float
     tested: float
+    progress: Callable[[str, float], None] | None = None
 
     def choose(self, given: Sequence[Candidate]) -> tuple[Candidate, list[Judged]]:
         """Return the best candidate, and all of them by the cost expected.
@@ -243,7 +244,11 @@ class Search:
         enough: half a standard unit (1 over the root of the rows) of the top tier's cost, and two
         points of it for giving up the adaptive promise.
         """
-        judged = [Judged(candidate, self._expected(candidate)[0]) for candidate in given]
+        judged = []
+        for at, candidate in enumerate(given):
+            if self.progress is not None:
+                self.progress(f"judging {len(given)} candidates", at / len(given))
+            judged.append(Judged(candidate, self._expected(candidate)[0]))
 
         def price(one: Judged) -> Any:
             kind = one.candidate

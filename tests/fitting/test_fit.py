@@ -51,6 +51,14 @@ def test_the_same_seed_is_the_same_fit_and_another_splits_otherwise():
     assert one.path != other.path
 
 
+def test_it_tells_how_far_it_is():
+    told = []
+    cascade.fit(population(4_000), progress=lambda what, share: told.append((what, share)))
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert (shares[0], {what for what, _ in told}) == (0.0, {"judging 4 candidates"})
+
+
 def test_what_is_asked_for_is_done():
     found = cascade.fit(population(3_000), loss="net", score="by_label")
     assert (found.certificate.loss, found.candidate.score) == ("net", "by_label")
