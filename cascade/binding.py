@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cascade.errors import PolicyError
 from cascade.policy.model import ExternalSpec, OnnxSpec
+from cascade.registry import TIERS, plugin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -98,6 +99,11 @@ def _bind_one(
         path = resolve_model(policy, spec, models=models, env=env)
         verify_model(path, spec)
         return OnnxTier(spec, lambda: verify_model(path, spec), classes)
+    if not isinstance(spec, ExternalSpec):
+        brought = plugin(TIERS, spec.kind)
+        assert brought is not None  # noqa: S101  its settings came from there
+        bound: BoundTier = brought.bind(policy, spec, models, env)
+        return bound
     msg = f"tier {spec.name!r} is external: bind it with Router(policy, tiers={{{spec.name!r}: f}})"
     raise PolicyError(msg)
 

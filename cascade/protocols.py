@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 import attrs
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import numpy.typing as npt
 
     from cascade.facts import Fact, RowsReply
+    from cascade.policy import Policy, TierSpec
     from cascade.types import Prediction
 
 __all__ = [
@@ -135,6 +138,21 @@ class BoundTier(Protocol):
 
     def read_rows(self, raw: Any, n: int) -> Rows:
         """Turn what ``run_rows`` returned into columns."""
+
+
+class TierKind(Protocol):
+    """A kind of tier that a package brings along, as its entry point in ``cascade.tiers`` names it.
+
+    ``settings`` is a subclass of :class:`cascade.TierSpec` with a ``kind``, so that its keys are
+    validated, appear in the schema, and count in the certificate.
+    """
+
+    settings: type[TierSpec]
+
+    def bind(
+        self, policy: Policy, spec: Any, models: str | Path | None, env: Mapping[str, str] | None
+    ) -> BoundTier:
+        """Return the tier that these settings describe; it is opened later."""
 
 
 class Lane(Protocol):

@@ -33,6 +33,9 @@ def plain(settings: Any) -> Any:
     return found
 
 
+_BUILT_IN = {"onnx", "external"}
+
+
 def _hash(tree: Any) -> str:
     text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
@@ -49,6 +52,8 @@ def tier_digest(policy: Policy, spec: TierSpec, model_sha256: str | None = None)
     """Return the digest of what decides a tier's answers and confidences."""
     tree = plain(spec)
     kept = {key: tree.get(key) for key in ("kind", "outputs", "confidence", "version")}
+    if tree["kind"] not in _BUILT_IN:  # what the settings of others mean is not known here
+        kept |= {key: value for key, value in tree.items() if key not in {"name", "classes"}}
     kept["sha256"] = model_sha256 or tree.get("sha256")
     kept["classes"] = plain(spec.classes or policy.classes)
     table = policy.calibrations.get(spec.name)

@@ -10,6 +10,7 @@ import attrs
 from cascade.policy import constraints as c
 from cascade.policy.constraints import field, settings
 from cascade.policy.walk import nearest
+from cascade.registry import TIERS, plugin, plugin_names
 from cascade.types import NEVER, Mode, OperatingPoint
 
 if TYPE_CHECKING:
@@ -110,12 +111,28 @@ def spec_class(tree: Any, path: tuple[Any, ...], problems: list[Any]) -> type[Ti
         return None
     kind = tree.get("kind")
     if kind is None:
-        problems.append(((*path, "kind"), f"missing; expected one of {', '.join(KINDS)}"))
+        problems.append(((*path, "kind"), f"missing; expected one of {', '.join(known_kinds())}"))
         return None
-    if not isinstance(kind, str) or kind not in KINDS:
-        problems.append(((*path, "kind"), f"unknown kind {kind!r}; {nearest(str(kind), KINDS)}"))
+    found = kind_settings(kind)
+    if found is None:
+        hint = nearest(str(kind), known_kinds())
+        problems.append(((*path, "kind"), f"unknown kind {kind!r}; {hint}"))
+    return found
+
+
+def known_kinds() -> list[str]:
+    """Name the kinds of tiers: those built in, and those of installed packages."""
+    return [*KINDS, *plugin_names(TIERS)]
+
+
+def kind_settings(kind: Any) -> type[TierSpec] | None:
+    """Return the settings class of a kind of tier; a package's own is imported only now."""
+    if not isinstance(kind, str):
         return None
-    return KINDS[kind]
+    if kind in KINDS:
+        return KINDS[kind]
+    brought = plugin(TIERS, kind)
+    return None if brought is None else brought.settings
 
 
 @settings

@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from cascade.policy.model import KINDS, Policy, spec_class
+from cascade.policy.model import Policy, kind_settings, known_kinds, spec_class
 from cascade.policy.walk import fields_of
 
 __all__ = ["json_schema", "policy_schema"]
@@ -57,6 +57,6 @@ def _kind(kind: Any) -> dict[str, Any]:
         return {
             "type": "array",
             "minItems": 1,
-            "items": {"anyOf": [_object(c) for c in KINDS.values()]},
+            "items": {"anyOf": [_object(kind_settings(kind)) for kind in known_kinds()]},
         }
     return _object(kind.section)
