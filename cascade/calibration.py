@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import attrs
 import numpy as np
 
-from cascade.complexity import named_sum
+from cascade.complexity import named_sum, sigmoid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = [
-    "FLOOR", "ByLabel", "Calibration", "Learned", "calibration_of", "log_probabilities", "temper",
+    "FLOOR", "ByLabel", "Calibration", "Learned", "calibration_of", "log_odds",
+    "log_probabilities", "temper",
 ]  # fmt: skip
 
 FLOOR = 1e-12
@@ -70,6 +71,16 @@ def temper(logits: npt.NDArray[Any], temperature: float) -> npt.NDArray[np.float
         np.exp(scaled, out=scaled)
         scaled /= scaled.sum(axis=-1, keepdims=True)
     return scaled
+
+
+def log_odds(confidences: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return log(c / (1 - c)), of confidences kept 1e-6 from 0 and 1.
+
+    >>> log_odds(np.array([0.5, 1.0])).round(1).tolist()
+    [0.0, 13.8]
+    """
+    kept = np.clip(confidences, _EDGE, 1.0 - _EDGE)
+    return np.asarray(np.log(kept / (1.0 - kept)))
 
 
 @attrs.frozen(eq=False)
@@ -184,19 +195,18 @@ class Learned:
             confidence = 0.5
         if confidence is None or not 0.0 <= confidence <= 1.0:
             return confidence
-        kept = min(max(confidence, _EDGE), 1.0 - _EDGE)
+        kept = min(max(confidence, _EDGE), 1.0 - _EDGE)  # as log_odds, without NumPy
         total = self.intercept + self.odds * math.log(kept / (1.0 - kept))
         total += self.labels.get(str(value), 0.0)
         if self.features:
             total += named_sum(self.features, row)
-        return 1.0 / (1.0 + math.exp(-total)) if total > _LEAST else 0.0
+        return sigmoid(total)
 
     def rows(
         self, values: npt.NDArray[Any], confidences: npt.NDArray[np.float64], rows: Any = None
     ) -> npt.NDArray[np.float64]:
         """Return the scores (n,) of n answers; ``rows`` is the batch, or its features by name."""
-        kept = np.clip(confidences, _EDGE, 1.0 - _EDGE)
-        total = self.intercept + self.odds * np.log(kept / (1.0 - kept))
+        total = self.intercept + self.odds * log_odds(confidences)
         names, which = np.unique(np.asarray(values).astype(str), return_inverse=True)
         total += np.array([self.labels.get(name, 0.0) for name in names.tolist()])[which]
         if hasattr(rows, "keys"):

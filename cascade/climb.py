@@ -164,9 +164,8 @@ class Climb:
         for part in self._parts(here):
             run = self._run_tier(tier, part, rows)
             if run.refusal is Reason.DEADLINE:
-                at[part[self.tier[part] == _NONE]] = (
-                    self._top + 1
-                )  # only cheaper ones may be in time
+                # only cheaper ones may be in time
+                at[part[self.tier[part] == _NONE]] = self._top + 1
             if run.refusal is not None:
                 continue
             ended = part[np.flatnonzero(~run.failed if first else run.accepted)]

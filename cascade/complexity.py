@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["TEXT_FEATURES", "Estimate", "estimator", "named_sum", "rows_estimator"]
+__all__ = ["TEXT_FEATURES", "Estimate", "estimator", "named_sum", "rows_estimator", "sigmoid"]
 
 Estimate: TypeAlias = "Callable[[Any], float]"
 """A prepared row → its complexity in [0, 1]."""
@@ -32,7 +32,12 @@ TEXT_FEATURES: Mapping[str, Callable[[str], float]] = {
 _LEAST = -700.0  # exp overflows beyond
 
 
-def _sigmoid(z: float) -> float:
+def sigmoid(z: float) -> float:
+    """Return 1 / (1 + exp(-z)), without overflow.
+
+    >>> sigmoid(0.0), sigmoid(-1e6)
+    (0.5, 0.0)
+    """
     return 1.0 / (1.0 + math.exp(-z)) if z > _LEAST else 0.0
 
 
@@ -71,7 +76,7 @@ def named_sum(weights: Mapping[str, float], row: Any) -> float:
 
 
 def _named(intercept: float, weights: dict[str, float]) -> Estimate:
-    return lambda row: _sigmoid(intercept + named_sum(weights, row))
+    return lambda row: sigmoid(intercept + named_sum(weights, row))
 
 
 def rows_estimator(

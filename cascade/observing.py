@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Aftermath", "Recorder", "Watched"]
 
 _QUEUED = 256  # jobs; beyond, they are dropped
-_NANO = 1e-9
 
 
 class Recorder:
@@ -184,15 +183,17 @@ class Aftermath:
     # -- one request -----------------------------------------------------------------------------
 
     def _complete(self, plan: Plan, outcome: Outcome[Any], x: Any, *, record: bool) -> None:
-        answers = list(self._answers(plan, outcome, x))
+        row = plan.row(x)
+        answers = list(self._answers(plan, outcome, row))
         if plan.site.mode is Mode.OBSERVE:
-            outcome.add_shadow(_shadow(plan, x, answers, outcome))
+            hard = 0.0 if plan.complexity is None else plan.complexity(x if plan.by_name else row)
+            outcome.add_shadow(_shadow(plan, row, hard, answers, outcome))
         if record and self.recorder is not None:
             self.recorder.write(outcome, x, answers)
 
-    def _answers(self, plan: Plan, outcome: Outcome[Any], x: Any) -> Iterator[_Answer]:
+    def _answers(self, plan: Plan, outcome: Outcome[Any], row: Any) -> Iterator[_Answer]:
         """Ask the tiers that did not answer; the one that did is taken at its word."""
-        row, recorder = plan.row(x), self.recorder
+        recorder = self.recorder
         complete = recorder is None or recorder.complete or plan.site.mode is Mode.OBSERVE
         took = {step.tier: step.latency.compute for step in outcome.steps}
         for lane, spec in zip(plan.lanes, plan.policy.tiers, strict=True):
@@ -297,13 +298,10 @@ def _ask(lane: InlineLane, name: str, score: str, plan: Plan, row: Any) -> _Answ
 
 
 def _shadow(
-    plan: Plan, x: Any, answers: Sequence[_Answer], outcome: Outcome[Any]
+    plan: Plan, row: Any, hard: float, answers: Sequence[_Answer], outcome: Outcome[Any]
 ) -> dict[str, Any]:
     """Say what the cascade would have done with these answers, had there been time."""
     decision, etas = Decision(plan.ladder), [int] * len(answers)  # int() is 0: time for all
-    hard, row = 0.0, plan.row(x)
-    if plan.complexity is not None:
-        hard = plan.complexity(x if plan.by_name else row)
     move = decision.start(plan.point, hard, 0, 1, etas)
     while type(move) is Call:
         answer, lane = answers[move.tier], plan.lanes[move.tier]

@@ -72,7 +72,7 @@ def compile_plan(
         for i, tier in enumerate(bound)
     )  # fmt: skip
     names = tuple(tier.name for tier in bound)
-    point = policy.points[_default_point(policy.points)]
+    point = policy.point
     specs = _common_inputs(bound, prepare)
     settings = policy.inputs
     strict, finite = settings.cast == "none", settings.validate == "finite"
@@ -112,12 +112,6 @@ def in_mode(plan: Plan, mode: Mode) -> Plan:
         floor=len(plan.lanes) - 1 if mode in {Mode.TOP_ONLY, Mode.OBSERVE} else 0,
         ladder=attrs.evolve(plan.ladder, first_only=mode is Mode.FIRST_ONLY),
     )
-
-
-def _default_point(points: tuple[OperatingPoint, ...]) -> int:
-    """The cheapest certified point; where nothing is certified, the only one there is."""
-    certified = [i for i, point in enumerate(points) if point.certified]
-    return certified[-1] if certified else 0
 
 
 def _common_inputs(bound: tuple[BoundTier, ...], prepare: Functions) -> tuple[InputSpec, ...]:

@@ -86,14 +86,10 @@ def _draw(found: Fit, folder: Path) -> list[Path]:
 def _tiers_of(policy: Path, names: list[str] | None) -> list[str]:
     from cascade.policy import Policy
 
-    bare = Policy.from_yaml(policy) if names is None else None
-    if bare is not None:
-        return [spec.name for spec in bare.tiers]
-    assert names is not None  # noqa: S101  one of the two
     held = [spec.name for spec in Policy.from_yaml(policy).tiers]
-    if held != names:
+    if names is not None and held != names:
         raise PolicyError(f"{policy}: has the tiers {held}, --tiers says {names}")
-    return names
+    return held
 
 
 def _difference(before: str, after: str, path: Path) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
 from cascade.calibration import ByLabel
+from cascade.fitting.split import out_of_fold
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -18,7 +19,6 @@ __all__ = ["cross_fitted", "fit_by_label"]
 
 _KNOTS = 24
 _PRIOR = 30.0  # rows' worth of belief that a label is like all the others
-_FOLDS = 5
 _RISE = 1e-2  # of a line over its knots: within a step, confidence still ranks
 
 
@@ -64,14 +64,11 @@ def _isotonic(confidences: Column, losses: Column, weights: Column, knots: Colum
     return np.asarray(model.predict(knots), dtype=np.float64)
 
 
-def cross_fitted(
-    values: Column, confidences: Column, losses: Column, folds: int = _FOLDS
-) -> Column:
+def cross_fitted(values: Column, confidences: Column, losses: Column) -> Column:
     """Return (n,) calibrated confidences, each by a table that did not see its row."""
-    found = np.empty(len(losses))
-    fold = np.arange(len(losses)) % folds
-    for k in range(folds):
-        rest, mine = fold != k, fold == k
+
+    def judge(rest: Column, mine: Column) -> Column:
         table = fit_by_label(values[rest], confidences[rest], losses[rest])
-        found[mine] = table.rows(values[mine], confidences[mine])
-    return found
+        return table.rows(values[mine], confidences[mine])
+
+    return out_of_fold(len(losses), judge)

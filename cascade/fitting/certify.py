@@ -19,14 +19,17 @@ from cascade.policy.certificate import Certificate, PathPoint
 from cascade.types import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
     Bools = npt.NDArray[np.bool_]
 
-__all__ = ["TestedPath", "cannot_certify", "certificate_of", "fixed_sequence_test", "thinned"]
+__all__ = [
+    "TestedPath", "cannot_certify", "certificate_of", "certified_prefix", "fixed_sequence_test",
+    "thinned", "walk",
+]  # fmt: skip
 
 _KEPT = 64  # points of a two-tier path that a certificate lists
 
@@ -73,8 +76,7 @@ def fixed_sequence_test(
     counted, calls = count(path, confidences, losses, running=covers == "adaptive")
     p_values = binomial_p_values(counted, len(losses), max_loss)
     p_values[0] = 0.0
-    failed = np.flatnonzero(p_values > alpha)
-    certified = int(failed[0]) if len(failed) else len(path)
+    certified = certified_prefix(p_values, alpha)
     covered = "adaptive" if nested else covers
     return TestedPath(
         len(losses), max_loss, alpha, covered, path, counted, p_values, calls, certified
@@ -99,17 +101,37 @@ def _count_nested(
 def _count(
     path: Floats, confidences: Floats, losses: Bools, *, running: bool
 ) -> tuple[npt.NDArray[np.int64], Floats]:
-    k = path.shape[1] + 1
-    padded = np.column_stack([losses, np.zeros(len(losses), dtype=np.bool_)])
     ever = np.zeros(len(losses), dtype=np.bool_)
-    counted, calls = np.zeros(len(path), dtype=np.int64), np.zeros((len(path), k))
-    for index, thresholds in enumerate(path):
+    counted = np.zeros(len(path), dtype=np.int64)
+    calls = np.zeros((len(path), path.shape[1] + 1))
+    for index, (lost, shares) in enumerate(walk(path, confidences, losses)):
+        ever = ever | lost if running else lost
+        counted[index], calls[index] = ever.sum(), shares
+    return counted, calls
+
+
+def walk(
+    path: Floats, confidences: Floats, losses: npt.NDArray[Any]
+) -> Iterator[tuple[npt.NDArray[Any], Floats]]:
+    """Yield, point by point, what each row loses (n,), and the shares of rows that call each tier.
+
+    ``losses`` (n, K-1) are those of the tiers below the top, which loses nothing.
+    """
+    padded = np.column_stack([losses, np.zeros(len(losses), losses.dtype)])
+    for thresholds in path:
         deciding = deciding_tiers(confidences, thresholds)
         lost = np.take_along_axis(padded, deciding[:, None], axis=1)[:, 0]
-        ever = ever | lost if running else lost
-        counted[index] = ever.sum()
-        calls[index] = call_shares(deciding, thresholds, k)
-    return counted, calls
+        yield lost, call_shares(deciding, thresholds, padded.shape[1])
+
+
+def certified_prefix(p_values: npt.NDArray[np.float64], alpha: float) -> int:
+    """Return how many leading points hold: those before the first p-value above alpha.
+
+    >>> certified_prefix(np.array([0.0, 0.05, 0.3, 0.01]), 0.1)
+    2
+    """
+    failed = np.flatnonzero(p_values > alpha)
+    return int(failed[0]) if len(failed) else len(p_values)
 
 
 def thinned(tested: TestedPath, keep: int = _KEPT) -> TestedPath:

@@ -11,7 +11,7 @@ import attrs
 import numpy as np
 
 from cascade.errors import MissingExtra
-from cascade.fitting.paths import midpoints
+from cascade.fitting.paths import midpoints, oracle_cost
 from cascade.fitting.recording import Recording
 
 if TYPE_CHECKING:
@@ -145,9 +145,7 @@ class CostLossDisplay(_Drawn):
             f"{name} alone": (float(price), float(accuracy[-1] - own))
             for name, price, own in zip(held.names, prices, accuracy, strict=True)
         }
-        lost = (good[:, -1] > 0.5) & (good[:, 0] <= 0.5)
-        helping = np.where(good > 0.5, prices, np.inf)[lost].min(axis=1)
-        marks["oracle"] = (float(prices[0] + helping.sum() / held.n), 0.0)
+        marks["oracle"] = (oracle_cost(good > 0.5, prices), 0.0)
         sure = held.tiers[0].confidence
         curve = np.zeros((0, 2))
         if sure is not None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 
-from cascade.complexity import TEXT_FEATURES
+from cascade.fitting.regression import fit_logistic
+from cascade.fitting.split import FOLDS, out_of_fold
 from cascade.policy import ComplexityRule
 
 if TYPE_CHECKING:
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
     Column = npt.NDArray[Any]
 
-__all__ = ["Entry", "EntryRule", "features_of", "fit_entry"]
+__all__ = ["Entry", "EntryRule", "fit_entry"]
 
-_FOLDS = 5
 _STRENGTH = 0.1  # of the regression, inverse of its penalty: few rows, correlated features
 
 
@@ -62,7 +61,7 @@ class Entry:
 
     def skipped(self, recording: Recording) -> npt.NDArray[np.bool_]:
         """Return (n,): which rows skip the first tier."""
-        return self.rule.complexities(features_of(recording)) >= self.cut
+        return self.rule.complexities(recording.shown) >= self.cut
 
     def applied(self, recording: Recording, scores: Column) -> Column:
         """Return the scores with nothing where the first tier is not asked."""
@@ -85,19 +84,6 @@ class Entry:
         )
 
 
-def features_of(recording: Recording) -> Mapping[str, Column]:
-    """Return what is known of each input: its ``x.*``, or the statistics of its text."""
-    if recording.features:
-        return recording.features
-    if recording.text is None:
-        return {}
-    texts = recording.text.tolist()
-    return {
-        name: np.fromiter(map(count, texts), dtype=np.float64, count=len(texts))
-        for name, count in TEXT_FEATURES.items()
-    }
-
-
 def fit_entry(
     features: Mapping[str, Column], wasted: Column
 ) -> tuple[EntryRule, npt.NDArray[np.float64]] | None:
@@ -106,25 +92,17 @@ def fit_entry(
     ``wasted`` is (n,) bool. Returns the rule, and the complexities (n,) of these rows by rules that
     did not see them; None where all rows are alike.
     """
-    fold = np.arange(len(wasted)) % _FOLDS
-    if any(len(np.unique(wasted[fold != k])) < 2 for k in range(_FOLDS)):
+    fold = np.arange(len(wasted)) % FOLDS
+    if any(len(np.unique(wasted[fold != k])) < 2 for k in range(FOLDS)):
         return None
-    fair = np.empty(len(wasted))
-    for k in range(_FOLDS):
-        rest, mine = fold != k, fold == k
+
+    def judge(rest: Column, mine: Column) -> Column:
         rule = _fitted({name: column[rest] for name, column in features.items()}, wasted[rest])
-        fair[mine] = rule.complexities({name: c[mine] for name, c in features.items()})
-    return _fitted(features, wasted), fair
+        return rule.complexities({name: column[mine] for name, column in features.items()})
+
+    return _fitted(features, wasted), out_of_fold(len(wasted), judge)
 
 
 def _fitted(features: Mapping[str, Column], wasted: Column) -> EntryRule:
-    """Fit on standardised features, and fold the scaling into the weights."""
-    table = np.column_stack(list(features.values())).astype(np.float64)
-    middle, spread = table.mean(axis=0), table.std(axis=0)
-    spread[spread == 0.0] = 1.0
-    model = LogisticRegression(C=_STRENGTH, max_iter=1_000)
-    model.fit((table - middle) / spread, wasted)
-    weights = model.coef_[0] / spread
-    intercept = float(model.intercept_[0] - weights @ middle)
-    named = {name: float(f"{w:.8g}") for name, w in zip(features, weights.tolist(), strict=True)}
-    return EntryRule(float(f"{intercept:.8g}"), named)
+    intercept, weights = fit_logistic(features.values(), wasted, _STRENGTH)
+    return EntryRule(intercept, dict(zip(features, weights, strict=True)))

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-__all__ = ["MERGE", "call_shares", "deciding_tiers", "learned_path", "midpoints", "two_tier_path"]
+__all__ = [
+    "MERGE", "call_shares", "deciding_tiers", "learned_path", "midpoints", "oracle_cost",
+    "two_tier_path",
+]  # fmt: skip
 
 MERGE = 1e-5
 """Confidences closer than this are one: a model's last bits differ between batch sizes."""
@@ -220,3 +223,17 @@ def _not_accepted(table: Floats, axis: int) -> Floats:
 
 def _spread(table: Floats, axes: int) -> Floats:
     return table.reshape(table.shape + (1,) * (axes - table.ndim))
+
+
+def oracle_cost(right: npt.NDArray[np.bool_], costs: Floats) -> float:
+    """Return the cost of the top tier's accuracy for one who knows which tier is right, (n, K).
+
+    The first tier is always paid, and one that helps; a row that the top tier gets wrong is left to
+    the first one.
+
+    >>> oracle_cost(np.array([[True, True], [False, True]]), np.array([1.0, 10.0]))
+    6.0
+    """
+    lost = right[:, -1] & ~right[:, 0]
+    helping = np.where(right, costs, np.inf)[lost].min(axis=1)
+    return float(costs[0] + helping.sum() / len(right))

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import numpy as np
 
+from cascade.complexity import TEXT_FEATURES
 from cascade.errors import RecordingError
 from cascade.fitting.tables import read_table
 
@@ -146,6 +148,17 @@ class Recording:
     def names(self) -> tuple[str, ...]:
         """The names of the tiers, cheapest first."""
         return tuple(tier.name for tier in self.tiers)
+
+    @cached_property
+    def shown(self) -> Mapping[str, Column]:
+        """What is known of each input: its ``x.*``, or the statistics of its text."""
+        if self.features or self.text is None:
+            return self.features
+        texts = self.text.tolist()
+        return {
+            name: np.fromiter(map(count, texts), dtype=np.float64, count=len(texts))
+            for name, count in TEXT_FEATURES.items()
+        }
 
     def check(self) -> None:
         """Refuse what no threshold could be fitted from.

@@ -11,8 +11,7 @@ import numpy as np
 import cascade
 from cascade.errors import CannotCertify, RecordingError
 from cascade.fitting.certify import TestedPath, cannot_certify, certificate_of
-from cascade.fitting.entry import features_of
-from cascade.fitting.paths import two_tier_path
+from cascade.fitting.paths import oracle_cost, two_tier_path
 from cascade.fitting.recording import Recording
 from cascade.fitting.same import same_as
 from cascade.fitting.search import Rows, Search, candidates, path_of, run_test
@@ -151,17 +150,9 @@ def fit(  # noqa: PLR0913  what may be asked for
             pointless.
         RecordingError: the recording cannot be used.
 
-    >>> rng = np.random.default_rng(0)
-    >>> sure = rng.random(2_000)
-    >>> found = fit(
-    ...     {
-    ...         "small.correct": rng.random(2_000) < 0.5 + sure / 2,
-    ...         "small.confidence": 0.5 + sure / 2,
-    ...         "large.correct": rng.random(2_000) < 0.97,
-    ...     },
-    ...     max_loss=0.05,
-    ...     costs=[1, 20],
-    ... )
+    >>> table = {"small.correct": [1] * 299 + [0], "small.confidence": [0.9] * 299 + [0.1]}
+    >>> table |= {"large.correct": [1] * 300}
+    >>> found = fit(table, max_loss=0.02, costs=[1, 20])
     >>> found.certificate.loss, found.saves > 0.1
     ('gross', True)
     """
@@ -251,7 +242,7 @@ class _Plan:
         learn, test = (self.rows.take(part) for part in self._split())
         losses = [loss] if loss != "auto" else ["gross", "net"] if truth == "gross" else [truth]
         scores = [score] if score != "auto" else ["plain", "margin", "by_label"]
-        if score == "auto" and features_of(learn.recording):
+        if score == "auto" and learn.recording.shown:
             scores.append("learned")  # without features it is by_label with less freedom
         given = candidates(learn, "all" if ladder == "auto" else "full", scores, losses, covers)
         if not given:
@@ -322,7 +313,7 @@ def _made(plan: _Plan, found: _Found, seed: int, name: str) -> Fit:
     return Fit(
         policy.certified(certificate), certificate, kind, tuple(found.judged), held,
         tuple(plan.costs.tolist()), float(spent), float(plan.costs[-1]),
-        None if right is None else _oracle(right[:, list(kind.tiers)] > 0.5, prices),
+        None if right is None else oracle_cost(right[:, list(kind.tiers)] > 0.5, prices),
         None if right is None else dict(zip(held.names, right.mean(axis=0).tolist(), strict=True)),
         found.entry,
     )  # fmt: skip
@@ -351,13 +342,3 @@ def _policy(held: Recording, found: _Found, name: str) -> Policy:
         complexity=None if entry is None else entry.settings(),
         calibrations={held.names[tier]: table for tier, table in tables.items()},
     )
-
-
-def _oracle(right: npt.NDArray[np.bool_], costs: npt.NDArray[np.float64]) -> float:
-    """The cost of the top tier's accuracy, if one knew: the first tier always, and one that helps.
-
-    A row that the top tier gets wrong is left to the first one.
-    """
-    lost = right[:, -1] & ~right[:, 0]
-    helping = np.where(right, costs, np.inf)[lost].min(axis=1)
-    return float(costs[0] + helping.sum() / len(right))

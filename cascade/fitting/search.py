@@ -10,10 +10,10 @@ import numpy as np
 
 from cascade.fitting.betting import betting_p_values
 from cascade.fitting.by_label import cross_fitted, fit_by_label
-from cascade.fitting.certify import TestedPath, fixed_sequence_test
-from cascade.fitting.entry import Entry, features_of, fit_entry
+from cascade.fitting.certify import TestedPath, certified_prefix, fixed_sequence_test, walk
+from cascade.fitting.entry import Entry, fit_entry
 from cascade.fitting.learned import cross_fitted_score, fit_learned
-from cascade.fitting.paths import call_shares, deciding_tiers, learned_path, midpoints
+from cascade.fitting.paths import learned_path, midpoints
 from cascade.types import NEVER
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Rows:
         if candidate.score == "by_label":
             return {tier: fit_by_label(*seen) for tier, *seen in self._answers(candidate)}
         if candidate.score == "learned":
-            shown = features_of(self.recording)
+            shown = self.recording.shown
             return {
                 tier: fit_learned(values, sure, lost, shown)
                 for tier, values, sure, lost in self._answers(candidate)
@@ -123,7 +123,7 @@ class Rows:
     def scores(self, candidate: Candidate, tables: Mapping[int, Calibration]) -> Floats:
         """Return (n, len(tiers) - 1): the scores that a candidate's thresholds are for."""
         if candidate.score in _CALIBRATED:
-            seen, shown = self._answers(candidate), features_of(self.recording)
+            seen, shown = self._answers(candidate), self.recording.shown
             return np.column_stack([tables[tier].rows(v, c, shown) for tier, v, c, _ in seen])
         raw = self.raw_scores(candidate.tiers, candidate.score)
         assert raw is not None  # noqa: S101  a candidate's scores were recorded
@@ -134,7 +134,7 @@ class Rows:
         if candidate.score == "by_label":
             return np.column_stack([cross_fitted(*seen) for _, *seen in self._answers(candidate)])
         if candidate.score == "learned":
-            shown = features_of(self.recording)
+            shown = self.recording.shown
             seen = self._answers(candidate)
             return np.column_stack(
                 [cross_fitted_score(v, c, lost, shown) for _, v, c, lost in seen]
@@ -176,7 +176,7 @@ def candidates(
 def _recorded(rows: Rows, below: Sequence[int], score: str) -> bool:
     tiers = [rows.recording.tiers[tier] for tier in below]
     if score == "learned":  # what the input shows may do without a confidence
-        return bool(features_of(rows.recording)) or all(t.confidence is not None for t in tiers)
+        return bool(rows.recording.shown) or all(t.confidence is not None for t in tiers)
     if score in _CALIBRATED:
         return all(t.confidence is not None and t.value is not None for t in tiers)
     return rows.raw_scores((*below, -1), score) is not None
@@ -208,21 +208,17 @@ def run_test(
         return fixed_sequence_test(
             path, scores, losses, max_loss=max_loss, alpha=alpha, covers=candidate.covers
         )
-    k, padded = path.shape[1] + 1, np.column_stack([losses, np.zeros(len(losses), losses.dtype)])
-    along, calls = np.empty((len(losses), len(path)), losses.dtype), np.empty((len(path), k))
-    for at, thresholds in enumerate(path):
-        deciding = deciding_tiers(scores, thresholds)
-        along[:, at] = np.take_along_axis(padded, deciding[:, None], axis=1)[:, 0]
-        calls[at] = call_shares(deciding, thresholds, k)
+    along = np.empty((len(losses), len(path)), losses.dtype)
+    calls = np.empty((len(path), path.shape[1] + 1))
+    for at, (lost, shares) in enumerate(walk(path, scores, losses)):
+        along[:, at], calls[at] = lost, shares
     if candidate.covers == "adaptive":  # at worst a request moves to where it is lost
         along = np.maximum.accumulate(along, axis=1)
     p_values = betting_p_values(along, max_loss)
     p_values[0] = 0.0  # 'always escalate' loses nothing by construction
-    failed = np.flatnonzero(p_values > alpha)
-    certified = int(failed[0]) if len(failed) else len(path)
     return TestedPath(
         len(losses), max_loss, alpha, candidate.covers, path,
-        along.sum(axis=0, dtype=np.float64), p_values, calls, certified,
+        along.sum(axis=0, dtype=np.float64), p_values, calls, certified_prefix(p_values, alpha),
     )  # fmt: skip
 
 
@@ -283,7 +279,7 @@ class Search:
         A row whose first answer would be turned down is spared the first call; one whose answer
         would have done pays for the tiers above.
         """
-        features = features_of(self.rows.recording)
+        features = self.rows.recording.shown
         if not features:
             return None
         cost, scores, thresholds = self._expected(candidate)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
-__all__ = ["LEARN_SHARE", "hold_out", "learn_and_test"]
+__all__ = ["FOLDS", "LEARN_SHARE", "hold_out", "learn_and_test", "out_of_fold"]
 
 LEARN_SHARE = 1.0 / 3.0
 """The share of held-out rows that temperature and path are learned from; the rest is the test."""
@@ -47,3 +49,22 @@ def learn_and_test(
     order = rng.permutation(n)
     cut = int(n * LEARN_SHARE)
     return np.sort(order[:cut]), np.sort(order[cut:])
+
+
+FOLDS = 5
+"""Parts that rows are cross-fitted in."""
+
+
+def out_of_fold(n: int, judge: Callable[[Any, Any], npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+    """Return (n,) numbers, each by a fit that did not see its row.
+
+    ``judge(rest, mine)`` fits on the rows ``rest`` and judges the rows ``mine``, both (n,) bool.
+
+    >>> out_of_fold(10, lambda rest, mine: np.full(mine.sum(), rest.sum())).tolist()[:3]
+    [8.0, 8.0, 8.0]
+    """
+    found, fold = np.empty(n), np.arange(n) % FOLDS
+    for k in range(FOLDS):
+        mine = fold == k
+        found[mine] = judge(~mine, mine)
+    return found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cascade.fitting.certify import certified_prefix
 from cascade.fitting.entry import Entry, EntryRule
 from cascade.fitting.pvalues import binomial_p_values
 from cascade.fitting.recording import Recording
@@ -71,8 +72,7 @@ def _check_points(cert: Certificate, again: list[float]) -> list[str]:
 
 
 def _check_prefix(cert: Certificate, again: list[float]) -> list[str]:
-    failed = np.flatnonzero(np.array([0.0, *again[1:]]) > cert.alpha)  # 0 holds by construction
-    holds = int(failed[0]) if len(failed) else len(cert.path)
+    holds = certified_prefix(np.array([0.0, *again[1:]]), cert.alpha)  # 0 holds by construction
     if cert.certified == holds:
         return []
     return [f"{cert.certified} points are said to be certified, the p-values certify {holds}"]

@@ -276,6 +276,13 @@ class Policy:
         never = (NEVER,) * (len(self.tiers) - 1)
         return (OperatingPoint(0, never if given is None else given, skip),)
 
+    @property
+    def point(self) -> OperatingPoint:
+        """The cheapest certified point; where nothing is certified, the first one there is."""
+        points = self.points
+        certified = [point for point in points if point.certified]
+        return certified[-1] if certified else points[0]
+
     def certified(self, certificate: Certificate) -> Self:
         """Return this policy with a certificate of its tiers."""
         given: Any = self

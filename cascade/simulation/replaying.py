@@ -16,7 +16,6 @@ from cascade.complexity import estimator
 from cascade.decide import Call, Decision, Ladder
 from cascade.errors import RecordingError
 from cascade.facts import Replied
-from cascade.fitting.entry import features_of
 from cascade.fitting.recording import Recording
 from cascade.fitting.same import same_as
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cascade.policy import Policy
-    from cascade.types import Finish, OperatingPoint
+    from cascade.types import Finish
 
 __all__ = ["Replay", "replay"]
 
@@ -119,14 +118,13 @@ def replay(
     ranks = np.array([finish.rank for finish in finishes])
     answered = ranks >= 0
     mine = np.where(answered, good[np.arange(held.n), ranks], 0.0)
-    spent = _spent(held, costs, called)
     return Replay(
         n=held.n,
         accuracy=float(mine.mean()),
         accuracy_top=float(good[:, -1].mean()),
         loss=float(good[:, -1].mean() - mine.mean()),
         calls=dict(zip(names, called.mean(axis=0).tolist(), strict=True)),
-        mean_cost=spent,
+        mean_cost=_spent(held, costs, called),
         mean_seconds=_seconds(held, called),
         dispositions=dict(Counter(str(finish.disposition) for finish in finishes)),
         uncovered=float(np.mean([not finish.covered for finish in finishes])),
@@ -154,7 +152,7 @@ def _confidences(policy: Policy, held: Recording) -> list[list[float | None]]:
             continue
         if table is not None:
             values = np.zeros(held.n) if tier.value is None else tier.value
-            column = table.rows(values, column, features_of(held))
+            column = table.rows(values, column, held.shown)
         columns.append(column.tolist())
     return columns
 
@@ -186,7 +184,7 @@ def _decisions(
     names = tuple(spec.name for spec in policy.tiers)
     ladder = Ladder(names, policy.escalation.abstain_below, policy.mode == "first_only")
     floor = len(names) - 1 if policy.mode == "top_only" else 0
-    point, etas = _point(policy), [int] * len(names)  # int() is 0: there is always time
+    point, etas = policy.point, [int] * len(names)  # int() is 0: there is always time
     finishes, called = [], np.zeros((len(hard), len(names)), dtype=np.bool_)
     for row, complexity in enumerate(hard):
         decision = Decision(ladder, floor)
@@ -198,11 +196,6 @@ def _decisions(
         assert not isinstance(move, Call)  # noqa: S101  the only other kind
         finishes.append(move)
     return finishes, called
-
-
-def _point(policy: Policy) -> OperatingPoint:
-    certified = [point for point in policy.points if point.certified]
-    return certified[-1] if certified else policy.points[0]
 
 
 def _spent(

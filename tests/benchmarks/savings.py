@@ -17,7 +17,7 @@ import numpy as np
 
 import cascade
 from cascade.fitting import deciding_tiers, midpoints
-from cascade.fitting.paths import call_shares
+from cascade.fitting.paths import call_shares, oracle_cost
 from cascade.fitting.recording import Recording
 from cascade.fitting.search import Rows
 
@@ -111,11 +111,8 @@ def measure(name: str, folder: Path) -> list[str]:
             ("ucci", published(fitted, judge) if UCCI else (np.nan, np.nan)),
         ):
             ways.setdefault(way, []).append(found)
-        right = judge.right()
         costs = judge.costs()
-        lost = right[:, -1] & ~right[:, 0]
-        helping = np.where(right, costs, np.inf)[lost].min(axis=1)
-        oracle.append(1.0 - (costs[0] + helping.sum() / judge.n) / costs[-1])
+        oracle.append(1.0 - oracle_cost(judge.right(), costs) / costs[-1])
     best = float(np.mean(oracle))
     cells = [name]
     for found in ways.values():

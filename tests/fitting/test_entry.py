@@ -9,7 +9,7 @@ import pytest
 import cascade
 from cascade import Policy, PolicyError, Router
 from cascade.fitting import redo_test
-from cascade.fitting.entry import features_of, fit_entry
+from cascade.fitting.entry import fit_entry
 
 
 def table_of(n=9_000, seed=0, *, text=False):
@@ -108,7 +108,7 @@ def test_rules_that_did_not_see_a_row_judge_it():
 
 def test_weights_are_for_the_features_as_they_come():
     held = cascade.Recording.from_columns(table_of(500))
-    features = features_of(held)
+    features = held.shown
     scaled = {name: 1e3 * column + 7 for name, column in features.items()}
     wasted = held.tiers[0].confidence < 0.8
     one, other = fit_entry(features, wasted)[0], fit_entry(scaled, wasted)[0]
