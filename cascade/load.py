@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
+
+from cascade.batching import Curve, fit_curve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["ServiceTime"]
 
 _WINDOW = 128
+_BATCHES = 50  # runs that the curve is fitted to
+_REFIT = 8  # runs of batches after which it is fitted again
 _PATIENCE = 64  # looks without a run after which an expectation shrinks by an eighth
 _REFRESH = 64  # a quantile of the window costs about 8 µs, so it is taken once per so many runs
 _EARLY = (4, 16, 32, 64)  # and sooner while little is known
@@ -16,6 +24,7 @@ class ServiceTime:
     """The time of one tier's answer: a quantile of a sliding window, affine in the batch size.
 
     It starts from the bundle's measured profile, or from 0 ('it will fit') where there is none.
+    ``on_change`` hears of every new expectation for one row, in ns.
 
     >>> service = ServiceTime(start=1_000)
     >>> service.eta()
@@ -26,16 +35,27 @@ class ServiceTime:
     5000
     """
 
-    __slots__ = ("_due", "_eta", "_looks", "_per_row", "_quantile", "_runs", "_window")
+    __slots__ = (
+        "_batches", "_due", "_eta", "_looks", "_quantile", "_runs", "_unfitted", "_window",
+        "curve", "on_change",
+    )  # fmt: skip
 
     def __init__(self, start: int = 0, per_row: int = 0, quantile: float = 0.95) -> None:
         self._eta = start
-        self._per_row = per_row
         self._quantile = quantile
         self._window: deque[int] = deque(maxlen=_WINDOW)
+        self._batches: deque[tuple[int, int]] = deque(maxlen=_BATCHES)
+        self._unfitted = 0
         self._runs = 0
         self._due = _EARLY[0]  # runs after which the quantile is taken again
         self._looks = 0  # at the expectation, since the last run
+        self.curve = Curve(float(max(0, start - per_row)), float(per_row))
+        self.on_change: Callable[[int], None] | None = None
+
+    @property
+    def runs(self) -> int:
+        """How many runs of one row it has seen."""
+        return self._runs
 
     def observe(self, elapsed: int) -> None:
         """Take in one run of one row (ns)."""
@@ -48,12 +68,31 @@ class ServiceTime:
     def _refresh(self) -> None:
         self._due = next((early for early in _EARLY if early > self._runs), self._runs + _REFRESH)
         ranked = sorted(self._window.copy())  # a copy in one C call: others may be observing
-        self._eta = ranked[int(self._quantile * (len(ranked) - 1))]
+        self._expect(ranked[int(self._quantile * (len(ranked) - 1))])
+
+    def _expect(self, eta: int) -> None:
+        self._eta = eta
+        if self.on_change is not None:
+            self.on_change(eta)
 
     def observe_rows(self, elapsed: int, rows: int) -> None:
-        """Take in one run of a batch: the slope follows slowly."""
-        slope = max(0, elapsed - self._eta) // max(1, rows)
-        self._per_row = (3 * self._per_row + slope) // 4 if self._per_row else slope
+        """Take in one run of a batch; the curve is fitted again after every few."""
+        if rows < 1:
+            return
+        self._looks = 0
+        self._batches.append((rows, elapsed))
+        self._unfitted += 1
+        if self._unfitted >= min(_REFIT, len(self._batches)):
+            self._refit()
+        if rows == 1:
+            self.observe(elapsed)
+
+    def _refit(self) -> None:
+        self._unfitted = 0
+        seen = tuple(self._batches.copy())
+        self.curve = fit_curve(seen, self.curve, self._quantile)
+        if any(rows > 1 for rows, _ in seen):  # else the window of single runs says more
+            self._expect(self.curve.safe(1))
 
     def eta(self, rows: int = 1) -> int:
         """Return the expected time (ns) of a run of so many rows.
@@ -65,4 +104,6 @@ class ServiceTime:
         if self._looks > _PATIENCE:
             self._looks = 0
             self._eta -= self._eta >> 3
-        return self._eta if rows == 1 else self._eta + self._per_row * (rows - 1)
+        if rows == 1:
+            return self._eta
+        return self._eta + round(self.curve.per_row * (rows - 1))

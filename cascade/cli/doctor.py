@@ -6,12 +6,12 @@ import platform
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from cascade.cli.cores import find_cores
 from cascade.cli.owners import DISTRIBUTION, find_clashes
 from cascade.cli.reply import DONE, FAILED, Reply, table
+from cascade.cores import find_cores
 
 if TYPE_CHECKING:
-    from cascade.cli.cores import Cores
+    from cascade.cores import Cores
 
 __all__ = ["CORE", "EXTRAS", "doctor"]
 

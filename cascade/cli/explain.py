@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from cascade.cli.cores import find_cores
 from cascade.cli.places import Places
 from cascade.cli.reply import Reply, table
+from cascade.cores import find_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

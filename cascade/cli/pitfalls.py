@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cascade.cli.cores import find_cores
+from cascade.cores import find_cores
 from cascade.types import Mode
 
 if TYPE_CHECKING:

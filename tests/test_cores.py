@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cascade.cli.cores import Cores, find_cores, quota
+from cascade.cores import Cores, find_cores, quota
 
 if TYPE_CHECKING:
     from pathlib import Path

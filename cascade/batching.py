@@ -1,0 +1,207 @@
+"""Batching, pure: what a run of n rows takes, which requests go together, and when.
+
+A batch goes when a worker is idle. It waits only when the learned curve pays for waiting and every
+request in it has the time; its size is capped where the curve stops falling. Requests go in the
+order of their deadlines, and those that can no longer make it are dropped before they run.
+
+The curve is affine in the number of rows, fitted by least squares over the latest runs, with a
+quantile of what the fit leaves over (as BentoML's scheduler does); taking the largest batch whose
+time fits the first deadline is Nexus' rule (Shen et al., SOSP 2019).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Batch", "Curve", "DeadlineQueue", "Queued", "fit_curve", "hold", "knee"]
+
+_GAIN = 0.9  # a batch twice as large is worth it when it costs a row less than this share
+
+
+@attrs.frozen
+class Curve:
+    """What a run of n rows takes, in ns: ``overhead + per_row · n``, and ``residual`` to be safe.
+
+    >>> Curve(100.0, 10.0, 5.0).time(2), Curve(100.0, 10.0, 5.0).safe(2)
+    (120, 125)
+    """
+
+    overhead: float = 0.0
+    per_row: float = 0.0
+    residual: float = 0.0
+
+    def time(self, rows: int) -> int:
+        """Return what a run of so many rows is expected to take."""
+        return round(self.overhead + self.per_row * rows)
+
+    def safe(self, rows: int) -> int:
+        """Return what it takes at the quantile that the curve was fitted to."""
+        return round(self.overhead + self.per_row * rows + self.residual)
+
+
+def fit_curve(
+    runs: Sequence[tuple[int, int]], prior: Curve | None = None, quantile: float = 0.95
+) -> Curve:
+    """Fit (rows, ns) of the latest runs by least squares; neither part is negative.
+
+    Where all runs were of one size they cannot tell the two parts from each other: the slope is
+    then the prior's, as far as the mean time allows.
+
+    >>> fit_curve([(1, 110), (3, 130)])
+    Curve(overhead=100.0, per_row=10.0, residual=0.0)
+    >>> fit_curve([])
+    Curve(overhead=0.0, per_row=0.0, residual=0.0)
+    """
+    if not runs:
+        return prior or Curve()
+    n = len(runs)
+    mean_rows, mean_time = sum(r for r, _ in runs) / n, sum(t for _, t in runs) / n
+    spread = sum((rows - mean_rows) ** 2 for rows, _ in runs)
+    if spread > 0:
+        slope = sum((rows - mean_rows) * (time - mean_time) for rows, time in runs) / spread
+    else:
+        slope = 0.0 if prior is None else prior.per_row
+    slope = min(max(slope, 0.0), mean_time / mean_rows)
+    overhead = mean_time - slope * mean_rows
+    left = sorted(time - overhead - slope * rows for rows, time in runs)
+    return Curve(overhead, slope, max(0.0, left[int(quantile * (n - 1))]))
+
+
+def knee(curve: Curve, limit: int) -> int:
+    """Return the batch size at which doubling stops paying, at most ``limit``.
+
+    A curve that is not known yet does not limit anything.
+
+    >>> knee(Curve(100.0, 10.0), 64), knee(Curve(0.0, 1000.0), 64), knee(Curve(), 64)
+    (64, 1, 64)
+    """
+    if curve.per_row <= 0.0:
+        return limit
+    size = 1
+    while size < limit:
+        twice = min(2 * size, limit)
+        if curve.overhead / twice + curve.per_row > _GAIN * (curve.overhead / size + curve.per_row):
+            break
+        size = twice
+    return size
+
+
+def hold(queued: int, cap: int, curve: Curve, gap: float, slack: int) -> int:
+    """Return how long (ns) an idle worker should wait for one more row; mostly 0.
+
+    ``gap`` is the expected time to the next arrival, ``slack`` what the tightest queued deadline
+    leaves. Waiting pays when all who wait lose less by it than the run that is saved: its overhead.
+
+    >>> hold(2, 8, Curve(1000.0, 10.0), gap=100.0, slack=10_000)
+    100
+    >>> hold(2, 8, Curve(1000.0, 10.0), gap=5000.0, slack=10_000)
+    0
+    """
+    if queued >= cap or not math.isfinite(gap):
+        return 0
+    if gap * queued * 4 > curve.overhead or slack - gap < curve.safe(queued + 1):
+        return 0
+    return round(gap)
+
+
+class Queued(Protocol):
+    """What the queue needs to know of a request: its deadline (ns)."""
+
+    until: int
+
+
+T = TypeVar("T", bound=Queued)
+
+
+@attrs.frozen
+class Batch(Generic[T]):
+    """What goes next, what is dropped instead, and why it goes now: ``full`` or ``idle``."""
+
+    taken: list[T]
+    dropped: list[T]
+    why: str = "idle"
+
+
+class DeadlineQueue(Generic[T]):
+    """Requests in the order of their deadlines; leaving it costs nothing until one's turn comes.
+
+    Not thread-safe: its lane holds the lock.
+
+    >>> @attrs.define(eq=False)
+    ... class Request:
+    ...     until: int
+    >>> queue = DeadlineQueue()
+    >>> late, early = Request(900), Request(500)
+    >>> queue.push(late), queue.push(early), len(queue)
+    (None, None, 2)
+    >>> queue.take(0, 1, Curve(100.0)).taken == [early]
+    True
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, T]] = []
+        self._turn = itertools.count()
+        self._live: set[int] = set()  # ids of those who still wait
+
+    def push(self, request: T) -> None:
+        """Enter a request."""
+        self._live.add(id(request))
+        heapq.heappush(self._heap, (request.until, next(self._turn), request))
+
+    def remove(self, request: T) -> bool:
+        """Take a request out wherever it stands; False when it was not in."""
+        if id(request) not in self._live:
+            return False
+        self._live.discard(id(request))
+        if len(self._heap) > 2 * len(self._live) + 16:
+            self._heap = [item for item in self._heap if id(item[2]) in self._live]
+            heapq.heapify(self._heap)
+        return True
+
+    def first(self) -> T | None:
+        """Return the request with the earliest deadline."""
+        while self._heap and id(self._heap[0][2]) not in self._live:
+            heapq.heappop(self._heap)
+        return self._heap[0][2] if self._heap else None
+
+    def take(self, now: int, cap: int, curve: Curve) -> Batch[T]:
+        """Take the next batch: as large as fits the first deadline, at most ``cap``."""
+        taken: list[T] = []
+        dropped: list[T] = []
+        room = cap
+        while len(taken) < room and (head := self.first()) is not None:
+            heapq.heappop(self._heap)
+            self._live.discard(id(head))
+            slack = head.until - now
+            if slack < max(1, curve.time(1)):
+                dropped.append(head)
+                continue
+            if not taken:
+                room = self._room(slack, cap, curve)
+            taken.append(head)
+        return Batch(taken, dropped, "full" if len(taken) == cap > 1 else "idle")
+
+    @staticmethod
+    def _room(slack: int, cap: int, curve: Curve) -> int:
+        if curve.per_row <= 0.0:
+            return cap
+        return max(1, min(cap, int((slack - curve.overhead) / curve.per_row)))
+
+    def clear(self) -> list[Any]:
+        """Take everything out."""
+        left = [item[2] for item in sorted(self._heap[:]) if id(item[2]) in self._live]
+        self._heap.clear()
+        self._live.clear()
+        return left
+
+    def __len__(self) -> int:
+        """Return how many wait."""
+        return len(self._live)
