@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 # Loaded on first use (PEP 562): importing costs next to nothing, serving imports what it needs.
 # fmt: off
 if TYPE_CHECKING:
+    from cascade.aio import AsyncRouter
     from cascade.budget import Budget
     from cascade.columnar import Outcomes
     from cascade.errors import (
@@ -19,24 +20,23 @@ if TYPE_CHECKING:
     from cascade.simulation import Replay, replay
     from cascade.tiers import tier
     from cascade.outcome import Outcome
-    from cascade.types import Disposition, Latency, Mode, OperatingPoint
-    from cascade.types import Prediction, Reason, Step
+    from cascade.types import Disposition, Latency, Mode, OperatingPoint, Prediction, Reason, Step
 
 __all__ = [
-    "Abstained", "Budget", "CannotCertify", "CascadeClassifier", "CascadeError", "Certificate",
-    "DeadlineExceeded", "Degraded", "Disposition", "ExportError", "Fit", "InputTypeError",
-    "InputValueError", "Latency", "MissingExtra", "Mode", "ModelIntegrityError", "OperatingPoint",
-    "Outcome", "Outcomes", "Overloaded", "Policy", "PolicyError", "Prediction", "Reason",
-    "Recording", "RecordingError", "Replay", "Router", "Step", "TierError", "TierOutputError",
-    "TierSpec", "TierTimeout", "TierUnavailable", "fit", "replay", "tier"]
+    "Abstained", "AsyncRouter", "Budget", "CannotCertify", "CascadeClassifier", "CascadeError",
+    "Certificate", "DeadlineExceeded", "Degraded", "Disposition", "ExportError", "Fit",
+    "InputTypeError", "InputValueError", "Latency", "MissingExtra", "Mode", "ModelIntegrityError",
+    "OperatingPoint", "Outcome", "Outcomes", "Overloaded", "Policy", "PolicyError", "Prediction",
+    "Reason", "Recording", "RecordingError", "Replay", "Router", "Step", "TierError",
+    "TierOutputError", "TierSpec", "TierTimeout", "TierUnavailable", "fit", "replay", "tier"]
 # fmt: on
 __version__ = "0.1.0"
-_HOMES = {"Budget": "budget", "CascadeClassifier": "estimator", "Outcomes": "columnar"}
+_HOMES = {"AsyncRouter": "aio", "Budget": "budget", "CascadeClassifier": "estimator"}
 _HOMES |= dict.fromkeys(["Certificate", "Policy", "TierSpec"], "policy") | {"Router": "router"}
 _HOMES |= dict.fromkeys(["Fit", "Recording", "fit"], "fitting") | {"tier": "tiers"}
-_HOMES |= {"Outcome": "outcome", "Replay": "simulation", "replay": "simulation"}
+_HOMES |= {"Outcome": "outcome", "Outcomes": "columnar", "Replay": "simulation"}
 _HOMES |= dict.fromkeys(["Disposition", "Latency", "Mode", "OperatingPoint"], "types")
-_HOMES |= {"Prediction": "types", "Reason": "types", "Step": "types"}
+_HOMES |= dict.fromkeys(["Prediction", "Reason", "Step"], "types") | {"replay": "simulation"}
 
 
 def __getattr__(name: str) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cascade.errors import PolicyError
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from cascade.policy.model import Policy
+    from cascade.policy.model import Policy, TierSpec
     from cascade.protocols import BoundTier
 
 __all__ = ["Functions", "PerTier", "bind", "functions"]
@@ -66,12 +67,14 @@ def bind(
     tiers: Mapping[str, Any] | None,
     models: str | Path | None,
     env: Mapping[str, str] | None,
+    *,
+    asynchronous: bool = False,
 ) -> tuple[BoundTier, ...]:
     """Bind every tier of the policy; model files are found and their digests checked here.
 
     Raises:
         PolicyError: an external tier without a callable, a callable without a tier, or an
-            asynchronous one.
+            asynchronous one where they are not ``asynchronous``.
         ModelIntegrityError: a model file is missing, or is not the one that the policy names.
     """
     given = dict(tiers or {})
@@ -79,7 +82,21 @@ def bind(
     for name in given:
         if name not in names:
             raise PolicyError(f"tiers=: no tier {name!r} in the policy{_nearest(name, names)}")
-    return tuple(_bind_one(policy, spec, given, models, env) for spec in policy.tiers)
+    bound = (_bind_one(policy, s, given, models, env, asynchronous) for s in policy.tiers)
+    return tuple(map(_in_its_process, policy.tiers, bound))
+
+
+def _in_its_process(spec: TierSpec, tier: BoundTier) -> BoundTier:
+    if spec.execution == "auto":
+        return tier
+    if hasattr(tier, "predict_async"):
+        what = f"tier {spec.name!r} is asynchronous and runs in the event loop"
+        raise PolicyError(f"{what}; execution: {spec.execution} is not for it")
+    if spec.execution != "process":
+        return tier
+    from cascade.lanes.process import ProcessTier
+
+    return ProcessTier(tier, spec.workers or 1)
 
 
 def _bind_one(
@@ -88,17 +105,18 @@ def _bind_one(
     given: dict[str, Any],
     models: str | Path | None,
     env: Mapping[str, str] | None,
+    asynchronous: bool,  # noqa: FBT001
 ) -> BoundTier:
     classes = spec.classes or policy.classes
     if spec.name in given:  # also in place of a model: a test's scripted tier
-        return _bind_python(spec, given[spec.name], classes)
+        return _bind_python(spec, given[spec.name], classes, asynchronous=asynchronous)
     if isinstance(spec, OnnxSpec):
         from cascade.bundle import resolve_model, verify_model
         from cascade.tiers.onnx import OnnxTier
 
         path = resolve_model(policy, spec, models=models, env=env)
         verify_model(path, spec)
-        return OnnxTier(spec, lambda: verify_model(path, spec), classes)
+        return OnnxTier(spec, functools.partial(verify_model, path, spec), classes)
     if not isinstance(spec, ExternalSpec):
         brought = plugin(TIERS, spec.kind)
         assert brought is not None  # noqa: S101  its settings came from there
@@ -108,12 +126,13 @@ def _bind_one(
     raise PolicyError(msg)
 
 
-def _bind_python(spec: Any, target: Any, classes: Any) -> BoundTier:
+def _bind_python(spec: Any, target: Any, classes: Any, *, asynchronous: bool) -> BoundTier:
     from cascade.tiers.python import FunctionTier, PythonTier, is_async
 
-    if is_async(target):
+    awaited = is_async(target)
+    if awaited and not asynchronous:
         msg = f"tier {spec.name!r} is asynchronous; Router runs synchronous tiers only"
-        raise PolicyError(msg)
+        raise PolicyError(f"{msg}: use AsyncRouter")
     if not callable(getattr(target, "predict", None)):
         if not callable(target):
             msg = (
@@ -133,6 +152,10 @@ def _bind_python(spec: Any, target: Any, classes: Any) -> BoundTier:
     if version is not None and named is not None and version != named:
         msg = f"tier {spec.name!r}: the policy names version {named!r}, the tier is {version!r}"
         raise PolicyError(msg)
+    if awaited:
+        from cascade.tiers.awaited import AsyncTier
+
+        return AsyncTier(spec, target, classes)
     return PythonTier(spec, target, classes)
 
 

@@ -148,10 +148,23 @@ def _step_of(run: Run, i: int) -> RawStep | None:
     at = int(np.searchsorted(run.rows, i))
     if at == len(run.rows) or run.rows[at] != i:
         return None
-    times = run.started, run.started, run.finished, 0
+    times = run.started, run.started, run.finished, 0, (len(run.rows), "rows")
     if run.refusal is not None:
         now = run.started
-        return (run.tier, "refused", run.refusal, None, None, run.eta, run.left, now, now, now, 0)
+        return (
+            run.tier,
+            "refused",
+            run.refusal,
+            None,
+            None,
+            run.eta,
+            run.left,
+            now,
+            now,
+            now,
+            0,
+            None,
+        )
     confidence = None if run.confidences is None else float(run.confidences[at])
     if run.failed[at]:
         return (run.tier, "failed", Reason.FAULT, None, None, -1, -1, *times)

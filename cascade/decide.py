@@ -146,12 +146,16 @@ class Decision:
         For a follower that takes over a flight: the same point and partial answer, more time. What
         was asked is not asked again; what refused may be.
         """
-        self._point, self._entry, self.until = other._point, other._entry, until
-        self._asked, self._deviated = other._asked, other._deviated
-        self.best, self.error, self.cost = other.best, other.error, other.cost
+        self.adopt(other, until)
         if self.best is None:
             return self._enter_elsewhere(now, etas)
         return self._escalate(self.best.tier, now, etas)
+
+    def adopt(self, other: Decision, until: int) -> None:
+        """Stand where another decision stands, with a deadline of one's own."""
+        self._point, self._entry, self.until = other._point, other._entry, until
+        self._asked, self._deviated = other._asked, other._deviated
+        self.best, self.error, self.cost = other.best, other.error, other.cost
 
     def step(self, fact: Fact, now: int, etas: Etas) -> Call | Finish:
         """Take in a fact and say what is next."""
@@ -171,7 +175,7 @@ class Decision:
         result = "forced" if forced else "accepted" if passed else "unsure"
         self.steps += (
             (tier, result, None, confidence, threshold, -1, -1,
-             fact.submitted, fact.started, fact.finished, fact.prepared),
+             fact.submitted, fact.started, fact.finished, fact.prepared, fact.batch),
         )  # fmt: skip
         if forced or ladder.special:
             return self._weigh(fact, passed, now, etas)
@@ -221,7 +225,7 @@ class Decision:
     def _log(self, fact: Replied | Failed | TimedOut, result: str, reason: Reason) -> None:
         self.steps += (
             (fact.tier, result, reason, None, None, -1, -1,
-             fact.submitted, fact.started, fact.finished, fact.prepared),
+             fact.submitted, fact.started, fact.finished, fact.prepared, None),
         )  # fmt: skip
 
     # -- choosing the next tier ------------------------------------------------------------------
@@ -269,7 +273,7 @@ class Decision:
         self._why = self._why or reason
         self.refused = tier if self.refused < 0 else self.refused
         left = max(0, self.until - now)
-        self.steps += ((tier, "refused", reason, None, None, eta, left, now, now, now, 0),)
+        self.steps += ((tier, "refused", reason, None, None, eta, left, now, now, now, 0, None),)
 
     # -- ends without an accepted answer ---------------------------------------------------------
 

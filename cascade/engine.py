@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 from cascade.budget import Budget, nanoseconds
 from cascade.cache import PLAIN, Entry, ResultCache, entry
 from cascade.errors import DeadlineExceeded, Overloaded, PolicyError, TierError, TierOutputError
-from cascade.flight import Flight, Landed, land
-from cascade.ledger import FOLD_AT, Ledger
+from cascade.flight import Flight, Landed, Lead, land
+from cascade.ledger import FOLD_AT
 from cascade.outcome import Outcome, Serials
 from cascade.types import Disposition, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
-    from cascade.flight import Follower, Landing, Verdict
+    from cascade.decide import Call
+    from cascade.flight import Follower, Landing, Pending, Verdict
+    from cascade.ledger import Ledger
     from cascade.plan import Plan
     from cascade.protocols import Clock, Observer
     from cascade.types import Finish
@@ -41,6 +43,7 @@ class Request(Flight):
     metadata: Mapping[str, Any] = _NOTHING
     key: Hashable = None  # set while the request leads a flight
     follower: Follower | None = None  # set when it waits for another's answer
+    pending: Pending | None = None  # the call that it waits for, on another thread
     routed = 0
 
     def __init__(self, plan: Plan, row: Any, floor: int, arrived: int, until: int) -> None:
@@ -67,9 +70,9 @@ class Request(Flight):
 class Engine:
     """Cache, flights, ledger and observers around a plan; the drivers bring the waiting."""
 
-    def __init__(self, clock: Clock, observers: tuple[Observer, ...]) -> None:
+    def __init__(self, clock: Clock, observers: tuple[Observer, ...], ledger: Ledger) -> None:
         self.clock = clock
-        self.ledger = Ledger()
+        self.ledger = ledger
         self.cache: ResultCache | None = None
         self.observer_errors = 0
         self._observers = observers
@@ -139,6 +142,14 @@ class Engine:
         )
         return self._observed(hit) if self._observers else hit
 
+    def start(self, request: Request, x: Any) -> Call | Finish:
+        """Send a request on its way up."""
+        plan, hard = request.plan, 0.0
+        if plan.complexity is not None:
+            hard = plan.complexity(x if plan.by_name else request.row)
+        request.routed = now = self.clock()
+        return request.start(plan.point, hard, now, request.until, plan.etas)
+
     # -- out -------------------------------------------------------------------------------------
 
     def settle(self, request: Request, finish: Finish) -> Outcome[Any]:
@@ -154,6 +165,8 @@ class Engine:
                 extra = {"cost": request.cost}
         if request.key is not None:
             self._land(request, finish, value, confidence)
+        if request.pending is not None:
+            self._leave(request)
         if finish.disposition is Disposition.ABSTAINED:
             extra = {**(extra or {}), "best": value}
             value = None
@@ -189,16 +202,18 @@ class Engine:
                 return
             need = request.plan.etas[request.refused]() if request.refused >= 0 else -1
             landed = Landed(finish, request.best, request.error)
-            landing = self._hand_over(key, land(request, landed, self.clock(), need))
+            landing = land(request, landed, self.clock(), need, request.pending)
+            if landing.leader is not None:
+                request.pending = None  # now the new leader's
+            self._hand_over(key, landing)
         self._wake(landing)
 
-    def _hand_over(self, key: Hashable, landing: Landing) -> Landing:
+    def _hand_over(self, key: Hashable, landing: Landing) -> None:
         """Enter the new leader, under the lock."""
         if isinstance(landing.leader, Request):
             self._flights[key] = landing.leader
         else:
             self._flights.pop(key, None)
-        return landing
 
     def settle_follower(self, request: Request, landed: Landed, waited: int) -> Outcome[Any]:
         """Close the books on a request that was answered by another's computation."""
@@ -209,7 +224,7 @@ class Engine:
             answer.value = copy.deepcopy(answer.value)
         tier = 0 if answer is None else answer.tier
         request.best, request.error = answer, landed.error
-        request.steps = ((tier, "shared", None, None, None, -1, -1, waited, now, now, 0),)
+        request.steps = ((tier, "shared", None, None, None, -1, -1, waited, now, now, 0, None),)
         return self.settle(request, landed.finish)
 
     def desert(self, follower: Follower) -> Verdict:
@@ -225,15 +240,39 @@ class Engine:
         return Landed(ladder.finish(Disposition.DEGRADED, Reason.DEADLINE, best.tier), best)
 
     def abandon(self, request: Request) -> None:
-        """Hand the flight over when its leader was interrupted."""
-        if request.key is None:
-            return
-        key = request.flight_key()
+        """Hand the flight over when its leader was interrupted; else stop what runs for it."""
+        landing = None
+        if request.key is not None:
+            key = request.flight_key()
+            with self.lock:
+                if self._flights.get(key) is request:  # else it has landed
+                    landing = land(request, None, self.clock(), pending=request.pending)
+                    if landing.leader is not None:
+                        request.pending = None
+                    self._hand_over(key, landing)
+        self._leave(request)
+        if landing is not None:
+            self._wake(landing)
+
+    @staticmethod
+    def _leave(request: Request) -> None:
+        """Stop waiting for the call that is under way, if nobody else does."""
+        if request.pending is not None:
+            lane, ticket = request.pending
+            request.pending = None
+            lane.cancel(ticket)
+
+    def quit(self, request: Request) -> None:
+        """Have a follower that was interrupted leave, or hand over if it leads by now."""
+        follower = request.follower
+        assert follower is not None  # noqa: S101  it follows
         with self.lock:
-            if self._flights.get(key) is not request:
-                return  # it has landed
-            landing = self._hand_over(key, land(request, None, self.clock()))
-        self._wake(landing)
+            follower.leave()
+        if isinstance(follower.verdict, Lead):
+            request.pending = follower.verdict.pending
+            if follower.verdict.after is not None:
+                request.adopt(follower.verdict.after, request.until)
+            self.abandon(request)
 
     @staticmethod
     def _wake(landing: Landing) -> None:

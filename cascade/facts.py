@@ -21,7 +21,8 @@ class Replied:
 
     Times in ns: handed to the lane, model started, model finished; ``prepared`` is how long the
     tier's own preparation took. ``confidence`` is None where the top tier supplies none. ``known``
-    is False when the tier reports another version than the one that the policy names.
+    is False when the tier reports another version than the one that the policy names. ``batch``
+    says how many rows the run had and why it went, where requests are put together.
     """
 
     tier: int
@@ -33,6 +34,7 @@ class Replied:
     prepared: int = 0
     known: bool = True
     cost: float | None = None
+    batch: tuple[int, str] | None = None
 
 
 @attrs.define(eq=False)

@@ -8,7 +8,7 @@ shared, not retried.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cascade.facts import Replied
+    from cascade.protocols import QueuedLane
     from cascade.types import Finish
 
-__all__ = ["Flight", "Follower", "Landed", "Landing", "Lead", "Verdict", "land"]
+__all__ = ["Flight", "Follower", "Landed", "Landing", "Lead", "Pending", "Verdict", "land"]
 
 
 class Flight(Decision):
@@ -70,12 +71,19 @@ class Landed:
 
 @attrs.define(eq=False)
 class Lead:
-    """The verdict 'go on yourself': after the leader's decision, or from the start if None."""
+    """The verdict 'go on yourself': after the leader's decision, or from the start if None.
+
+    ``pending`` is the call that the leader was waiting for, where it left before that was over.
+    """
 
     after: Decision | None
+    pending: Pending | None = None
 
 
 Verdict: TypeAlias = Landed | Lead
+
+Pending: TypeAlias = "tuple[QueuedLane, Any]"
+"""A call under way: its lane and ticket."""
 
 
 @attrs.define(eq=False)
@@ -86,14 +94,20 @@ class Landing:
     leader: Flight | None = None
 
 
-def land(flight: Flight, landed: Landed | None, now: int, need: int = -1) -> Landing:
+def land(
+    flight: Flight, landed: Landed | None, now: int, need: int = -1, pending: Pending | None = None
+) -> Landing:
     """Decide what each follower gets when the leader stops.
 
     ``landed`` is None when the leader was interrupted. ``need`` is the time (ns) that the step
-    which was refused to the leader takes; negative when no amount of time would do.
+    which was refused to the leader takes; negative when no amount of time would do. A call that is
+    ``pending`` goes on for those with more time: a flight runs to the latest deadline of its
+    members.
     """
     waiting = flight.followers or []
     flight.followers = None
+    if pending is not None:
+        need = max(need, 1)  # any time that is left
     if landed is not None and _shared(landed.finish, need):
         return Landing([(follower, landed) for follower in waiting])
     able = [f for f in waiting if landed is None or f.until - now >= need]
@@ -103,7 +117,7 @@ def land(flight: Flight, landed: Landed | None, now: int, need: int = -1) -> Lan
     for follower in able[1:]:
         leader.join(follower)
     late = [(f, landed) for f in waiting if f not in able and landed is not None]
-    lead = Lead(None if landed is None else flight)
+    lead = Lead(None if landed is None and pending is None else flight, pending)
     return Landing([*late, (able[0], lead)], leader)
 
 

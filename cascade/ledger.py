@@ -167,7 +167,7 @@ class Ledger:
         if not flat:
             return
         owner = np.repeat(np.arange(len(steps)), [len(taken) for taken in steps])
-        tiers, results, *_, submitted, started, finished, prepared = zip(*flat, strict=True)
+        tiers, results, *_, submitted, started, finished, prepared, _ = zip(*flat, strict=True)
         self._calls.update(zip(tiers, results, strict=True))
         times = _columns(submitted, started, finished, prepared)
         compute = times[2] - times[1]

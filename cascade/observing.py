@@ -30,10 +30,10 @@ from cascade.types import Mode, jsonable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cascade.lanes import InlineLane
     from cascade.outcome import Outcome
     from cascade.plan import Plan
-    from cascade.policy import Policy
+    from cascade.protocols import Lane
+    from cascade.service import Service
 
 __all__ = ["Aftermath", "Recorder", "Watched"]
 
@@ -198,32 +198,34 @@ class Aftermath:
         took = {step.tier: step.latency.compute for step in outcome.steps}
         for lane, spec in zip(plan.lanes, plan.policy.tiers, strict=True):
             score = spec.confidence.score
-            plain = plan.post is None and lane.calibration is None  # type: ignore[attr-defined]
+            plain = plan.post is None and lane.calibration is None
             if spec.name == outcome.tier and spec.name in took and plain:
                 seconds = took[spec.name]
                 yield _Answer(spec.name, score, outcome.value, outcome.confidence, seconds)
             elif not complete:
                 yield _Answer(spec.name, score, error=LookupError("not asked"))
             else:
-                yield _ask(lane, spec.name, score, plan, row)  # type: ignore[arg-type]
+                yield _ask(lane, spec.name, score, plan, row)
 
 
 class Watched:
     """The part of a router that has something run after its answers."""
 
     _aftermath: Aftermath
-    _mode: Mode
-    _plan: Plan | None
-    _policy: Policy
-    _opening: threading.Lock
+    _service: Service
     _watching = False
 
     route: Callable[..., Any]
-    _open: Callable[[], Plan]
+
+    def watch_again(self) -> None:
+        """See whether anything is to run after the answers, now that something has changed."""
+        with self._service.opening:
+            self._watch()
 
     def _watch(self) -> None:
         """Have requests watched where something is to run after them; else it costs nothing."""
-        wanted = self._mode is Mode.OBSERVE or self._aftermath.recorder is not None
+        observed = self._service.mode is Mode.OBSERVE
+        wanted = observed or self._aftermath.recorder is not None
         if wanted:
             self.route = self._watched_route
         elif self._watching:
@@ -232,19 +234,28 @@ class Watched:
 
     def _watched_route(self, x: Any, **settings: Any) -> Any:
         """Route, and have the other tiers asked in the background."""
-        after, plan = self._aftermath, self._plan or self._open()
-        record = after.recorder is not None and after.recorder.draw()  # before it is routed
-        wanted = record or self._mode is Mode.OBSERVE
+        plan, record, wanted = self._drawn()
         try:
             outcome = type(self).route(self, x, **settings)
         except CascadeError as error:
-            lost = getattr(error, "outcome", None)
-            if wanted and lost is not None:
-                after.take(plan, lost, x, record=record)
+            self._take_lost(plan, error, x, record=record, wanted=wanted)
             raise
         if wanted:
-            after.take(plan, outcome, x, record=record)
+            self._aftermath.take(plan, outcome, x, record=record)
         return outcome
+
+    def _drawn(self) -> tuple[Plan, bool, bool]:
+        """Return the plan, and whether to record and to watch; drawn before it is routed."""
+        after, plan = self._aftermath, self._service.plan or self._service.open()
+        record = after.recorder is not None and after.recorder.draw()
+        return plan, record, record or self._service.mode is Mode.OBSERVE
+
+    def _take_lost(
+        self, plan: Plan, error: CascadeError, x: Any, *, record: bool, wanted: bool
+    ) -> None:
+        lost = getattr(error, "outcome", None)
+        if wanted and lost is not None:
+            self._aftermath.take(plan, lost, x, record=record)
 
     def record(
         self, folder: str | Path, rate: float = 0.01, *, complete: bool = True, inputs: bool = False
@@ -261,12 +272,12 @@ class Watched:
         """
         if not 0.0 < rate <= 1.0:
             raise ValueError(f"rate: expected a number in (0, 1], got {rate!r}")
-        with self._opening:
+        with self._service.opening:
             self._aftermath.drain()
             if self._aftermath.recorder is not None:
                 self._aftermath.recorder.close()
             self._aftermath.recorder = Recorder(
-                Path(folder), rate, self._policy.digest, inputs=inputs, complete=complete
+                Path(folder), rate, self._service.policy.digest, inputs=inputs, complete=complete
             )
             self._watch()
 
@@ -285,7 +296,7 @@ class Watched:
         self._aftermath.drain()
 
 
-def _ask(lane: InlineLane, name: str, score: str, plan: Plan, row: Any) -> _Answer:
+def _ask(lane: Lane, name: str, score: str, plan: Plan, row: Any) -> _Answer:
     """Ask one tier, with all the time it needs and no calibration."""
     now = plan.clock()
     request = Request(plan, row, 0, now, now + 2**62)
@@ -308,8 +319,8 @@ def _shadow(
         fact: Any = Replied(move.tier, answer.value, answer.confidence, 0, 0, 0)
         if answer.error is not None:
             fact = Failed(move.tier, as_tier_error(answer.tier, answer.error), 0, 0, 0)
-        elif lane.calibration is not None:  # type: ignore[attr-defined]
-            fact.confidence = lane.calibration.one(answer.value, answer.confidence, row)  # type: ignore[attr-defined]
+        elif lane.calibration is not None:
+            fact.confidence = lane.calibration.one(answer.value, answer.confidence, row)
         move = decision.step(fact, 0, etas)
     best = decision.best
     value = None if best is None else best.value

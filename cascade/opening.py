@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from cascade.bundle import load_golden, load_profile
 from cascade.errors import CascadeError, ModelIntegrityError
+from cascade.load import ServiceTime
 from cascade.plan import compile_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cascade.binding import Functions
-    from cascade.bundle import Golden
+    from cascade.bundle import Golden, Profile
+    from cascade.engine import Engine
     from cascade.plan import Plan
     from cascade.policy import Policy
     from cascade.protocols import BoundTier, Clock
 
 __all__ = ["open_plan"]
 
-_WARM_RUNS = 3
+_WARM_RUNS = 6
+_NANO = 1_000_000_000
+
+Service: TypeAlias = "tuple[ServiceTime, bool]"
+"""A tier's times, and whether anything is known of them."""
 
 
 def open_plan(
@@ -29,6 +38,8 @@ def open_plan(
     clock: Clock,
     prepare: Functions,
     postprocess: Functions,
+    engine: Engine,
+    env: Mapping[str, str] | None = None,
 ) -> Plan:
     """Open every tier and compile the plan.
 
@@ -41,9 +52,9 @@ def open_plan(
         sample = golden.get(tier.name)
         if sample is not None:
             _replay(tier, sample)
-    for tier in bound:
-        _warm(tier)
-    return compile_plan(policy, bound, clock, prepare, postprocess, load_profile(policy))
+    profiles = load_profile(policy)
+    services = {tier.name: _warm(tier, profiles.get(tier.name)) for tier in bound}
+    return compile_plan(policy, bound, clock, prepare, postprocess, services, engine, env)
 
 
 def _replay(tier: BoundTier, golden: Golden) -> None:
@@ -54,7 +65,8 @@ def _replay(tier: BoundTier, golden: Golden) -> None:
     rows: Any = inputs if len(tier.inputs) > 1 else next(iter(inputs.values()))
     n = len(next(iter(inputs.values())))
     try:
-        raw = tier.run_rows(rows, n, _nobody())
+        ask = getattr(tier, "probe", tier.run_rows)  # of one in another process
+        raw = ask(rows, n, _nobody())
     except Exception as error:
         msg = f"tier {tier.name!r}: the model does not take its golden input"
         raise ModelIntegrityError(msg, tier=tier.name) from error
@@ -66,10 +78,18 @@ def _replay(tier: BoundTier, golden: Golden) -> None:
             raise ModelIntegrityError(msg, tier=tier.name)
 
 
-def _warm(tier: BoundTier) -> None:
-    """Run a tier a few times on zeros, so that no request pays for the first run."""
+def _warm(tier: BoundTier, profile: Profile | None) -> Service:
+    """Run a tier a few times on zeros, so that no request pays for the first run.
+
+    How long that takes is what is known of a tier without a measured profile.
+    """
+    known = profile is not None
+    service = ServiceTime()
+    if profile is not None:
+        start = profile.overhead + profile.per_row + profile.residual
+        service = ServiceTime(round(start * _NANO), round(profile.per_row * _NANO))
     if not tier.inputs:
-        return
+        return service, known
     row = {
         spec.name: ""
         if spec.dtype == "text"
@@ -78,11 +98,18 @@ def _warm(tier: BoundTier) -> None:
     }
     job = _nobody()
     job.row = row if len(row) > 1 else next(iter(row.values()))
-    for _ in range(_WARM_RUNS):
+    for turn in range(_WARM_RUNS):
+        begun = time.perf_counter_ns()
         try:
-            tier.read(tier.run(job))
+            raw = tier.run(job)
+            taken = time.perf_counter_ns() - begun
+            tier.read(raw)
         except (CascadeError, ValueError, RuntimeError):  # zeros need not be a sensible input
-            return
+            return service, known
+        if profile is None and turn:  # the first run also sets up
+            service.observe_rows(taken, 1)
+            known = True
+    return service, known
 
 
 def _nobody() -> Any:

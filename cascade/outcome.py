@@ -220,7 +220,7 @@ def split(trace: Trace) -> tuple[int, int, int, int]:
     inputs = routed - arrived
     transfer = compute = 0
     for step in steps:
-        submitted, started, finished, prepared = step[7:]
+        submitted, started, finished, prepared = step[7:11]
         inputs += prepared
         transfer += started - submitted - prepared
         compute += finished - started
@@ -229,7 +229,7 @@ def split(trace: Trace) -> tuple[int, int, int, int]:
 
 def _step(names: Sequence[str], raw: RawStep) -> Step:
     tier, result, reason, confidence, threshold, eta, remaining = raw[:7]
-    submitted, started, finished, prepared = raw[7:]
+    submitted, started, finished, prepared, batch = raw[7:]
     waited = started - submitted - prepared
     return Step(
         names[tier],
@@ -240,4 +240,5 @@ def _step(names: Sequence[str], raw: RawStep) -> Step:
         None if eta < 0 else eta * _NANO,
         None if remaining < 0 else remaining * _NANO,
         Latency(prepared * _NANO, waited * _NANO, (finished - started) * _NANO, 0.0),
+        *(batch or (None, None)),
     )

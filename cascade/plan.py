@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from cascade.complexity import estimator, rows_estimator
+from cascade.cores import find_cores
 from cascade.decide import Etas, Ladder
 from cascade.errors import PolicyError
 from cascade.inputs import row_caster, rows_caster
 from cascade.keys import key_maker
-from cascade.lanes.inline import InlineLane
-from cascade.load import ServiceTime
+from cascade.lanes import Watchdog, make_lane
 from cascade.types import Mode, Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cascade.binding import Functions
-    from cascade.bundle import Profile
+    from cascade.engine import Engine
+    from cascade.load import ServiceTime
     from cascade.policy.model import Policy
     from cascade.protocols import BoundTier, Clock, InputSpec, Lane
     from cascade.types import OperatingPoint
@@ -34,6 +35,8 @@ class Plan:
     """Everything that serving a request needs, and nothing that changes."""
 
     policy: Policy
+    engine: Engine
+    watchdog: Watchdog
     site: Site
     clock: Clock
     ladder: Ladder
@@ -61,15 +64,18 @@ def compile_plan(
     clock: Clock,
     prepare: Functions,
     postprocess: Functions,
-    profiles: Mapping[str, Profile],
+    services: Mapping[str, tuple[ServiceTime, bool]],
+    engine: Engine,
+    env: Mapping[str, str] | None = None,
 ) -> Plan:
     """Compile a policy over opened tiers."""
+    watchdog = Watchdog(clock)
     lanes = tuple(
-        InlineLane(
-            i, tier, clock, _service(profiles.get(tier.name)), _own(prepare, tier, policy),
-            policy.calibrations.get(tier.name),
+        make_lane(
+            spec, i, tier, clock, *services[tier.name], _own(prepare, tier, policy),
+            policy.calibrations.get(tier.name), watchdog, find_cores(env).usable,
         )
-        for i, tier in enumerate(bound)
+        for i, (spec, tier) in enumerate(zip(policy.tiers, bound, strict=True))
     )  # fmt: skip
     names = tuple(tier.name for tier in bound)
     point = policy.point
@@ -81,6 +87,8 @@ def compile_plan(
     rule = policy.complexity
     plan = Plan(
         policy=policy,
+        engine=engine,
+        watchdog=watchdog,
         site=Site(policy.digest, policy.mode, names, point.index),
         clock=clock,
         ladder=Ladder(names, policy.escalation.abstain_below),
@@ -161,13 +169,6 @@ def _post(functions: Functions, names: tuple[str, ...]) -> Callable[[int, Any], 
     if not own:
         return None
     return lambda tier, value: own[names[tier]](value) if names[tier] in own else value
-
-
-def _service(profile: Profile | None) -> ServiceTime:
-    if profile is None:
-        return ServiceTime()
-    start = profile.overhead + profile.per_row + profile.residual
-    return ServiceTime(round(start * _NANO), round(profile.per_row * _NANO))
 
 
 def _ns(seconds: float | None) -> int | None:

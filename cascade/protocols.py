@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from cascade.calibration import Calibration
     from cascade.facts import Fact, RowsReply
     from cascade.policy import Policy, TierSpec
     from cascade.types import Prediction
@@ -26,6 +28,7 @@ __all__ = [
     "Lane",
     "Observer",
     "OnDone",
+    "QueuedLane",
     "Rows",
     "Tier",
 ]
@@ -112,30 +115,54 @@ Rows: TypeAlias = "tuple[npt.NDArray[Any], npt.NDArray[np.float64] | None]"
 
 
 class BoundTier(Protocol):
-    """A tier as the lanes run it: opened, with its settings compiled in."""
+    """A tier as the lanes run it: opened, with its settings compiled in.
+
+    Packages that bring a kind of tier subclass it; what is not abstract here has a default.
+    """
 
     name: str
-    inputs: tuple[InputSpec, ...]
-    silent: bool  # reports neither version nor cost: no remarks to read
+    inputs: tuple[InputSpec, ...] = ()
+    silent: bool = True  # reports neither version nor cost: no remarks to read
+    can_stop: bool = False  # a run can be ended from another thread, as ``job.stop_with`` is told
+    batches: bool = True  # several rows in one run take less than one by one
 
     def open(self) -> None:
         """Load what is needed; called once, before the first run. Idempotent."""
+        return
 
     def close(self) -> None:
         """Let go of what was loaded."""
+        return
 
+    def reset(self) -> None:
+        """Begin anew in a forked child: what was loaded belongs to the parent."""
+        return
+
+    @abstractmethod
     def run(self, job: Any) -> Any:
         """Run the model on one row; the time inside counts as compute."""
 
+    @abstractmethod
     def read(self, raw: Any) -> tuple[Any, float | None]:
         """Turn what ``run`` returned into (value, confidence)."""
 
-    def remarks(self, raw: Any) -> tuple[bool, float | None]:
-        """Return whether the version is the policy's, and the cost, where a tier reports them."""
+    def run_stoppable(self, job: Any) -> Any:
+        """Run the model on one row; ``job.stop_with(f)`` is told how to end the run."""
+        return self.run(job)
 
+    def read_stoppable(self, raw: Any) -> tuple[Any, float | None]:
+        """Turn what ``run_stoppable`` returned into (value, confidence)."""
+        return self.read(raw)
+
+    def remarks(self, raw: Any, i: int = 0) -> tuple[bool, float | None]:  # noqa: ARG002
+        """Return whether the version is the policy's, and row i's cost, where they are reported."""
+        return True, None
+
+    @abstractmethod
     def run_rows(self, rows: Any, n: int, context: Context) -> Any:
         """Run the model on a batch of n rows."""
 
+    @abstractmethod
     def read_rows(self, raw: Any, n: int) -> Rows:
         """Turn what ``run_rows`` returned into columns."""
 
@@ -156,18 +183,52 @@ class TierKind(Protocol):
 
 
 class Lane(Protocol):
-    """How a tier is executed; completes every call with exactly one fact."""
+    """How a tier is executed; completes every call with exactly one fact.
+
+    While it is ``inline`` it runs in the caller; else it is a :class:`QueuedLane`.
+    """
 
     tier: BoundTier
+    inline: bool
+    calibration: Calibration | None
+    pad: Mapping[str, float] | None
 
-    def submit(self, job: Any, on_done: OnDone) -> None:
+    def submit(self, job: Any, on_done: OnDone) -> Any:
         """Start the call; ``on_done`` gets its fact, on the worker."""
 
     def call(self, job: Any) -> Fact:
-        """Make the call and wait for its fact."""
+        """Make the call and wait for its fact, at most until the job's deadline."""
 
     def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
         """Run n rows at once."""
 
+    def plain(self, job: Any) -> tuple[Any, float | None]:
+        """Ask the tier outside of the ledger."""
+
     def eta(self, rows: int = 1) -> int:
         """Nanoseconds until an answer; negative: a refusal (see ``cascade.decide``)."""
+
+    def reset(self) -> None:
+        """Begin anew in a forked child, which inherits no threads."""
+
+    def retire(self) -> None:
+        """Let workers go as soon as they have nothing to do; another lane takes over."""
+
+    def close(self, grace: float = 0.0) -> None:
+        """Let what is under way end, for at most ``grace`` seconds."""
+
+
+class QueuedLane(Lane, Protocol):
+    """A lane whose calls complete on a worker, and can be left before they do."""
+
+    def submit(self, job: Any, on_done: OnDone) -> Any:
+        """Start the call; ``on_done`` gets its fact, on the worker. Returns a ticket."""
+
+    def cancel(self, ticket: Any) -> bool:
+        """Stop waiting for a call; False when it is over, and the ticket has its fact."""
+
+    def adopt(self, ticket: Any, job: Any, on_done: OnDone) -> bool:
+        """Wait for a call that another has left; False when it is over."""
+
+    def timed_out(self, ticket: Any) -> Fact:
+        """Return the fact of a call that was left at its deadline."""

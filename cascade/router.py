@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Generic, Self
 
-from cascade.binding import bind, functions
-from cascade.cache import ResultCache
 from cascade.columnar import route_rows
 from cascade.decide import Call, Finish
-from cascade.engine import Engine, Request
-from cascade.errors import PolicyError
+from cascade.engine import Request
 from cascade.flight import Follower, Lead
-from cascade.observing import Aftermath, Watched
-from cascade.opening import open_plan
+from cascade.front import Front
+from cascade.lanes.lane import answered
 from cascade.outcome import Outcome
-from cascade.plan import in_mode
-from cascade.policy import Policy
-from cascade.telemetry import Health, Statistics, prometheus, statistics
-from cascade.types import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from cascade.binding import PerTier
     from cascade.budget import Budget
     from cascade.columnar import Outcomes
     from cascade.decide import Decision
-    from cascade.flight import Verdict
-    from cascade.plan import Plan
-    from cascade.protocols import Clock, Observer
+    from cascade.facts import Fact
+    from cascade.flight import Pending, Verdict
+    from cascade.policy import Policy
+    from cascade.protocols import QueuedLane
 
 __all__ = ["Router"]
 
@@ -46,7 +38,7 @@ else:
     X, V = TypeVar("X"), TypeVar("V")
 
 
-class Router(Watched, Generic[X, V]):
+class Router(Front, Generic[X, V]):
     """Answers requests with the cheapest tier that can be trusted to answer in time.
 
     Building it reads the policy and checks the model files' digests, but makes no session, so it is
@@ -83,68 +75,6 @@ class Router(Watched, Generic[X, V]):
     ['small', 'large']
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        *,
-        tiers: Mapping[str, Any] | None = None,
-        prepare: PerTier = None,
-        postprocess: PerTier = None,
-        models: str | Path | None = None,
-        env: Mapping[str, str] | None = None,
-        on_outcome: Observer | Iterable[Observer] = (),
-        clock: Clock = time.monotonic_ns,
-    ) -> None:
-        for spec in policy.tiers:
-            if spec.confidence.calibration is not None and spec.name not in policy.calibrations:
-                raise PolicyError(
-                    f"tier {spec.name!r}: {spec.confidence.calibration} was not read; give the "
-                    f"policy its folder: Policy.from_dict(…, root=folder)"
-                )
-        self._policy = policy
-        self._prepare = functions("prepare", prepare, policy)
-        self._postprocess = functions("postprocess", postprocess, policy)
-        self._bound = bind(policy, tiers, models, env)
-        self._mode = policy.mode
-        observers = (on_outcome,) if callable(on_outcome) else tuple(on_outcome)
-        self._engine = Engine(clock, observers)
-        self._clock = clock
-        self._opening = threading.Lock()
-        self._plan: Plan | None = None
-        self._closed = False
-        self._aftermath = Aftermath()
-        self._watch()
-
-    @classmethod
-    def from_yaml(
-        cls,
-        path: str | Path,
-        *,
-        tiers: Mapping[str, Any] | None = None,
-        prepare: PerTier = None,
-        postprocess: PerTier = None,
-        models: str | Path | None = None,
-        env: Mapping[str, str] | None = None,
-        on_outcome: Observer | Iterable[Observer] = (),
-    ) -> Self:
-        """Build a router from a policy file.
-
-        ``models`` is the folder of the model files (default: ``CASCADE_MODELS``, else the policy's
-        folder); ``env`` stands in for the environment.
-
-        Raises:
-            PolicyError: with every problem of the file, and its place.
-        """
-        return cls(
-            Policy.from_yaml(path, env=env),
-            tiers=tiers,
-            prepare=prepare,
-            postprocess=postprocess,
-            models=models,
-            env=env,
-            on_outcome=on_outcome,
-        )
-
     # -- life ------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
@@ -162,66 +92,28 @@ class Router(Watched, Generic[X, V]):
         Raises:
             ModelIntegrityError: a model cannot be loaded, or answers its golden input differently.
         """
-        with self._opening:
-            if self._closed:
-                msg = "the router is closed"
-                raise PolicyError(msg)
-            if self._plan is None:
-                policy = self._policy
-                plan = open_plan(policy, self._bound, self._clock, self._prepare, self._postprocess)
-                settings = policy.cache
-                if settings is not None:
-                    ttl = None if settings.ttl is None else round(settings.ttl * 1e9)
-                    self._engine.cache = ResultCache(settings.entries, settings.bytes, ttl)
-                self._plan = in_mode(plan, self._mode)
+        self._service.open()
 
-    def close(self) -> None:
-        """Let go of the models; further requests are refused with a PolicyError."""
-        with self._opening:
-            self._closed = True
-            self._plan = None
-            self._aftermath.close()
-            for tier in self._bound:
-                tier.close()
+    def swap(self, policy: Policy | str | Path, *, tiers: Mapping[str, Any] | None = None) -> None:
+        """Replace policy and models, atomically and under traffic.
 
-    @property
-    def policy(self) -> Policy:
-        """The policy in force."""
-        return self._policy
-
-    @property
-    def mode(self) -> Mode:
-        """The mode in force."""
-        return self._mode
-
-    @property
-    def ready(self) -> bool:
-        """Whether the tiers are open and warm."""
-        return self._plan is not None
-
-    def set_mode(self, mode: Mode | str) -> None:
-        """Change the mode, for requests that begin from now on.
+        ``policy`` is one, or the path of its file; ``tiers`` binds external tiers anew (default:
+        those bound before). The new models are opened and warm before the first request sees
+        them; no request mixes two policies, and none is dropped. Answers in the cache stay where
+        the new policy would give the same ones.
 
         Raises:
-            PolicyError: no such mode, or ``enforce`` without thresholds or certificate.
+            PolicyError, ModelIntegrityError: the new one cannot serve; the old one still does.
         """
-        try:
-            wanted = Mode(mode)
-        except ValueError:
-            known = ", ".join(Mode)
-            raise PolicyError(f"mode: expected one of {known}, got {mode!r}") from None
-        _check_mode(self._policy, wanted)
-        with self._opening:
-            self._mode = wanted
-            self._watch()
-            if self._plan is not None:
-                self._plan = in_mode(self._plan, wanted)
+        self._service.swap(policy, tiers)
 
-    def _open(self) -> Plan:
-        self.warmup()
-        plan = self._plan
-        assert plan is not None  # noqa: S101  warmup has set it, or raised
-        return plan
+    def close(self, grace: float = 5.0) -> None:
+        """Let go of the models; further requests are refused with a PolicyError.
+
+        What waits for a worker or runs on one has ``grace`` seconds to end.
+        """
+        self._service.close(grace)
+        self._aftermath.close()
 
     # -- serving ---------------------------------------------------------------------------------
 
@@ -251,8 +143,8 @@ class Router(Watched, Generic[X, V]):
             Overloaded: refused by a bound.
             TierError: every tier failed; the last one's error.
         """
-        plan = self._plan or self._open()
-        engine = self._engine
+        plan = self._service.plan or self._open()
+        engine = plan.engine
         arrived = self._clock() if received is None else received
         if deadline is None and plan.budget is not None:
             budget = plan.budget
@@ -269,46 +161,46 @@ class Router(Watched, Generic[X, V]):
             return self._follow(request, x)
         return self._lead(request, x)
 
-    def _lead(self, request: Request, x: X, after: Decision | None = None) -> Outcome[V]:
+    def _lead(
+        self, request: Request, x: X, after: Decision | None = None, pending: Pending | None = None
+    ) -> Outcome[V]:
         """Drive a request up the ladder, from the start or on from where another stopped."""
         plan = request.plan
-        lanes, etas = plan.lanes, plan.etas
+        lanes, etas, engine = plan.lanes, plan.etas, plan.engine
         try:
             if after is None:
-                hard = 0.0
-                if plan.complexity is not None:
-                    hard = plan.complexity(x if plan.by_name else request.row)
-                request.routed = now = self._clock()
-                move = request.start(plan.point, hard, now, request.until, etas)
-            else:
+                move = engine.start(request, x)
+            elif pending is None:
                 move = request.resume(after, self._clock(), request.until, etas)
+            else:
+                request.adopt(after, request.until)
+                fact = _wait(request, *pending)
+                move = request.step(fact, fact.finished, etas)
             while type(move) is Call:
-                fact = lanes[move.tier].call(request)
+                lane = lanes[move.tier]
+                fact = lane.call(request) if lane.inline else _wait(request, lane)  # type: ignore[arg-type]  # queued
                 move = request.step(fact, fact.finished, etas)
             assert type(move) is Finish  # noqa: S101  the only other kind
-            return self._engine.settle(request, move)
+            return engine.settle(request, move)
         except BaseException:
-            self._engine.abandon(request)
+            engine.abandon(request)
             raise
 
     def _follow(self, request: Request, x: X) -> Outcome[V]:
         """Wait for another's computation of the same answer; take over when it stops short."""
-        follower = request.follower
+        follower, engine = request.follower, request.plan.engine
         assert type(follower) is _SyncFollower  # noqa: S101  made by begin
         waited = request.routed = self._clock()
-        verdict = follower.wait((request.until - waited) / 1e9)
-        if verdict is None:
-            verdict = self._engine.desert(follower)
-        if isinstance(verdict, Lead):
-            return self._lead(request, x, verdict.after)
-        return self._engine.settle_follower(request, verdict, waited)
-
-    def _floor(self, plan: Plan, at_least: str) -> int:
         try:
-            return max(plan.floor, plan.site.tiers.index(at_least))
-        except ValueError:
-            known = ", ".join(plan.site.tiers)
-            raise PolicyError(f"at_least: no tier {at_least!r}; the policy has {known}") from None
+            verdict = follower.wait((request.until - waited) / 1e9)
+        except BaseException:
+            engine.quit(request)
+            raise
+        if verdict is None:
+            verdict = engine.desert(follower)
+        if isinstance(verdict, Lead):
+            return self._lead(request, x, verdict.after, verdict.pending)
+        return engine.settle_follower(request, verdict, waited)
 
     def route_many(
         self,
@@ -331,49 +223,39 @@ class Router(Watched, Generic[X, V]):
             ValueError: the deadline is zero, negative or NaN.
             PolicyError: no such tier.
         """
-        plan = self._plan or self._open()
+        plan = self._service.plan or self._open()
         arrived = self._clock()
         until = None
         if deadline is not None:
-            until = arrived + self._engine.budget(plan, deadline, arrived)
+            until = arrived + plan.engine.budget(plan, deadline, arrived)
         floor = plan.floor if at_least is None else self._floor(plan, at_least)
         return route_rows(
-            self._engine, plan, X, arrived, until, tenant, floor, metadata, use_cache=use_cache
+            plan.engine, plan, X, arrived, until, tenant, floor, metadata, use_cache=use_cache
         )
 
-    # -- looking inside --------------------------------------------------------------------------
 
-    def statistics(self) -> Statistics:
-        """Return a frozen snapshot of what has been counted, with the bottleneck named."""
-        plan, after = self._plan or self._open(), self._aftermath
-        recorded = 0 if after.recorder is None else after.recorder.rows
-        return statistics(
-            self._engine, plan, self._policy, self._mode, recorded=recorded, dropped=after.dropped
-        )
+def _wait(request: Request, lane: QueuedLane, ticket: Any = None) -> Fact:
+    """Have a lane answer on a worker, and wait for it until the request's deadline.
 
-    def metrics(self) -> str:
-        """Return the counters as Prometheus text."""
-        return prometheus(self._engine, self._plan or self._open(), self._policy, self._mode)
+    With a ``ticket``, for a call that another has begun. At the deadline the call stays pending:
+    settling the request hands it to those who have more time, or ends it.
+    """
+    gate = threading.Lock()
+    gate.acquire()
 
-    def health(self) -> Health:
-        """Say whether the router can serve, and by what."""
-        return Health(
-            ready=self.ready,
-            closed=self._closed,
-            mode=self._mode,
-            policy=self._policy.digest,
-            tiers=tuple(tier.name for tier in self._bound),
-        )
+    def done(_: Fact) -> None:
+        gate.release()
 
-    def __reduce__(self) -> Any:
-        """Refuse: a live router holds sessions and locks."""
-        msg = "a live Router cannot be pickled; pickle its Policy and build a Router from that"
-        raise TypeError(msg)
-
-    def __repr__(self) -> str:
-        """Show the policy's name and the state."""
-        state = "closed" if self._closed else "ready" if self.ready else "not entered"
-        return f"Router({self._policy.name!r}, mode={str(self._mode)!r}, {state})"
+    if ticket is None:
+        ticket = lane.submit(request, done)
+    elif not lane.adopt(ticket, request, done):
+        return ticket.fact or lane.timed_out(ticket)
+    request.pending = lane, ticket
+    left = request.until - request.plan.clock()
+    if gate.acquire(timeout=max(0.0, left / 1e9)) or ticket.fact is not None:
+        request.pending = None
+        return answered(ticket.fact)
+    return lane.timed_out(ticket)
 
 
 class _SyncFollower(Follower):
@@ -387,11 +269,3 @@ class _SyncFollower(Follower):
         """Wait for the verdict, at most so long."""
         self._event.wait(max(0.0, seconds))
         return self.verdict
-
-
-def _check_mode(policy: Policy, mode: Mode) -> None:
-    escalation = policy.escalation
-    bare = escalation.certificate is None and escalation.thresholds is None
-    if mode is Mode.ENFORCE and bare and len(policy.tiers) > 1:
-        msg = "mode: enforce needs escalation.certificate or escalation.thresholds in the policy"
-        raise PolicyError(msg)

@@ -206,7 +206,10 @@ class Step:
 
     ``result`` is ``accepted``, ``unsure``, ``forced`` (taken for want of a better one), ``failed``,
     ``timed_out``, ``refused`` or ``shared`` (another request's computation). ``eta`` and
-    ``remaining`` are the seconds that the step needed and had, where they were looked at.
+    ``remaining`` are the seconds that the step needed and had, where they were looked at. ``rows``
+    is the size of the batch that the request ran in, ``went`` why that went when it did (``idle``:
+    a worker was; ``full``; ``waited``; ``turn``: of the event loop; ``rows``: of ``route_many``);
+    its wait is ``latency.transfer``.
 
     >>> Step("small", "unsure", None, 0.61, 0.82, None, None, Latency(0, 0, 0, 0)).tier
     'small'
@@ -220,6 +223,8 @@ class Step:
     eta: float | None
     remaining: float | None
     latency: Latency
+    rows: int | None = None
+    went: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the step as a JSON-ready mapping."""
@@ -232,14 +237,17 @@ class Step:
             "eta": self.eta,
             "remaining": self.remaining,
             "latency": self.latency.to_dict(),
+            "rows": self.rows,
+            "went": self.went,
         }
 
 
 RawStep = tuple[
-    int, str, "Reason | None", "float | None", "float | None", int, int, int, int, int, int
-]
+    int, str, "Reason | None", "float | None", "float | None", int, int, int, int, int, int,
+    "tuple[int, str] | None",
+]  # fmt: skip
 """tier, result, reason, confidence, threshold, eta, remaining, submitted, started, finished and
-prepared; times in ns, the last one a duration: the tier's own preparation."""
+prepared: times in ns, the last a duration, the tier's own preparation; and the batch."""
 
 
 @attrs.frozen(eq=False)

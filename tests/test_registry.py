@@ -12,6 +12,7 @@ MODULE = """
 from cascade.policy import TierSpec
 from cascade.policy import constraints as c
 from cascade.policy.constraints import field, settings
+from cascade.protocols import BoundTier
 
 
 @settings
@@ -20,14 +21,10 @@ class Echo(TierSpec):
     times: int = field(c.integer(1, 9), "How often.", default=1)
 
 
-class Bound:
-    inputs, silent = (), True
-
+class Bound(BoundTier):
     def __init__(self, spec):
         self.name, self._times = spec.name, spec.times
 
-    def open(self): ...
-    def close(self): ...
     def run(self, job): return job.row
     def read(self, raw): return raw * self._times, 0.9
     def run_rows(self, rows, n, context): return rows

@@ -61,8 +61,8 @@ def joined(r, count, key="x"):
     """Wait until so many callers follow the one flight of a key; no clock is involved."""
     done = threading.Event()
     for _ in range(10_000_000):
-        with r._engine.lock:
-            flight = r._engine._flights.get(key)
+        with r._service.plan.engine.lock:
+            flight = r._service.plan.engine._flights.get(key)
             if flight is not None and len(flight.followers or ()) == count:
                 return
         done.wait(0)  # lets the other threads run
@@ -89,7 +89,7 @@ def test_one_computation_serves_all_who_ask_the_same(pool):
         assert found.tiers["small"].calls == 1
         assert found.requests == 10
         assert r.route("x").disposition == "cached"
-    assert not r._engine._flights
+        assert not r._service.plan.engine._flights
 
 
 def test_other_keys_tenants_and_floors_do_not_wait(pool):
@@ -148,7 +148,7 @@ def test_a_fault_is_shared_and_not_retried(pool):
         assert len({e.outcome.id for e in errors}) == 4
         assert all(isinstance(e.__cause__, ZeroDivisionError) for e in errors)
         assert r.statistics().dispositions == {"failed": 4}
-    assert not r._engine._flights
+        assert not r._service.plan.engine._flights
 
 
 def slow_top(clock, seconds=1):
@@ -193,7 +193,7 @@ def test_a_follower_with_more_time_goes_on_from_the_leaders_answer(pool):
             assert (outcome.value, outcome.disposition) == ("large", "accepted")
         assert gate.calls == ["x"]  # nobody asked the small tier again
         assert r.route("x").disposition == "cached"
-    assert not r._engine._flights
+        assert not r._service.plan.engine._flights
 
 
 def test_a_leader_that_is_shed_leaves_the_flight_to_those_with_time(pool):
@@ -202,7 +202,7 @@ def test_a_leader_that_is_shed_leaves_the_flight_to_those_with_time(pool):
         learn(r, gate)
         with pytest.raises(DeadlineExceeded):
             r.route("x", deadline=0.5, at_least="large")
-        assert not r._engine._flights
+        assert not r._service.plan.engine._flights
         assert r.route("x", deadline=5, at_least="large").value == "large"
 
 
@@ -232,7 +232,7 @@ def test_an_interrupted_leader_hands_over(pool, kind):
         assert leader.result(LONG)
         assert {f.result(LONG).value for f in followers} == {"X"}
         assert gate.calls == ["x", "x"]  # one of the three led, the others went on waiting
-    assert not r._engine._flights
+        assert not r._service.plan.engine._flights
 
 
 def test_an_interrupted_leader_without_followers_frees_the_key(pool):
@@ -241,7 +241,7 @@ def test_an_interrupted_leader_without_followers_frees_the_key(pool):
         gate.go.release()
         with pytest.raises(KeyboardInterrupt):
             r.route("x")
-        assert not r._engine._flights
+        assert not r._service.plan.engine._flights
 
 
 def test_a_follower_whose_time_is_up_takes_what_there_is(pool):
@@ -279,4 +279,4 @@ def test_many_threads_and_keys_count_exactly(pool):
         assert found.requests == 1600
         assert sorted(set(calls)) == sorted(calls)  # one computation for each key
         assert found.cache.entries == 40
-    assert not r._engine._flights
+        assert not r._service.plan.engine._flights

@@ -221,6 +221,19 @@ def weights() -> Kind:
     return Kind("a list of numbers, or numbers by feature name", parse, {"anyOf": one_of})
 
 
+def numbers_by_name() -> Kind:
+    """Numbers by name."""
+    item = number()
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
+            raise ValueError
+        return FrozenMap((k, item.parse(v)) for k, v in value.items())
+
+    schema = {"type": "object", "additionalProperties": {"type": "number"}}
+    return Kind("numbers by name", parse, schema)
+
+
 class FrozenMap(dict[str, float]):
     """A mapping that can stand in a frozen, hashable policy."""
 

@@ -34,6 +34,7 @@ def plain(settings: Any) -> Any:
 
 
 _BUILT_IN = {"onnx", "external"}
+_HOW = {"name", "classes", "execution", "workers", "queue", "batch"}  # not what is answered
 
 
 def _hash(tree: Any) -> str:
@@ -53,7 +54,7 @@ def tier_digest(policy: Policy, spec: TierSpec, model_sha256: str | None = None)
     tree = plain(spec)
     kept = {key: tree.get(key) for key in ("kind", "outputs", "confidence", "version")}
     if tree["kind"] not in _BUILT_IN:  # what the settings of others mean is not known here
-        kept |= {key: value for key, value in tree.items() if key not in {"name", "classes"}}
+        kept |= {key: value for key, value in tree.items() if key not in _HOW}
     kept["sha256"] = model_sha256 or tree.get("sha256")
     kept["classes"] = plain(spec.classes or policy.classes)
     table = policy.calibrations.get(spec.name)

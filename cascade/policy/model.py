@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from cascade.policy.certificate import Certificate
 
 __all__ = [
-    "CacheSettings", "ComplexityRule", "ConfidenceSettings", "Escalation", "ExternalSpec",
-    "FunctionVersion", "InputSettings", "OnnxSpec", "OutputSettings", "Policy", "TierSpec",
+    "BatchSettings", "CacheSettings", "ComplexityRule", "ConfidenceSettings", "Escalation",
+    "ExternalSpec", "FunctionVersion", "InputSettings", "OnnxSpec", "OutputSettings", "Policy",
+    "TierSpec",
 ]  # fmt: skip
 
 _MODES = ("enforce", "observe", "top_only", "first_only")
@@ -56,6 +57,17 @@ class ConfidenceSettings:
 
 
 @settings
+class BatchSettings:
+    """How requests that wait for one tier are run together; a bare number is the size."""
+
+    SHORTHAND: ClassVar[str] = "max_size"
+    max_size: int = field(c.integer(1, 4096), "Rows per run, at most.")
+    pad: Any = field(
+        c.numbers_by_name(), "Fills up rows of unequal length, per input.", default=None
+    )
+
+
+@settings
 class TierSpec:
     """One tier of the ladder, cheapest first.
 
@@ -76,6 +88,14 @@ class TierSpec:
     )
     classes: tuple[Any, ...] | None = field(
         c.label_list(), "Where its order differs.", default=None
+    )
+    execution: str = field(
+        c.choice(("auto", "inline", "worker", "process")), "Where it runs.", default="auto"
+    )
+    workers: int | None = field(c.integer(1, 256), "Runs at a time, when not inline.", default=None)
+    queue: int = field(c.integer(1, 100_000), "Requests that may wait for it.", default=256)
+    batch: BatchSettings | None = field(
+        c.section(BatchSettings), "Rows run together.", default=None
     )
 
 

@@ -10,19 +10,17 @@ from cascade.types import Disposition, Mode
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cascade.engine import Engine
     from cascade.ledger import Totals
     from cascade.plan import Plan
-    from cascade.policy import Policy
 
 __all__ = ["prometheus"]
 
 _BACKSLASH = chr(92)
 
 
-def prometheus(engine: Engine, plan: Plan, policy: Policy, mode: Mode) -> str:
+def prometheus(plan: Plan, mode: Mode, reload_failures: int = 0) -> str:
     """Return the metrics; labels are bounded: policy, tiers, dispositions, reasons and parts."""
-    totals = engine.ledger.totals()
+    policy, totals = plan.policy, plan.engine.ledger.totals()
     info = _labels(name=policy.name, digest=policy.digest, revision=policy.revision or "")
     lines = [
         *_requests(totals, policy.name),
@@ -36,6 +34,8 @@ def prometheus(engine: Engine, plan: Plan, policy: Policy, mode: Mode) -> str:
         *_family("cascade_policy_info", "gauge", "The policy in force."),
         f"cascade_policy_info{info} 1",
     ]
+    lines += _family("cascade_reload_failures_total", "counter", "Policies that could not be.")
+    lines.append(f"cascade_reload_failures_total {reload_failures}")
     if policy.certificate is not None:
         lines += _family(
             "cascade_certificate_max_loss", "gauge", "The certified bound on the loss."

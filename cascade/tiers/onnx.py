@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from cascade.confidence import OutputFault, row_reader, rows_reader, tolerance_for
+from cascade.cores import find_cores
 from cascade.errors import ModelIntegrityError, PolicyError
 from cascade.protocols import InputSpec
 from cascade.tiers.buffers import LARGEST, bound_run
@@ -71,6 +73,7 @@ class OnnxTier:
     """
 
     silent = True  # its digest is checked at load
+    can_stop = True  # between two of its nodes
 
     def __init__(
         self,
@@ -85,26 +88,36 @@ class OnnxTier:
         self._classes = classes
         self._session: ort.InferenceSession | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as what it is made from; sessions stay where they are."""
+        return OnnxTier, (self._spec, self._load, self._classes)
+
     def open(self) -> None:
         """Make the session and compile the readers of its outputs."""
         if self._session is not None:
             return
         try:
-            session = make_session(self._load(), self._spec.threads)
+            session = make_session(self._load(), min(self._spec.threads, find_cores().usable))
         except (ModelIntegrityError, PolicyError):
             raise
         except Exception as error:  # ORT raises six unrelated types, UnicodeDecodeError among them
             msg = f"tier {self.name!r}: {self._spec.model} is not a model that can be loaded"
             raise ModelIntegrityError(msg, tier=self.name) from error
         self.inputs = tuple(self._input(node) for node in session.get_inputs())
-        self._one_row_only = any(node.shape[:1] == [1] for node in session.get_inputs())
+        self.batches = all(node.shape[:1] != [1] for node in session.get_inputs())
         self._compile(session)
         self._session = session
 
     def close(self) -> None:
         """Let go of the session."""
         self._session = None
-        self.run = _closed  # type: ignore[method-assign]
+        self.run = self.run_stoppable = _closed  # type: ignore[method-assign]
+
+    def reset(self) -> None:
+        """Leave the session to the parent: destroying it in a forked child can crash or hang."""
+        if self._session is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))  # for ever
+            self._session = None
 
     # -- compiling -------------------------------------------------------------------------------
 
@@ -127,9 +140,11 @@ class OnnxTier:
         kind = settings.kind if settings is not None else _recognise(outputs)
         self._names = self._fetched(kind, settings, outputs)
         self._run_session = session.run
+        self.__dict__.pop("run_stoppable", None)  # a closed tier's stand-in
         self.run = self._one_array() if self._plain_input() else self._one_feed  # type: ignore[method-assign, assignment]
         if kind not in _MATRIX:
             self.read, self.read_rows = self._read_value, self._read_values  # type: ignore[method-assign]
+            self.read_stoppable = self._read_value  # type: ignore[method-assign]
             return
         node = outputs[self._names[0]]
         self._check_classes(kind, node)
@@ -143,7 +158,7 @@ class OnnxTier:
         score = "max_probability" if score == "auto" else score
         temperature = self._spec.confidence.temperature
         one = row_reader(kind, score, temperature, self._classes, tolerance)
-        self.read = _matrix_read(one)  # type: ignore[method-assign, assignment]
+        self.read = self.read_stoppable = _matrix_read(one)  # type: ignore[method-assign, assignment]
         if self._can_bind(node):
             dtype = _DTYPES[node.type]
             self.read = one  # type: ignore[method-assign, assignment]
@@ -207,7 +222,15 @@ class OnnxTier:
         """Return the label and its confidence; replaced when opened."""
         return self._read_value(raw)
 
-    def remarks(self, raw: Any) -> tuple[bool, float | None]:  # noqa: ARG002  the protocol
+    def run_stoppable(self, job: Any) -> Any:
+        """Run one row so that ``job.stop_with`` can end it; 2 µs more than ``run``."""
+        return self._run_session(self._names, self._feed(job.row, 1), _options(job))
+
+    def read_stoppable(self, raw: Any) -> tuple[Any, float | None]:
+        """Read what ``run_stoppable`` returned; replaced when opened."""
+        return self._read_value(raw)
+
+    def remarks(self, raw: Any, i: int = 0) -> tuple[bool, float | None]:  # noqa: ARG002
         """ONNX models report neither version nor cost; their digest is checked at load."""
         return True, None
 
@@ -223,11 +246,12 @@ class OnnxTier:
 
     # -- many rows -------------------------------------------------------------------------------
 
-    def run_rows(self, rows: Any, n: int, context: Context) -> Any:  # noqa: ARG002  the protocol
+    def run_rows(self, rows: Any, n: int, context: Context) -> Any:
         """Run the model once for n rows, or n times where its batch axis is fixed at 1."""
-        if not self._one_row_only:
-            return self._run_session(self._names, self._feed(rows, n, batch=True))
-        runs = [self._run_session(self._names, self._feed(row, 1)) for row in _each(rows, n)]
+        run, names, options = self._run_session, self._names, _options(context)
+        if self.batches:
+            return run(names, self._feed(rows, n, batch=True), options)
+        runs = [run(names, self._feed(row, 1), options) for row in _each(rows, n)]
         return [np.concatenate(column) for column in zip(*runs, strict=True)]
 
     def _feed(self, rows: Any, n: int, *, batch: bool = False) -> dict[str, Any]:
@@ -275,6 +299,20 @@ def _matrix_read(one: RowReader) -> Callable[[Any], tuple[Any, float]]:
         return one(row if type(row) is list else [row])
 
     return read
+
+
+def _options(context: Any) -> ort.RunOptions | None:
+    """Return options of this run's own, if it may be stopped: a stopped one stays poisoned."""
+    say_how = getattr(context, "stop_with", None)
+    if say_how is None:
+        return None
+    options = ort.RunOptions()
+
+    def stop() -> None:
+        options.terminate = True
+
+    say_how(stop)
+    return options
 
 
 def _closed(job: Any) -> Any:  # noqa: ARG001  stands in for a run

@@ -10,6 +10,7 @@ import numpy as np
 
 from cascade.confidence import OutputFault
 from cascade.errors import PolicyError, TierOutputError
+from cascade.protocols import BoundTier
 from cascade.tiers.columns import Columns, plain
 from cascade.types import Prediction
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cascade.policy.model import TierSpec
-    from cascade.protocols import Context, InputSpec, Rows, Tier
+    from cascade.protocols import Context, Rows, Tier
 
 __all__ = ["FunctionTier", "PythonTier", "is_async", "tier"]
 
@@ -174,14 +175,15 @@ def alone_column(value: Any) -> Any:
     return [value]
 
 
-class PythonTier:
+class PythonTier(BoundTier):
     """A Python tier as the lanes run it."""
 
-    inputs: tuple[InputSpec, ...] = ()
     silent = False
 
     def __init__(self, spec: TierSpec, target: Tier, classes: Sequence[Any] | None) -> None:
         self.name = spec.name
+        self.batches = not (isinstance(target, FunctionTier) and target.rows == "one")
+        self._made_from = (spec, target, classes)
         self._target = target
         own = getattr(target, "classes", None)
         self._columns = Columns(spec, classes if own is None else own)
@@ -191,11 +193,9 @@ class PythonTier:
             self.run, self.read = self._run_one, self._read_pair  # type: ignore[method-assign]
             self.silent = True
 
-    def open(self) -> None:
-        """Nothing to load."""
-
-    def close(self) -> None:
-        """Nothing to let go of."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as what it is made from."""
+        return PythonTier, self._made_from
 
     def run(self, job: Any) -> Prediction:
         """Ask the tier for one row."""
@@ -210,10 +210,10 @@ class PythonTier:
             self._columns.explain_fault(raw, confidence)
         return plain(value), confidence
 
-    def remarks(self, raw: Prediction) -> tuple[bool, float | None]:
-        """Return whether the reported version is the policy's, and the cost."""
+    def remarks(self, raw: Prediction, i: int = 0) -> tuple[bool, float | None]:
+        """Return whether the reported version is the policy's, and the cost of row ``i``."""
         known = raw.version is None or self._version is None or raw.version == self._version
-        return known, None if raw.costs is None else float(raw.costs[0])
+        return known, None if raw.costs is None else float(raw.costs[i])
 
     def run_rows(self, rows: Any, n: int, context: Context) -> Prediction:  # noqa: ARG002
         """Ask the tier for n rows."""

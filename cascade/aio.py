@@ -1,0 +1,342 @@
+"""The asyncio driver: the same core, cache and ledger; no task, timer or hop for inline answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any, Generic, Self
+
+from cascade.columnar import route_rows
+from cascade.decide import Call, Finish
+from cascade.engine import Request
+from cascade.errors import CascadeError
+from cascade.flight import Follower, Lead
+from cascade.front import Front
+from cascade.lanes.lane import answered
+from cascade.loops import Loop
+from cascade.outcome import Outcome
+from cascade.router import V, X
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from cascade.budget import Budget
+    from cascade.columnar import Outcomes
+    from cascade.decide import Decision
+    from cascade.facts import Fact
+    from cascade.flight import Pending, Verdict
+    from cascade.plan import Plan
+    from cascade.policy import Policy
+    from cascade.protocols import QueuedLane
+    from cascade.router import Router
+
+__all__ = ["AsyncRouter"]
+
+
+class AsyncRouter(Front, Generic[X, V]):
+    """Answers requests in an event loop; built and configured like :class:`Router`.
+
+    What a tier answers inline costs no task and no timer; what runs longer is off-loaded to the
+    tier's workers and awaited until the request's deadline. Cancelling the caller frees its place
+    in the queue at once, and stops what runs for nobody else. Asynchronous Python tiers
+    (coroutine functions, or objects whose ``predict`` is one) are awaited as they are.
+
+    >>> import asyncio, cascade
+    >>> policy = cascade.Policy.from_dict(
+    ...     {
+    ...         "version": 1,
+    ...         "name": "pets",
+    ...         "deadline": "1s",
+    ...         "tiers": [
+    ...             {"name": "small", "kind": "external"},
+    ...             {"name": "large", "kind": "external"},
+    ...         ],
+    ...         "escalation": {"thresholds": [0.8]},
+    ...     }
+    ... )
+    >>> small = cascade.tier(lambda x: ("cat", 0.3), returns="pairs", rows="one")
+    >>> async def large(xs):
+    ...     await asyncio.sleep(0)
+    ...     return ["dog" for _ in xs]
+    >>> async def main():
+    ...     async with cascade.AsyncRouter(
+    ...         policy, tiers={"small": small, "large": large}
+    ...     ) as router:
+    ...         return await router.route("wuff")
+    >>> asyncio.run(main()).value
+    'dog'
+    """
+
+    _asynchronous = True
+    _loop: Loop | None = None
+
+    @classmethod
+    def over(cls, router: Router[X, V]) -> AsyncRouter[X, V]:
+        """Return an AsyncRouter that shares the plan, lanes, cache and ledger of a Router.
+
+        Closing either closes both.
+        """
+        made = cls.__new__(cls)
+        made._serve(router._service)  # noqa: SLF001  two fronts of one service
+        return made
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Open the tiers and warm up."""
+        await self.warmup()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Close the tiers."""
+        await self.close()
+
+    async def warmup(self) -> None:
+        """Open the tiers and warm up, without holding up the loop. Idempotent.
+
+        Raises:
+            ModelIntegrityError: a model cannot be loaded, or answers its golden input differently.
+        """
+        self._here(await _in_thread(self._service.open))
+
+    async def swap(
+        self, policy: Policy | str | Path, *, tiers: Mapping[str, Any] | None = None
+    ) -> None:
+        """Replace policy and models, as :meth:`Router.swap` does, without holding up the loop.
+
+        Raises:
+            PolicyError, ModelIntegrityError: the new one cannot serve; the old one still does.
+        """
+        await _in_thread(lambda: self._service.swap(policy, tiers))
+
+    async def close(self, grace: float = 5.0) -> None:
+        """Let go of the models; further requests are refused with a PolicyError.
+
+        What is under way has ``grace`` seconds to end.
+        """
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await loop.quiet()
+        await _in_thread(lambda: self._service.close(grace))
+        self._aftermath.close()
+
+    def _here(self, plan: Plan) -> Loop:
+        """Return what belongs to the running loop; a plan's lanes are made known to it."""
+        running = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None or loop.asyncio is not running:
+            loop = self._loop = Loop(running)
+        loop.serve(plan)
+        return loop
+
+    # -- serving ---------------------------------------------------------------------------------
+
+    async def route(
+        self,
+        x: X,
+        *,
+        deadline: float | str | Budget | None = None,
+        tenant: str | None = None,
+        at_least: str | None = None,
+        use_cache: bool = True,
+        received: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Outcome[V]:
+        """Answer one row; parameters, results and errors are those of :meth:`Router.route`."""
+        plan = self._service.plan or await _in_thread(self._service.open)
+        arrived = self._clock() if received is None else received
+        loop = self._loop
+        if loop is None or loop.plan is not plan:
+            loop = self._here(plan)
+        if loop.held >= loop.FAIR:
+            await loop.give_way()
+        engine = plan.engine
+        if deadline is None and plan.budget is not None:
+            budget = plan.budget
+        else:
+            budget = engine.budget(plan, deadline, arrived)
+        floor = plan.floor if at_least is None else self._floor(plan, at_least)
+        request = engine.begin(
+            plan, x, arrived, arrived + budget, tenant, floor, use_cache, metadata, _AsyncFollower
+        )
+        if type(request) is Outcome:  # from the cache
+            loop.held += loop.HIT
+            return request
+        assert type(request) is Request  # noqa: S101  the only other kind
+        if request.follower is not None:
+            return await self._follow(request, x)
+        return await self._lead(request, x)
+
+    async def _lead(
+        self, request: Request, x: X, after: Decision | None = None, pending: Pending | None = None
+    ) -> Outcome[V]:
+        """Drive a request up the ladder, from the start or on from where another stopped."""
+        plan, loop = request.plan, self._loop
+        assert loop is not None  # noqa: S101  route has seen to it
+        lanes, etas, engine = plan.lanes, plan.etas, plan.engine
+        loop.active += 1
+        try:
+            if after is None:
+                move = engine.start(request, x)
+            elif pending is None:
+                move = request.resume(after, self._clock(), request.until, etas)
+            else:
+                request.adopt(after, request.until)
+                fact = await _wait(loop, request, *pending)
+                move = request.step(fact, fact.finished, etas)
+            while type(move) is Call:
+                lane = lanes[move.tier]
+                if not lane.inline:
+                    fact = await _wait(loop, request, lane)  # type: ignore[arg-type]  # queued
+                elif loop.crowded and (turn := loop.turns[move.tier]) is not None:
+                    fact = await turn.join(request)
+                else:
+                    fact = lane.call(request)
+                    loop.held += fact.finished - request.arrived
+                move = request.step(fact, fact.finished, etas)
+            assert type(move) is Finish  # noqa: S101  the only other kind
+            return engine.settle(request, move)
+        except BaseException:
+            engine.abandon(request)
+            raise
+        finally:
+            loop.active -= 1
+
+    async def _follow(self, request: Request, x: X) -> Outcome[V]:
+        """Wait for another's computation of the same answer; take over when it stops short."""
+        follower, engine = request.follower, request.plan.engine
+        assert type(follower) is _AsyncFollower  # noqa: S101  made by begin
+        waited = request.routed = self._clock()
+        try:
+            verdict = await follower.wait((request.until - waited) / 1e9)
+        except BaseException:
+            engine.quit(request)
+            raise
+        if verdict is None:
+            verdict = engine.desert(follower)
+        if isinstance(verdict, Lead):
+            return await self._lead(request, x, verdict.after, verdict.pending)
+        return engine.settle_follower(request, verdict, waited)
+
+    async def route_many(
+        self,
+        X: Any,
+        *,
+        deadline: float | str | Budget | None = None,
+        tenant: str | None = None,
+        at_least: str | None = None,
+        use_cache: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Outcomes[V]:
+        """Answer a batch as :meth:`Router.route_many` does, in a thread of its own."""
+        plan = self._service.plan or await _in_thread(self._service.open)
+        self._here(plan)
+        arrived = self._clock()
+        until = None
+        if deadline is not None:
+            until = arrived + plan.engine.budget(plan, deadline, arrived)
+        floor = plan.floor if at_least is None else self._floor(plan, at_least)
+
+        def answer() -> Outcomes[V]:
+            return route_rows(
+                plan.engine, plan, X, arrived, until, tenant, floor, metadata, use_cache=use_cache
+            )
+
+        many: Outcomes[V] = await _in_thread(answer)
+        return many
+
+    async def _watched_route(self, x: Any, **settings: Any) -> Any:
+        """Route, and have the other tiers asked in the background."""
+        plan, record, wanted = self._drawn()
+        try:
+            outcome = await type(self).route(self, x, **settings)
+        except CascadeError as error:
+            self._take_lost(plan, error, x, record=record, wanted=wanted)
+            raise
+        if wanted:
+            self._aftermath.take(plan, outcome, x, record=record)
+        return outcome
+
+
+class _AsyncFollower(Follower):
+    """A follower that waits in its event loop."""
+
+    def __init__(self, own: Request) -> None:
+        self._asyncio = asyncio.get_running_loop()
+        self._done = self._asyncio.create_future()
+        super().__init__(own, own.until, self._ring)
+
+    def _ring(self) -> None:  # by the leader, in whatever thread it is
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._asyncio.call_soon_threadsafe(_resolve, self._done, None)
+
+    async def wait(self, seconds: float) -> Verdict | None:
+        """Wait for the verdict, at most so long."""
+        timer = self._asyncio.call_later(max(0.0, seconds), _resolve, self._done, None)
+        try:
+            await self._done
+        finally:
+            timer.cancel()
+        return self.verdict
+
+
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+async def _wait(loop: Loop, request: Request, lane: QueuedLane, ticket: Any = None) -> Fact:
+    """Have a lane answer on a worker, and await it until the request's deadline.
+
+    With a ``ticket``, for a call that another has begun. At the deadline the call stays pending:
+    settling the request hands it to those who have more time, or ends it.
+    """
+    future = loop.asyncio.create_future()
+    done = loop.delivery(future)
+    if ticket is None:
+        ticket = lane.submit(request, done)
+        if ticket.fact is not None:  # refused
+            return ticket.fact  # type: ignore[no-any-return]
+    elif not lane.adopt(ticket, request, done):
+        return ticket.fact or lane.timed_out(ticket)
+    request.pending = lane, ticket
+    left = max(0.0, (request.until - request.plan.clock()) / 1e9)
+    timer = loop.asyncio.call_later(left, _resolve, future, None)
+    try:
+        await future
+    finally:
+        timer.cancel()
+    if ticket.fact is not None:
+        request.pending = None
+        return answered(ticket.fact)
+    return lane.timed_out(ticket)
+
+
+async def _in_thread(work: Any) -> Any:
+    """Run something in a daemon thread of its own, which cannot hold up the exit."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def tell(result: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as caught:  # noqa: BLE001  it is raised where it is awaited
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(tell, result, error)
+
+    threading.Thread(target=run, name="cascade-work", daemon=True).start()
+    return await future

@@ -1,0 +1,166 @@
+"""What Router and AsyncRouter show of the service behind them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from cascade.budget import nanoseconds
+from cascade.errors import PolicyError
+from cascade.observing import Aftermath, Watched
+from cascade.policy import Policy
+from cascade.service import Given, Service
+from cascade.telemetry import Health, Statistics, prometheus, statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from cascade.binding import PerTier
+    from cascade.plan import Plan
+    from cascade.protocols import Clock, Observer
+    from cascade.types import Mode
+
+__all__ = ["Front"]
+
+_GRACE = 5.0  # s
+
+
+class Front(Watched):
+    """A router as its users see it, but for the routing."""
+
+    _asynchronous = False
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        tiers: Mapping[str, Any] | None = None,
+        prepare: PerTier = None,
+        postprocess: PerTier = None,
+        models: str | Path | None = None,
+        env: Mapping[str, str] | None = None,
+        on_outcome: Observer | Iterable[Observer] = (),
+        clock: Clock = time.monotonic_ns,
+    ) -> None:
+        observers = (on_outcome,) if callable(on_outcome) else tuple(on_outcome)
+        given = Given(tiers, prepare, postprocess, models, env)
+        self._serve(Service(policy, given, observers, clock, asynchronous=self._asynchronous))
+
+    def _serve(self, service: Service) -> None:
+        self._service = service
+        self._clock = service.clock
+        self._aftermath = Aftermath()
+        service.watchers.add(self)
+        self._watch()
+
+    @classmethod
+    def from_yaml(
+        cls,
+        path: str | Path,
+        *,
+        tiers: Mapping[str, Any] | None = None,
+        prepare: PerTier = None,
+        postprocess: PerTier = None,
+        models: str | Path | None = None,
+        env: Mapping[str, str] | None = None,
+        on_outcome: Observer | Iterable[Observer] = (),
+        reload: float | str | None = None,
+    ) -> Self:
+        """Build a router from a policy file.
+
+        ``models`` is the folder of the model files (default: ``CASCADE_MODELS``, else the policy's
+        folder); ``env`` stands in for the environment. With ``reload`` (seconds, or a duration such
+        as ``"5s"``) the file and its models are looked at that often and swapped in when they have
+        changed; a bad file leaves the old policy serving and is counted.
+
+        Raises:
+            PolicyError: with every problem of the file, and its place.
+            ValueError: ``reload`` is not a positive time.
+        """
+        seconds = None if reload is None else nanoseconds(reload) / 1e9
+        router = cls(
+            Policy.from_yaml(path, env=env),
+            tiers=tiers,
+            prepare=prepare,
+            postprocess=postprocess,
+            models=models,
+            env=env,
+            on_outcome=on_outcome,
+        )
+        if seconds is not None:
+            router._service.reload(Path(path), seconds)
+        return router
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self._service.policy
+
+    @property
+    def mode(self) -> Mode:
+        """The mode in force."""
+        return self._service.mode
+
+    @property
+    def ready(self) -> bool:
+        """Whether the tiers are open and warm."""
+        return self._service.plan is not None
+
+    def set_mode(self, mode: Mode | str) -> None:
+        """Change the mode, for requests that begin from now on.
+
+        Raises:
+            PolicyError: no such mode, or ``enforce`` without thresholds or certificate.
+        """
+        self._service.set_mode(mode)
+
+    def _open(self) -> Plan:
+        return self._service.open()
+
+    def _floor(self, plan: Plan, at_least: str) -> int:
+        try:
+            return max(plan.floor, plan.site.tiers.index(at_least))
+        except ValueError:
+            known = ", ".join(plan.site.tiers)
+            raise PolicyError(f"at_least: no tier {at_least!r}; the policy has {known}") from None
+
+    # -- looking inside --------------------------------------------------------------------------
+
+    def statistics(self) -> Statistics:
+        """Return a frozen snapshot of what has been counted, with the bottleneck named."""
+        plan, after = self._service.plan or self._open(), self._aftermath
+        recorded = 0 if after.recorder is None else after.recorder.rows
+        return statistics(
+            plan.engine, plan, plan.policy, self.mode, recorded=recorded, dropped=after.dropped
+        )
+
+    def metrics(self) -> str:
+        """Return the counters as Prometheus text.
+
+        Where ``CASCADE_METRICS_DIR`` names a folder, those of all processes that share it.
+        """
+        plan = self._service.plan or self._open()
+        return prometheus(plan, self.mode, self._service.reload_failures)
+
+    def health(self) -> Health:
+        """Say whether the router can serve, and by what."""
+        return Health(
+            ready=self.ready,
+            closed=self._service.closed,
+            mode=self.mode,
+            policy=self.policy.digest,
+            tiers=tuple(tier.name for tier in self._service.bound),
+        )
+
+    def __reduce__(self) -> Any:
+        """Refuse: a live router holds sessions and locks."""
+        kind = type(self).__name__
+        msg = f"a live {kind} cannot be pickled; pickle its Policy and build a {kind} from that"
+        raise TypeError(msg)
+
+    def __repr__(self) -> str:
+        """Show the policy's name and the state."""
+        closed = self._service.closed
+        state = "closed" if closed else "ready" if self.ready else "not entered"
+        return f"{type(self).__name__}({self.policy.name!r}, mode={str(self.mode)!r}, {state})"

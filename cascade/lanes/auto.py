@@ -1,0 +1,95 @@
+"""The lane that chooses for itself: inline while the tier is fast, off-loaded when it is not.
+
+A tier that answers in under 100 µs costs less in the caller than a hop to a thread, and is over
+before a deadline could stop it. Anything slower, or not yet known, runs on a worker, where a
+deadline is real.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cascade.lanes.inline import InlineLane
+from cascade.lanes.worker import WorkerLane
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cascade.facts import RowsReply
+    from cascade.lanes.lane import Served
+    from cascade.protocols import Context
+
+__all__ = ["FAST", "AutoLane"]
+
+FAST = 100_000  # ns at the service time's quantile: at most this to go inline
+_SLOW = 2 * FAST  # and beyond this back to a worker: twice, so that it does not flap
+_KNOWN = 16  # runs before a tier without a measured profile is believed to be fast
+
+
+class AutoLane:
+    """An inline lane and a worker lane over one tier; ``call`` is that of the one in force."""
+
+    def __init__(self, *args: Any, known: bool, worker: Mapping[str, Any]) -> None:
+        self._near = InlineLane(*args, pad=worker.get("pad"), cap=worker.get("cap", 1))
+        self._far = WorkerLane(*args, **worker)
+        self.index = self._near.index
+        self.tier = self._near.tier
+        self.service = self._near.service
+        self.prepare = self._near.prepare
+        self.calibration = self._near.calibration
+        self.pad = self._far.pad
+        self.cap = self._far.cap
+        self._known = known
+        self.inline = False
+        self._use(inline=known and self.service.eta() < FAST)
+        self.service.on_change = self._reconsider
+        self.submit = self._far.submit
+        self.cancel = self._far.cancel
+        self.adopt = self._far.adopt
+        self.timed_out = self._far.timed_out
+
+    def _use(self, *, inline: bool) -> None:
+        self.inline = inline
+        lane = self._near if inline else self._far
+        self.call = lane.call
+        self._eta = lane.eta
+
+    def _reconsider(self, expected: int) -> None:
+        self._known = self._known or self.service.runs >= _KNOWN
+        if self.inline and expected > _SLOW:
+            self._use(inline=False)
+        elif not self.inline and self._known and expected < FAST:
+            self._use(inline=True)
+
+    def eta(self, rows: int = 1) -> int:
+        """Nanoseconds until an answer; negative: a refusal."""
+        return self._eta(rows)
+
+    def plain(self, job: Any) -> tuple[Any, float | None]:
+        """Ask the tier outside of the ledger."""
+        return self._near.plain(job)
+
+    def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
+        """Run n rows at once."""
+        return self._near.call_rows(rows, n, context)
+
+    def serve(self, served: list[Served]) -> None:
+        """Answer requests that were put together, here and now."""
+        self._near.serve(served)
+
+    @property
+    def zombies(self) -> int:
+        """Workers that run for nobody."""
+        return self._far.zombies
+
+    def reset(self) -> None:
+        """Begin anew in a forked child."""
+        self._far.reset()
+
+    def retire(self) -> None:
+        """Let the workers go once they have nothing to do."""
+        self._far.retire()
+
+    def close(self, grace: float = 0.0) -> None:
+        """Let what is under way end."""
+        self._far.close(grace)

@@ -1,0 +1,203 @@
+"""What all lanes share: a tier with its preparation, calibration and learned times."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cascade.errors import TierOutputError
+from cascade.facts import Failed, Replied, RowsReply
+from cascade.lanes.handle import Handle
+from cascade.lanes.rows import each_row, groups, join
+from cascade.load import ServiceTime
+from cascade.tiers.columns import plain
+from cascade.tiers.faults import as_tier_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from cascade.calibration import Calibration
+    from cascade.facts import Fact
+    from cascade.protocols import BoundTier, Clock, Context
+
+__all__ = ["EXITS", "Served", "TierLane", "answered"]
+
+EXITS = (KeyboardInterrupt, SystemExit)
+"""What is not the tier's: it goes to the caller as it is."""
+
+
+class Served:
+    """One request in a batch: what its row was made into, how long that took, and its fact."""
+
+    __slots__ = ("fact", "job", "prepared", "row", "submitted")
+
+    def __init__(self, job: Any, submitted: int) -> None:
+        self.job = job
+        self.submitted = submitted
+        self.row: Any = None
+        self.prepared = 0
+        self.fact: Fact | None = None
+
+
+class TierLane:
+    """A tier as it is served: prepared for, run, read and calibrated; observed all the while.
+
+    ``prepare`` is the tier's own preparation of a row, counted as that step's input;
+    ``calibration`` turns the tier's confidence into what it means for the label given.
+    """
+
+    inline = False
+    pad: Mapping[str, float] | None = None
+
+    def __init__(
+        self,
+        index: int,
+        tier: BoundTier,
+        clock: Clock,
+        service: ServiceTime | None = None,
+        prepare: Callable[[Any], Any] | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
+        self.index = index
+        self.tier = tier
+        self.service = service or ServiceTime()
+        self.prepare = prepare
+        self.calibration = calibration
+        self._clock = clock
+
+    def plain(self, job: Any) -> tuple[Any, float | None]:
+        """Ask the tier outside of the ledger: value and confidence before calibration."""
+        if self.prepare is not None:
+            job = Handle(self.prepare(job.row), (job,))
+        return self.tier.read(self.tier.run(job))
+
+    # -- requests that were put together ---------------------------------------------------------
+
+    def serve(
+        self, served: Sequence[Served], handle: Handle | None = None, why: str = "turn"
+    ) -> None:
+        """Answer requests in as few runs as their shapes allow; each ends up with its fact.
+
+        A request whose deadline passes before its run begins keeps None: it never ran.
+        """
+        ready = [one for one in served if self._make_ready(one)]
+        if len(ready) < 2:
+            for one in ready:
+                self._run_one(one, handle or Handle(None, (one.job,)), why)
+            return
+        for places in groups([one.row for one in ready], self.pad):
+            self._run_group([ready[i] for i in places], handle, why)
+
+    def _make_ready(self, one: Served) -> bool:
+        if self.prepare is None:
+            one.row = one.job.row
+            return True
+        begun = self._clock()
+        try:
+            one.row = self.prepare(one.job.row)
+        except BaseException as error:  # noqa: BLE001  the user's function may raise anything
+            self._fail([one], error, begun, self._clock())
+            return False
+        one.prepared = self._clock() - begun
+        return True
+
+    def _run_one(self, one: Served, handle: Handle, why: str) -> None:
+        started, finished, tier = self._clock(), 0, self.tier
+        if one.job.until <= started:
+            return
+        handle.row = one.row
+        try:
+            raw = tier.run_stoppable(handle) if tier.can_stop else tier.run(handle)
+            finished = self._clock()
+            value, confidence = tier.read_stoppable(raw) if tier.can_stop else tier.read(raw)
+            if self.calibration is not None:
+                confidence = self.calibration.one(value, confidence, one.row)
+            known, cost = (True, None) if tier.silent else tier.remarks(raw)
+        except BaseException as error:  # noqa: BLE001  a tier may raise anything
+            self._fail([one], error, started, finished or self._clock())
+            return
+        self.service.observe_rows(finished - started, 1)
+        one.fact = Replied(
+            self.index, value, confidence, one.submitted, started, finished, one.prepared,
+            known, cost, (1, why),
+        )  # fmt: skip
+
+    def _run_group(self, group: list[Served], handle: Handle | None, why: str) -> None:
+        now, tier = self._clock(), self.tier
+        group = [one for one in group if one.job.until > now]
+        n = len(group)
+        if n < 2:
+            for one in group:
+                self._run_one(one, handle or Handle(None, (one.job,)), why)
+            return
+        handle = handle or Handle(None, [one.job for one in group])
+        started, finished = now, 0
+        try:
+            raw = tier.run_rows(join([one.row for one in group], self.pad), n, handle)
+            finished = self._clock()
+            values, confidences = tier.read_rows(raw, n)
+        except BaseException as error:  # noqa: BLE001  a tier may raise anything
+            self._fail(group, error, started, finished or self._clock())
+            return
+        self.service.observe_rows(finished - started, n)
+        sure = [None] * n if confidences is None else confidences.tolist()
+        listed = values.tolist()
+        for i, one in enumerate(group):
+            known, cost = (True, None) if tier.silent else tier.remarks(raw, i)
+            one.fact = self._fact(one, listed[i], sure[i], started, finished, known, cost, (n, why))
+
+    def _fact(
+        self, one: Served, value: Any, confidence: float | None, started: int, finished: int,
+        known: bool, cost: float | None, batch: tuple[int, str],  # noqa: FBT001
+    ) -> Fact:  # fmt: skip
+        if confidence is not None and not 0.0 <= confidence <= 1.0:
+            msg = f"tier {self.tier.name!r}: this row of a batch has no sound confidence"
+            unsound = TierOutputError(msg, tier=self.tier.name)
+            self._fail([one], unsound, started, finished)
+            return one.fact  # type: ignore[return-value]  # just set
+        try:
+            if self.calibration is not None:
+                confidence = self.calibration.one(value, confidence, one.row)
+            value = plain(value)
+        except BaseException as error:  # noqa: BLE001  one row's fault must not be another's
+            self._fail([one], error, started, finished)
+            return one.fact  # type: ignore[return-value]  # just set
+        return Replied(
+            self.index, value, confidence, one.submitted, started, finished, one.prepared,
+            known, cost, batch,
+        )  # fmt: skip
+
+    def _fail(
+        self, group: Sequence[Served], error: BaseException, started: int, finished: int
+    ) -> None:
+        fault = error if isinstance(error, EXITS) else as_tier_error(self.tier.name, error)
+        for one in group:
+            one.fact = Failed(self.index, fault, one.submitted, started, finished, one.prepared)
+
+    # -- the columnar driver's batches -----------------------------------------------------------
+
+    def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
+        """Run n rows at once; what the tier raises is raised."""
+        if self.prepare is not None:
+            batch = getattr(self.prepare, "batch", None)
+            listed = each_row(rows, n)
+            rows = join(batch(listed) if batch is not None else [self.prepare(x) for x in listed])
+        started = self._clock()
+        raw = self.tier.run_rows(rows, n, context)
+        finished = self._clock()
+        self.service.observe_rows(finished - started, n)
+        values, confidences = self.tier.read_rows(raw, n)
+        if confidences is None and self.calibration is not None and self.calibration.blind:
+            confidences = np.full(n, 0.5)
+        if self.calibration is not None and confidences is not None:
+            confidences = self.calibration.rows(values, confidences, rows)
+        known = self.tier.silent or self.tier.remarks(raw)[0]
+        return RowsReply(values, confidences, started, finished, known)
+
+
+def answered(fact: Fact) -> Fact:
+    """Return a worker's fact; raise what it could not raise where it ran."""
+    if type(fact) is Failed and isinstance(fact.error, EXITS):
+        raise fact.error
+    return fact

@@ -1,0 +1,91 @@
+"""Rows into batches and back: those of one shape together, or padded as the policy says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    import numpy.typing as npt
+
+__all__ = ["each_row", "groups", "join"]
+
+
+def each_row(rows: Any, n: int) -> list[Any]:
+    """Return the rows of a batch, one by one.
+
+    >>> each_row({"a": [1, 2]}, 2)
+    [{'a': 1}, {'a': 2}]
+    """
+    if isinstance(rows, Mapping):
+        return [{name: column[i] for name, column in rows.items()} for i in range(n)]
+    return [rows[i] for i in range(n)]
+
+
+def groups(rows: Sequence[Any], pad: Mapping[str, float] | None = None) -> list[list[int]]:
+    """Return the places of the rows that can be stacked with each other.
+
+    >>> groups([np.zeros(2), np.zeros(3), np.zeros(2)])
+    [[0, 2], [1]]
+    """
+    found: dict[Hashable, list[int]] = {}
+    for i, row in enumerate(rows):
+        found.setdefault(_kind(row, pad or {}), []).append(i)
+    return list(found.values())
+
+
+def _kind(row: Any, pad: Mapping[str, float], name: str = "") -> Hashable:
+    if isinstance(row, np.ndarray):
+        padded = name in pad or (not name and len(pad) == 1)
+        return (row.dtype, row.ndim if padded else row.shape)
+    if isinstance(row, Mapping):
+        return tuple((name, _kind(value, pad, name)) for name, value in row.items())
+    return None
+
+
+def join(rows: Any, pad: Mapping[str, float] | None = None) -> Any:
+    """Stack rows of one group into a batch: arrays, dicts of arrays, or a list of anything else.
+
+    >>> join([np.zeros(2), np.ones(2)]).shape
+    (2, 2)
+    >>> join([{"ids": np.array([7, 8])}, {"ids": np.array([9])}], {"ids": 0})["ids"].tolist()
+    [[7, 8], [9, 0]]
+    >>> join(["a", "b"])
+    ['a', 'b']
+    """
+    if isinstance(rows, np.ndarray) or not len(rows):
+        return rows
+    first = rows[0]
+    if isinstance(first, np.ndarray):
+        return _stack(rows, next(iter(pad.values())) if pad and len(pad) == 1 else 0)
+    if isinstance(first, Mapping):
+        return {
+            name: _column([row[name] for row in rows], (pad or {}).get(name, 0)) for name in first
+        }
+    return list(rows)
+
+
+def _column(values: list[Any], fill: float) -> Any:
+    if isinstance(values[0], np.ndarray):
+        return _stack(values, fill)
+    if isinstance(values[0], (bool, int, float, np.number)):
+        return np.array(values)
+    return values
+
+
+def _stack(arrays: Sequence[npt.NDArray[Any]], fill: float) -> npt.NDArray[Any]:
+    shape, n = arrays[0].shape, len(arrays)
+    if all(array.shape == shape for array in arrays):
+        if len(shape) == 1:  # a third of the time of np.stack
+            return np.concatenate(arrays).reshape(n, shape[0])
+        return np.stack(arrays)
+    longest = tuple(map(max, zip(*(array.shape for array in arrays), strict=True)))
+    batch = np.full((n, *longest), fill, dtype=arrays[0].dtype)
+    for i, array in enumerate(arrays):
+        place: Any = (i, *(slice(size) for size in array.shape))
+        batch[place] = array
+    return batch

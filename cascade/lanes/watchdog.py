@@ -1,0 +1,87 @@
+"""The watchdog: stops runs in callers' threads that pass their deadline.
+
+One daemon thread polls a slot per running call, every other millisecond while there are any: no
+timer, condition or heap per run. It sleeps when nothing has run for a while.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cascade.lanes.handle import Handle
+    from cascade.protocols import Clock
+
+__all__ = ["Watchdog"]
+
+_POLL = 0.0015  # s
+_CALM = 400  # polls without a run after which it sleeps
+
+
+class _Over(AbstractContextManager["None"]):
+    """A run that is watched."""
+
+    __slots__ = ("_dog", "_slot")
+
+    def __init__(self, dog: Watchdog, slot: tuple[int, Handle]) -> None:
+        self._dog = dog
+        self._slot = slot
+
+    def __enter__(self) -> None:
+        self._dog.slots[id(self)] = self._slot
+        self._dog.wake()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._dog.slots.pop(id(self), None)
+
+
+class Watchdog:
+    """Watches runs for all lanes of a plan."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, without a thread: for a forked child."""
+        self.slots: dict[int, tuple[int, Handle]] = {}
+        self._awake = threading.Event()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def over(self, handle: Handle, until: int) -> AbstractContextManager[None]:
+        """Watch a run while the block lasts; it is stopped once ``until`` (ns) has passed."""
+        return _Over(self, (until, handle))
+
+    def wake(self) -> None:
+        """Have the thread look."""
+        if self._thread is None:
+            with self._starting:
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._watch, args=(self._awake,), name="cascade-watchdog",
+                        daemon=True,
+                    )  # fmt: skip
+                    self._thread.start()
+        if not self._awake.is_set():
+            self._awake.set()
+
+    def _watch(self, awake: threading.Event) -> None:
+        pause, calm = threading.Event(), 0
+        while True:
+            if not self.slots:
+                calm += 1
+                if calm > _CALM:
+                    awake.clear()
+                    if not self.slots:  # a run may have begun just now
+                        awake.wait()
+                    calm = 0
+            else:
+                calm = 0
+                now = self._clock()
+                for until, handle in list(self.slots.values()):
+                    if now >= until and not handle.stopped:
+                        handle.stop()
+            pause.wait(_POLL)

@@ -1,0 +1,315 @@
+"""The worker lane: bounded daemon threads in front of one deadline-ordered queue.
+
+A caller that stops waiting frees its place at once. What runs for nobody any more is stopped where
+the tier can be stopped; where it cannot, the worker is a zombie: it counts against the tier's
+concurrency until it comes back, and when all are, the lane refuses. The threads are daemons and
+are never joined without a limit, so that a hung call holds up neither other tiers nor the exit.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import threading
+from typing import TYPE_CHECKING, Any
+
+from cascade.batching import DeadlineQueue, hold, knee
+from cascade.facts import Refused, TimedOut
+from cascade.lanes.handle import Handle
+from cascade.lanes.lane import Served, TierLane
+from cascade.types import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cascade.facts import Fact
+    from cascade.protocols import OnDone
+
+__all__ = ["Ticket", "WorkerLane"]
+
+_BREAKER, _OVERLOAD = -1, -2  # as in cascade.decide
+_NANO = 1_000_000_000
+_SMOOTH = 8  # arrivals that the expected gap between two of them looks back on
+
+
+class Ticket(Served):
+    """One call in the lane: who waits for it, until when, and where it is."""
+
+    __slots__ = ("context", "gone", "on_done", "run", "until")
+
+    def __init__(self, job: Any, submitted: int, on_done: OnDone) -> None:
+        super().__init__(job, submitted)
+        self.until: int = job.until
+        self.on_done = on_done
+        self.run: _Run | None = None
+        self.gone = False  # nobody waits any more
+        self.context = contextvars.copy_context()
+
+
+class _Run:
+    """What one worker is at: its tickets, and how many of them are still waited for."""
+
+    __slots__ = ("expected", "handle", "lost", "started", "tickets", "waiting")
+
+    def __init__(self, tickets: list[Ticket], started: int, needs: int) -> None:
+        self.tickets = tickets
+        self.waiting = len(tickets)
+        self.handle = Handle(None, [ticket.job for ticket in tickets])
+        self.started = started
+        self.expected = started + needs  # when it should be over, ns
+        self.lost = False
+
+
+class WorkerLane(TierLane):
+    """Runs a tier in ``workers`` threads; ``limit`` rows at most may wait, ``cap`` run together."""
+
+    def __init__(
+        self, *args: Any, workers: int = 1, limit: int = 256, cap: int = 1,
+        pad: Mapping[str, float] | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(*args, **kwargs)
+        self.workers = workers
+        self.limit = limit
+        self.cap = cap
+        self.pad = pad
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, without threads: for a forked child, which inherits none."""
+        self._lock = threading.Lock()  # guards everything below
+        self._queue: DeadlineQueue[Ticket] = DeadlineQueue()
+        self._idle: list[Any] = []  # the gates of workers that wait for work
+        self._held: Any = None  # the gate of a worker that waits for one more row
+        self._threads = 0
+        self._running: set[_Run] = set()
+        self.zombies = 0
+        self._closing = self._retired = False
+        self._gap, self._last = math.inf, 0
+        self._drained = threading.Condition(self._lock)
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def eta(self, rows: int = 1) -> int:
+        """Nanoseconds until an answer: what is ahead in the queue, then a run; or a refusal."""
+        if self.zombies >= self.workers:
+            return _BREAKER
+        queued = len(self._queue)
+        if queued >= self.limit:
+            return _OVERLOAD
+        own = self.service.eta(rows)
+        busy = len(self._running)
+        if not queued and busy < self.workers:
+            return own
+        curve, cap = self.service.curve, self._cap()
+        batches = -(-(queued + 1) // cap)
+        turns = -(-batches // max(1, self.workers - self.zombies))
+        ahead = (turns - 1) * curve.time(min(cap, queued + 1))
+        return max(0, self._rest() + ahead + max(own, curve.safe(min(cap, queued + rows))))
+
+    def _rest(self) -> int:
+        """What is left of the runs that will be over first; 0 while a worker is free."""
+        running = tuple(self._running.copy())
+        if len(running) < self.workers:
+            return 0
+        live = [run.expected for run in running if not run.lost]
+        return max(0, min(live) - self._clock()) if live else 0
+
+    def _cap(self) -> int:
+        return self.cap if self.cap == 1 else knee(self.service.curve, self.cap)
+
+    def submit(self, job: Any, on_done: OnDone) -> Ticket:
+        """Enter a call; ``on_done`` gets its fact, on a worker (a refusal: here and now)."""
+        now = self._clock()
+        ticket = Ticket(job, now, on_done)
+        with self._lock:
+            refused = self._refusal()
+            if refused is None:
+                self._queue.push(ticket)
+                if self.cap > 1:
+                    self._count_arrival(now)
+                self._wake()
+        if refused is not None:
+            ticket.fact = Refused(self.index, refused, now)
+            on_done(ticket.fact)
+        return ticket
+
+    def _refusal(self) -> Reason | None:
+        if self._closing or len(self._queue) >= self.limit:
+            return Reason.OVERLOAD
+        return Reason.BREAKER if self.zombies >= self.workers else None
+
+    def _count_arrival(self, now: int) -> None:
+        gap = float(now - self._last)
+        known = math.isfinite(self._gap)
+        self._gap = self._gap + (gap - self._gap) / _SMOOTH if known else gap
+        self._last = now
+
+    def _wake(self) -> None:
+        """Have somebody take the work up; under the lock."""
+        if self._held is not None:
+            if len(self._queue) >= self._cap():
+                gate, self._held = self._held, None
+                gate.release()
+        elif self._idle:
+            self._idle.pop().release()
+        elif self._threads < self.workers:
+            self._threads += 1
+            name = f"cascade-{self.tier.name}-{self._threads}"
+            threading.Thread(target=self._work, args=(self._lock,), name=name, daemon=True).start()
+
+    def call(self, job: Any) -> Fact:
+        """Make the call and wait for its fact, at most until the job's deadline."""
+        gate = threading.Lock()
+        gate.acquire()
+        ticket = self.submit(job, lambda _: gate.release())
+        try:
+            now = self._clock()
+            done = gate.acquire(timeout=max(0.0, (job.until - now) / _NANO))
+        except BaseException:
+            self.cancel(ticket)
+            raise
+        if not done and self.cancel(ticket):
+            return self.timed_out(ticket)
+        fact = ticket.fact
+        assert fact is not None  # noqa: S101  it is done, or could not be cancelled
+        return fact
+
+    def timed_out(self, ticket: Ticket) -> TimedOut:
+        """Return the fact of a call that ran out of time."""
+        now = self._clock()
+        started = now if ticket.run is None else ticket.run.started
+        return TimedOut(self.index, ticket.submitted, started, now)
+
+    def cancel(self, ticket: Ticket) -> bool:
+        """Stop waiting for a call; False when it was over already, and its fact is there."""
+        stop = None
+        with self._lock:
+            if ticket.fact is not None:
+                return False
+            if ticket.gone:
+                return True
+            ticket.gone = True
+            run = ticket.run
+            if run is None:
+                self._queue.remove(ticket)
+            else:
+                run.waiting -= 1
+                if not run.waiting:
+                    run.lost = True
+                    self.zombies += 1
+                    stop = run.handle.stop
+        if stop is not None:
+            stop()
+        return True
+
+    def adopt(self, ticket: Ticket, job: Any, on_done: OnDone) -> bool:
+        """Have another wait for a call that is under way; False when it is over or given up."""
+        with self._lock:
+            if ticket.fact is not None or ticket.gone:
+                return False
+            ticket.on_done = on_done
+            if ticket.run is None and self._queue.remove(ticket):
+                ticket.until = job.until
+                ticket.job = job
+                self._queue.push(ticket)
+            return True
+
+    # -- working ---------------------------------------------------------------------------------
+
+    def _work(self, lock: threading.Lock) -> None:
+        gate = threading.Lock()
+        gate.acquire()
+        while lock is self._lock:  # a reset lane has other workers
+            run, dropped, wait, why = self._next(gate)
+            for ticket in dropped:
+                self._finish([ticket], Refused(self.index, Reason.DEADLINE, self._clock()))
+            if run is not None:
+                self._run(run, why)
+            elif wait is None:
+                return
+            elif wait:
+                gate.acquire(timeout=-1 if wait < 0 else wait / _NANO)
+
+    def _next(self, gate: Any) -> tuple[_Run | None, list[Ticket], int | None, str]:
+        """Take a batch, or say how long (ns) to wait for work: -1 for ever, None to leave."""
+        with self._lock:
+            gate.acquire(blocking=False)  # it may have been woken just as it gave up waiting
+            held, self._held = self._held is gate, None
+            head = self._queue.first()
+            if head is None:
+                if self._closing or self._retired:
+                    self._threads -= 1
+                    return None, [], None, ""
+                self._idle.append(gate)
+                return None, [], -1, ""
+            now, cap, curve = self._clock(), self._cap(), self.service.curve
+            if cap > 1 and not held:
+                wait = hold(len(self._queue), cap, curve, self._gap, head.until - now)
+                if wait:
+                    self._held = gate
+                    return None, [], wait, ""
+            batch = self._queue.take(now, cap, curve)
+            if not batch.taken:
+                return None, batch.dropped, 0, ""
+            run = _Run(batch.taken, now, curve.time(len(batch.taken)))
+            for ticket in batch.taken:
+                ticket.run = run
+            self._running.add(run)
+            return run, batch.dropped, 0, "waited" if held and batch.why == "idle" else batch.why
+
+    def _run(self, run: _Run, why: str) -> None:
+        tickets = run.tickets
+        if len(tickets) == 1:
+            tickets[0].context.run(self.serve, tickets, run.handle, why)
+        else:
+            self.serve(tickets, run.handle, why)
+        late = Refused(self.index, Reason.DEADLINE, self._clock())
+        with self._lock:
+            self._running.discard(run)
+            if run.lost:
+                self.zombies -= 1
+            waiting = [ticket for ticket in tickets if not ticket.gone]
+            for ticket in waiting:
+                ticket.fact = ticket.fact or late
+            if self._closing:
+                self._drained.notify_all()
+        self._tell(waiting)
+
+    def _finish(self, tickets: list[Ticket], fact: Fact) -> None:
+        with self._lock:
+            waiting = [ticket for ticket in tickets if not ticket.gone]
+            for ticket in waiting:
+                ticket.fact = fact
+        self._tell(waiting)
+
+    @staticmethod
+    def _tell(tickets: list[Ticket]) -> None:
+        for ticket in tickets:
+            assert ticket.fact is not None  # noqa: S101  they are over
+            ticket.on_done(ticket.fact)
+
+    # -- ending ----------------------------------------------------------------------------------
+
+    def retire(self) -> None:
+        """Let each worker go once it has nothing to do; what still comes is served as ever."""
+        with self._lock:
+            self._retired = True
+            self._release_idle()
+
+    def _release_idle(self) -> None:
+        for gate in self._idle:
+            gate.release()
+        self._idle.clear()
+
+    def close(self, grace: float = 0.0) -> None:
+        """Take nothing more; let what is under way end, for at most ``grace`` seconds."""
+        with self._drained:
+            self._closing = True
+            self._drained.wait_for(lambda: not self._live(), timeout=grace)
+            left = self._queue.clear()
+            self._release_idle()
+        for ticket in left:
+            self._finish([ticket], Refused(self.index, Reason.OVERLOAD, self._clock()))
+
+    def _live(self) -> int:
+        return len(self._queue) + sum(not run.lost for run in self._running)

@@ -1,0 +1,141 @@
+"""What a router keeps per event loop: fairness, turns that requests share, and deliveries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from cascade.facts import Refused
+from cascade.lanes.lane import Served
+from cascade.types import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cascade.engine import Request
+    from cascade.facts import Fact
+    from cascade.plan import Plan
+
+__all__ = ["Loop", "Turn"]
+
+_CALM = 8  # turns of one request each after which batching stops
+
+
+class Loop:
+    """One event loop as the router sees it.
+
+    ``held`` is how long (ns) inline work has held the loop since it last turned; from ``FAIR`` on
+    requests give way first. When several had to at once the loop is ``crowded``: inline tiers that
+    batch are then run once per turn for all.
+    """
+
+    FAIR = 500_000
+    HIT = 1_500  # what a hit is taken to cost, without another look at the clock
+
+    def __init__(self, running: asyncio.AbstractEventLoop) -> None:
+        self.asyncio = running
+        self.plan: Plan | None = None
+        self.held = 0
+        self.active = 0  # requests on their way up
+        self.crowded = False
+        self.turns: tuple[Turn | None, ...] = ()
+        self._giving_way = 0
+        self._arrived: deque[asyncio.Future[None]] = deque()
+        self._delivering = False
+
+    def serve(self, plan: Plan) -> None:
+        """Make a plan's lanes known to the loop, and the other way round."""
+        if plan is self.plan:
+            return
+        self.plan = plan
+        self.turns = tuple(
+            Turn(self, lane) if getattr(lane, "cap", 1) > 1 and hasattr(lane, "serve") else None
+            for lane in plan.lanes
+        )
+        for lane in plan.lanes:
+            if hasattr(lane, "loop"):
+                lane.loop = self.asyncio
+
+    # -- fairness --------------------------------------------------------------------------------
+
+    async def give_way(self) -> None:
+        """Let everything else that is ready have its turn."""
+        if not self._giving_way:
+            self.asyncio.call_soon(self._turned)
+        self._giving_way += 1
+        await asyncio.sleep(0)
+
+    def _turned(self) -> None:
+        if self._giving_way > 1:
+            self.crowded = True
+        self._giving_way = self.held = 0
+
+    # -- what workers deliver --------------------------------------------------------------------
+
+    def delivery(self, future: asyncio.Future[None]) -> Callable[[Fact], None]:
+        """Return what completes a call that this future awaits, from any thread.
+
+        The loop is woken once for all that has come in until it looks.
+        """
+
+        def done(_: Fact) -> None:
+            self._arrived.append(future)
+            if not self._delivering:
+                self._delivering = True
+                try:
+                    self.asyncio.call_soon_threadsafe(self._deliver)
+                except RuntimeError:  # the loop is closed: nobody waits
+                    self._delivering = False
+
+        return done
+
+    def _deliver(self) -> None:
+        self._delivering = False
+        arrived = self._arrived
+        while arrived:
+            future = arrived.popleft()
+            if not future.done():
+                future.set_result(None)
+
+    async def quiet(self) -> None:
+        """Wait until no request is on its way up."""
+        while self.active:  # noqa: ASYNC110  an event would cost every request
+            await asyncio.sleep(0.002)
+
+
+class Turn:
+    """The requests that ask one inline tier in one turn of the loop; they run together."""
+
+    def __init__(self, loop: Loop, lane: Any) -> None:
+        self._loop = loop
+        self._lane = lane
+        self._waiting: list[tuple[Served, asyncio.Future[None]]] = []
+        self._calm = 0
+
+    async def join(self, request: Request) -> Fact:
+        """Ask the tier together with the others of this turn."""
+        lane, loop = self._lane, self._loop
+        served = Served(request, request.routed)
+        future = loop.asyncio.create_future()
+        if not self._waiting:
+            loop.asyncio.call_soon(self._flush)
+        self._waiting.append((served, future))
+        await future
+        if served.fact is None:  # its deadline had passed
+            return Refused(lane.index, Reason.DEADLINE, request.plan.clock())
+        return served.fact
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        live = [(served, future) for served, future in waiting if not future.done()]
+        self._calm = self._calm + 1 if len(live) < 2 else 0
+        if self._calm >= _CALM:
+            self._loop.crowded = False
+            self._calm = 0
+        cap = self._lane.cap
+        for at in range(0, len(live), cap):
+            part = live[at : at + cap]
+            self._lane.serve([served for served, _ in part])
+            for _, future in part:
+                future.set_result(None)
