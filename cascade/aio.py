@@ -196,7 +196,7 @@ class AsyncRouter(Front, Generic[X, V]):
                     fact = await turn.join(request)
                 else:
                     fact = lane.call(request)
-                    loop.held += fact.finished - request.arrived
+                    loop.held += fact.finished - request.routed
                 move = request.step(fact, fact.finished, etas)
             assert type(move) is Finish  # noqa: S101  the only other kind
             return engine.settle(request, move)

@@ -9,6 +9,8 @@ import numpy as np
 
 from cascade.decide import REFUSALS
 from cascade.facts import RowsReply
+from cascade.lanes.handle import Handle
+from cascade.lanes.watchdog import in_time
 from cascade.tiers.columns import object_column
 from cascade.types import Disposition, Reason
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from cascade.cache import Entry
     from cascade.plan import Plan
-    from cascade.protocols import Clock
+    from cascade.protocols import Clock, Lane
     from cascade.types import Finish
 
 __all__ = ["Climb", "Run"]
@@ -30,6 +32,7 @@ _NONE = -1
 _ALL = slice(None)
 _CHUNK = 256  # rows per model run where a deadline has to be honoured between runs
 _NANO = 1_000_000_000
+_FOREVER = 2**62
 
 
 @attrs.define(eq=False)
@@ -46,6 +49,7 @@ class Run:
     failed: npt.NDArray[np.bool_] = attrs.field(factory=lambda: np.zeros(0, dtype=np.bool_))
     forced: bool = False
     known: bool = True  # the version that the policy names
+    late: bool = False  # it was stopped, or left, at the deadline
     refusal: Reason | None = None
     eta: int = -1
     left: int = -1
@@ -55,7 +59,7 @@ class Run:
         if self.refusal is not None:
             return {"refused": len(self.rows)}
         failed, accepted = int(self.failed.sum()), int(self.accepted.sum())
-        counts = {"accepted": accepted, "failed": failed}
+        counts = {"accepted": accepted, "timed_out" if self.late else "failed": failed}
         counts["forced" if self.forced else "unsure"] = len(self.rows) - failed - accepted
         return {result: count for result, count in counts.items() if count}
 
@@ -176,7 +180,7 @@ class Climb:
             at[ended] = self._top + 1
 
     def _parts(self, here: npt.NDArray[np.intp]) -> Iterable[npt.NDArray[np.intp]]:
-        if self._until >= 2**62 or len(here) <= _CHUNK:
+        if self._until >= _FOREVER or len(here) <= _CHUNK:
             return [here]
         return np.array_split(here, -(-len(here) // _CHUNK))
 
@@ -193,19 +197,37 @@ class Climb:
             run = Run(tier, part, now, now, refusal=reason, eta=eta, left=max(0, left))
             self.runs.append(run)
             return run
+        given = rows if everything else take(rows, part)
         try:
-            reply = lane.call_rows(
-                rows if everything else take(rows, part), len(part), self._context
-            )
+            reply = self._bounded(lane, given, len(part))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:  # noqa: BLE001  a tier may raise anything; the rows go on
             reply = RowsReply(None, None, now, self._clock())
-        run = self._weigh(tier, part, reply)
+        late = reply is None or (reply.values is None and self._clock() >= self._until)
+        run = self._weigh(tier, part, reply or RowsReply(None, None, now, self._clock()), late)
         self.runs.append(run)
         return run
 
-    def _weigh(self, tier: int, part: npt.NDArray[np.intp], reply: RowsReply) -> Run:
+    def _bounded(self, lane: Lane, rows: Any, n: int) -> RowsReply | None:
+        """Run a batch until the deadline of the whole call; None: it had to be left."""
+        if self._until >= _FOREVER:
+            return lane.call_rows(rows, n, self._context)
+        handle = Handle(None, (self._context,))
+        if lane.inline or lane.tier.can_stop:
+            with self._plan.watchdog.over(handle, self._until):
+                return lane.call_rows(rows, n, handle)
+        return in_time(
+            lambda: lane.call_rows(rows, n, handle), self._until - self._clock(), handle.stop
+        )
+
+    def _weigh(
+        self,
+        tier: int,
+        part: npt.NDArray[np.intp],
+        reply: RowsReply,
+        late: bool,  # noqa: FBT001
+    ) -> Run:
         top = tier == self._top
         values, confidences = reply.values, reply.confidences
         threshold = None if top else self._plan.point.thresholds[tier]
@@ -223,10 +245,13 @@ class Climb:
         failed = ~sound
         if failed.any():
             lost = part[failed]
-            self._blame(lost, Reason.FAULT)
-            self._faulted[lost] = self._deviated = True
+            self._blame(lost, Reason.DEADLINE if late else Reason.FAULT)
+            self._faulted[lost] = self._faulted[lost] | (not late)
+            self._strayed[lost] = self._deviated = True
         times = reply.started, reply.finished
-        return Run(tier, part, *times, threshold, confidences, passed, failed, known=reply.known)
+        return Run(
+            tier, part, *times, threshold, confidences, passed, failed, known=reply.known, late=late
+        )
 
     def _answer(
         self, tier: int, part: npt.NDArray[np.intp], sound: npt.NDArray[np.bool_], values: Any,

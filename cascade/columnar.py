@@ -167,7 +167,8 @@ def _step_of(run: Run, i: int) -> RawStep | None:
         )
     confidence = None if run.confidences is None else float(run.confidences[at])
     if run.failed[at]:
-        return (run.tier, "failed", Reason.FAULT, None, None, -1, -1, *times)
+        result, why = ("timed_out", Reason.DEADLINE) if run.late else ("failed", Reason.FAULT)
+        return (run.tier, result, why, None, None, -1, -1, *times)
     result = "accepted" if run.accepted[at] else "forced" if run.forced else "unsure"
     return (run.tier, result, None, confidence, run.threshold, -1, -1, *times)
 

@@ -233,7 +233,11 @@ def _text_rows(spec: InputSpec) -> CastRows:
 
 
 def _array_rows(spec: InputSpec, strict: bool, finite: bool) -> CastRows:  # noqa: FBT001
+    one = _single(spec, strict, finite)
+
     def cast(x: Any) -> tuple[Any, int]:
+        if _is_ragged(x, spec):
+            return [one(row) for row in x], len(x)
         if hasattr(x, "__len__") and len(x) == 0:
             empty = (0, *(1 if size is None else size for size in spec.shape))
             return np.empty(empty, dtype=spec.dtype), 0
@@ -247,6 +251,13 @@ def _array_rows(spec: InputSpec, strict: bool, finite: bool) -> CastRows:  # noq
         return np.ascontiguousarray(array), len(array)
 
     return cast
+
+
+def _is_ragged(x: Any, spec: InputSpec) -> bool:
+    """Whether a batch is a list of rows of unequal shape, where the model allows for that."""
+    if None not in spec.shape or not isinstance(x, (list, tuple)) or not x:
+        return False
+    return len({np.shape(row) if isinstance(row, np.ndarray) else len(row) for row in x}) > 1
 
 
 def _named_batches(specs: Sequence[InputSpec], strict: bool, finite: bool) -> CastRows:  # noqa: FBT001

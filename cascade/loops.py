@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from cascade.batching import knee
 from cascade.facts import Refused
 from cascade.lanes.lane import Served
 from cascade.types import Reason
@@ -127,15 +128,16 @@ class Turn:
         return served.fact
 
     def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        live = [(served, future) for served, future in waiting if not future.done()]
-        self._calm = self._calm + 1 if len(live) < 2 else 0
+        """Run one batch; what is beyond it has the next turn, so that none is long."""
+        live = [(served, future) for served, future in self._waiting if not future.done()]
+        cap = knee(self._lane.service.curve, self._lane.cap)
+        part, self._waiting = live[:cap], live[cap:]
+        if self._waiting:
+            self._loop.asyncio.call_soon(self._flush)
+        self._calm = self._calm + 1 if len(part) < 2 else 0
         if self._calm >= _CALM:
             self._loop.crowded = False
             self._calm = 0
-        cap = self._lane.cap
-        for at in range(0, len(live), cap):
-            part = live[at : at + cap]
-            self._lane.serve([served for served, _ in part])
-            for _, future in part:
-                future.set_result(None)
+        self._lane.serve([served for served, _ in part])
+        for _, future in part:
+            future.set_result(None)

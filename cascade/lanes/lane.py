@@ -9,7 +9,7 @@ import numpy as np
 from cascade.errors import TierOutputError
 from cascade.facts import Failed, Replied, RowsReply
 from cascade.lanes.handle import Handle
-from cascade.lanes.rows import each_row, groups, join
+from cascade.lanes.rows import each_row, groups, is_ragged, join
 from cascade.load import ServiceTime
 from cascade.tiers.columns import plain
 from cascade.tiers.faults import as_tier_error
@@ -81,7 +81,12 @@ class TierLane:
 
         A request whose deadline passes before its run begins keeps None: it never ran.
         """
-        ready = [one for one in served if self._make_ready(one)]
+        if self.prepare is None:
+            for one in served:
+                one.row = one.job.row
+            ready = served
+        else:
+            ready = [one for one in served if self._make_ready(one)]
         if len(ready) < 2:
             for one in ready:
                 self._run_one(one, handle or Handle(None, (one.job,)), why)
@@ -90,12 +95,9 @@ class TierLane:
             self._run_group([ready[i] for i in places], handle, why)
 
     def _make_ready(self, one: Served) -> bool:
-        if self.prepare is None:
-            one.row = one.job.row
-            return True
-        begun = self._clock()
+        begun, prepare = self._clock(), self.prepare
         try:
-            one.row = self.prepare(one.job.row)
+            one.row = one.job.row if prepare is None else prepare(one.job.row)
         except BaseException as error:  # noqa: BLE001  the user's function may raise anything
             self._fail([one], error, begun, self._clock())
             return False
@@ -143,30 +145,32 @@ class TierLane:
         self.service.observe_rows(finished - started, n)
         sure = [None] * n if confidences is None else confidences.tolist()
         listed = values.tolist()
-        for i, one in enumerate(group):
-            known, cost = (True, None) if tier.silent else tier.remarks(raw, i)
-            one.fact = self._fact(one, listed[i], sure[i], started, finished, known, cost, (n, why))
+        simple = not values.dtype.hasobject and self.calibration is None and tier.silent
+        index, batch = self.index, (n, why)
+        for i, (one, value, confidence) in enumerate(zip(group, listed, sure, strict=True)):
+            known, cost = True, None
+            if not simple or not (confidence is None or 0.0 <= confidence <= 1.0):
+                try:
+                    value, confidence, known, cost = self._weigh(one, value, confidence, raw, i)  # noqa: PLW2901
+                except BaseException as error:  # noqa: BLE001  one row's fault is not another's
+                    self._fail([one], error, started, finished)
+                    continue
+            one.fact = Replied(
+                index, value, confidence, one.submitted, started, finished, one.prepared,
+                known, cost, batch,
+            )  # fmt: skip
 
-    def _fact(
-        self, one: Served, value: Any, confidence: float | None, started: int, finished: int,
-        known: bool, cost: float | None, batch: tuple[int, str],  # noqa: FBT001
-    ) -> Fact:  # fmt: skip
+    def _weigh(
+        self, one: Served, value: Any, confidence: float | None, raw: Any, i: int
+    ) -> tuple[Any, float | None, bool, float | None]:
+        """Check and calibrate one row of a batch: value, confidence, version as named, cost."""
         if confidence is not None and not 0.0 <= confidence <= 1.0:
             msg = f"tier {self.tier.name!r}: this row of a batch has no sound confidence"
-            unsound = TierOutputError(msg, tier=self.tier.name)
-            self._fail([one], unsound, started, finished)
-            return one.fact  # type: ignore[return-value]  # just set
-        try:
-            if self.calibration is not None:
-                confidence = self.calibration.one(value, confidence, one.row)
-            value = plain(value)
-        except BaseException as error:  # noqa: BLE001  one row's fault must not be another's
-            self._fail([one], error, started, finished)
-            return one.fact  # type: ignore[return-value]  # just set
-        return Replied(
-            self.index, value, confidence, one.submitted, started, finished, one.prepared,
-            known, cost, batch,
-        )  # fmt: skip
+            raise TierOutputError(msg, tier=self.tier.name)
+        if self.calibration is not None:
+            confidence = self.calibration.one(value, confidence, one.row)
+        known, cost = (True, None) if self.tier.silent else self.tier.remarks(raw, i)
+        return plain(value), confidence, known, cost
 
     def _fail(
         self, group: Sequence[Served], error: BaseException, started: int, finished: int
@@ -184,16 +188,36 @@ class TierLane:
             listed = each_row(rows, n)
             rows = join(batch(listed) if batch is not None else [self.prepare(x) for x in listed])
         started = self._clock()
-        raw = self.tier.run_rows(rows, n, context)
+        values, confidences, known = self._run_rows(rows, n, context)
         finished = self._clock()
-        self.service.observe_rows(finished - started, n)
-        values, confidences = self.tier.read_rows(raw, n)
         if confidences is None and self.calibration is not None and self.calibration.blind:
             confidences = np.full(n, 0.5)
         if self.calibration is not None and confidences is not None:
             confidences = self.calibration.rows(values, confidences, rows)
-        known = self.tier.silent or self.tier.remarks(raw)[0]
         return RowsReply(values, confidences, started, finished, known)
+
+    def _run_rows(self, rows: Any, n: int, context: Context) -> tuple[Any, Any, bool]:
+        """Run rows together, or those of each shape where they are not all of one."""
+        if is_ragged(rows):
+            return self._run_groups(each_row(rows, n), context)
+        started = self._clock()
+        raw = self.tier.run_rows(rows, n, context)
+        self.service.observe_rows(self._clock() - started, n)
+        values, confidences = self.tier.read_rows(raw, n)
+        return values, confidences, self.tier.silent or self.tier.remarks(raw)[0]
+
+    def _run_groups(self, listed: list[Any], context: Context) -> tuple[Any, Any, bool]:
+        n, known = len(listed), True
+        values, confidences = np.empty(n, dtype=object), np.full(n, np.nan)
+        supplied = False
+        for places in groups(listed, self.pad):
+            batch = join([listed[i] for i in places], self.pad)
+            some, sure, same = self._run_rows(batch, len(places), context)
+            values[places] = some
+            supplied, known = supplied or sure is not None, known and same
+            if sure is not None:
+                confidences[places] = sure
+        return values, confidences if supplied else None, known
 
 
 def answered(fact: Fact) -> Fact:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import threading
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cascade.lanes.handle import Handle
     from cascade.protocols import Clock
 
-__all__ = ["Watchdog"]
+__all__ = ["Watchdog", "in_time"]
+
+T = TypeVar("T")
 
 _POLL = 0.0015  # s
 _CALM = 400  # polls without a run after which it sleeps
@@ -85,3 +89,28 @@ class Watchdog:
                     if now >= until and not handle.stopped:
                         handle.stop()
             pause.wait(_POLL)
+
+
+def in_time(work: Callable[[], T], nanoseconds: int, leave: Callable[[], None]) -> T | None:
+    """Return what comes of some work, or None when it is not over in time, and is left.
+
+    It runs in a daemon thread of its own, for what cannot be stopped; what it raises is raised.
+    """
+    found: list[tuple[bool, Any]] = []
+    over = threading.Event()
+
+    def run() -> None:
+        try:
+            found.append((True, work()))
+        except BaseException as error:  # noqa: BLE001  raised where it is waited for
+            found.append((False, error))
+        over.set()
+
+    threading.Thread(target=run, name="cascade-rows", daemon=True).start()
+    if not over.wait(max(0.0, nanoseconds / 1e9)):
+        leave()
+        return None
+    good, result = found[0]
+    if not good:
+        raise result
+    return result  # type: ignore[no-any-return]

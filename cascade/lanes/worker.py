@@ -49,15 +49,16 @@ class Ticket(Served):
 class _Run:
     """What one worker is at: its tickets, and how many of them are still waited for."""
 
-    __slots__ = ("expected", "handle", "lost", "started", "tickets", "waiting")
+    __slots__ = ("expected", "handle", "lost", "started", "tickets", "waiting", "why")
 
-    def __init__(self, tickets: list[Ticket], started: int, needs: int) -> None:
+    def __init__(self, tickets: list[Ticket], started: int, needs: int, why: str) -> None:
         self.tickets = tickets
         self.waiting = len(tickets)
         self.handle = Handle(None, [ticket.job for ticket in tickets])
         self.started = started
         self.expected = started + needs  # when it should be over, ns
         self.lost = False
+        self.why = why  # it went when it did
 
 
 class WorkerLane(TierLane):
@@ -219,74 +220,76 @@ class WorkerLane(TierLane):
     def _work(self, lock: threading.Lock) -> None:
         gate = threading.Lock()
         gate.acquire()
+        over: _Run | None = None
         while lock is self._lock:  # a reset lane has other workers
-            run, dropped, wait, why = self._next(gate)
-            for ticket in dropped:
-                self._finish([ticket], Refused(self.index, Reason.DEADLINE, self._clock()))
+            done, run, wait = self._next(gate, over)
+            over = None
+            for ticket in done:  # last before the wait: whoever is woken wants the interpreter
+                assert ticket.fact is not None  # noqa: S101  it is over
+                ticket.on_done(ticket.fact)
             if run is not None:
-                self._run(run, why)
+                self._run(run)
+                over = run
             elif wait is None:
                 return
             elif wait:
                 gate.acquire(timeout=-1 if wait < 0 else wait / _NANO)
 
-    def _next(self, gate: Any) -> tuple[_Run | None, list[Ticket], int | None, str]:
-        """Take a batch, or say how long (ns) to wait for work: -1 for ever, None to leave."""
+    def _next(self, gate: Any, over: _Run | None) -> tuple[list[Ticket], _Run | None, int | None]:
+        """Close a run's books and take the next batch.
+
+        Returns the tickets that are over, what to run, and how long (ns) to wait where there is
+        nothing: -1 for ever, None to leave.
+        """
         with self._lock:
             gate.acquire(blocking=False)  # it may have been woken just as it gave up waiting
+            done = [] if over is None else self._close(over)
             held, self._held = self._held is gate, None
             head = self._queue.first()
             if head is None:
                 if self._closing or self._retired:
                     self._threads -= 1
-                    return None, [], None, ""
+                    return done, None, None
                 self._idle.append(gate)
-                return None, [], -1, ""
+                return done, None, -1
             now, cap, curve = self._clock(), self._cap(), self.service.curve
             if cap > 1 and not held:
                 wait = hold(len(self._queue), cap, curve, self._gap, head.until - now)
                 if wait:
                     self._held = gate
-                    return None, [], wait, ""
+                    return done, None, wait
             batch = self._queue.take(now, cap, curve)
+            for ticket in batch.dropped:
+                ticket.fact = Refused(self.index, Reason.DEADLINE, now)
+            done += batch.dropped
             if not batch.taken:
-                return None, batch.dropped, 0, ""
-            run = _Run(batch.taken, now, curve.time(len(batch.taken)))
+                return done, None, 0
+            why = "waited" if held and batch.why == "idle" else batch.why
+            run = _Run(batch.taken, now, curve.time(len(batch.taken)), why)
             for ticket in batch.taken:
                 ticket.run = run
             self._running.add(run)
-            return run, batch.dropped, 0, "waited" if held and batch.why == "idle" else batch.why
+            return done, run, 0
 
-    def _run(self, run: _Run, why: str) -> None:
+    def _run(self, run: _Run) -> None:
         tickets = run.tickets
         if len(tickets) == 1:
-            tickets[0].context.run(self.serve, tickets, run.handle, why)
+            tickets[0].context.run(self.serve, tickets, run.handle, run.why)
         else:
-            self.serve(tickets, run.handle, why)
-        late = Refused(self.index, Reason.DEADLINE, self._clock())
-        with self._lock:
-            self._running.discard(run)
-            if run.lost:
-                self.zombies -= 1
-            waiting = [ticket for ticket in tickets if not ticket.gone]
-            for ticket in waiting:
-                ticket.fact = ticket.fact or late
-            if self._closing:
-                self._drained.notify_all()
-        self._tell(waiting)
+            self.serve(tickets, run.handle, run.why)
 
-    def _finish(self, tickets: list[Ticket], fact: Fact) -> None:
-        with self._lock:
-            waiting = [ticket for ticket in tickets if not ticket.gone]
-            for ticket in waiting:
-                ticket.fact = fact
-        self._tell(waiting)
-
-    @staticmethod
-    def _tell(tickets: list[Ticket]) -> None:
-        for ticket in tickets:
-            assert ticket.fact is not None  # noqa: S101  they are over
-            ticket.on_done(ticket.fact)
+    def _close(self, run: _Run) -> list[Ticket]:
+        """Take a run off the books; return those who still wait for it."""
+        self._running.discard(run)
+        if run.lost:
+            self.zombies -= 1
+        waiting = [ticket for ticket in run.tickets if not ticket.gone]
+        for ticket in waiting:
+            if ticket.fact is None:  # its time had passed before it could begin
+                ticket.fact = Refused(self.index, Reason.DEADLINE, self._clock())
+        if self._closing:
+            self._drained.notify_all()
+        return waiting
 
     # -- ending ----------------------------------------------------------------------------------
 
@@ -308,8 +311,11 @@ class WorkerLane(TierLane):
             self._drained.wait_for(lambda: not self._live(), timeout=grace)
             left = self._queue.clear()
             self._release_idle()
+            for ticket in left:
+                ticket.fact = Refused(self.index, Reason.OVERLOAD, self._clock())
         for ticket in left:
-            self._finish([ticket], Refused(self.index, Reason.OVERLOAD, self._clock()))
+            assert ticket.fact is not None  # noqa: S101  just refused
+            ticket.on_done(ticket.fact)
 
     def _live(self) -> int:
         return len(self._queue) + sum(not run.lost for run in self._running)

@@ -58,9 +58,8 @@ class ConfidenceSettings:
 
 @settings
 class BatchSettings:
-    """How requests that wait for one tier are run together; a bare number is the size."""
+    """How requests that wait for one tier are run together."""
 
-    SHORTHAND: ClassVar[str] = "max_size"
     max_size: int = field(c.integer(1, 4096), "Rows per run, at most.")
     pad: Any = field(
         c.numbers_by_name(), "Fills up rows of unequal length, per input.", default=None

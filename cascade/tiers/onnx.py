@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from cascade.errors import ModelIntegrityError, PolicyError
 from cascade.protocols import InputSpec
 from cascade.tiers.buffers import LARGEST, bound_run
 from cascade.tiers.columns import object_column, plain
+from cascade.tiers.forked import keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -116,7 +116,7 @@ class OnnxTier:
     def reset(self) -> None:
         """Leave the session to the parent: destroying it in a forked child can crash or hang."""
         if self._session is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))  # for ever
+            keep(self._session)
             self._session = None
 
     # -- compiling -------------------------------------------------------------------------------

@@ -38,3 +38,24 @@ def perceptron(path: Path, sizes: list[int], seed: int) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     save(model, str(path))
     return path
+
+
+def chain(path: Path, nodes: int = 4_000, size: int = 256) -> Path:
+    """Write a model that is a long chain of small products: it can be stopped between any two."""
+    random = np.random.default_rng(0)
+    turn = np.linalg.qr(random.normal(size=(size, size)))[0].astype(np.float32)
+    steps = [
+        helper.make_node("MatMul", ["x" if i == 0 else f"h{i}", "w"], [f"h{i + 1}"])
+        for i in range(nodes)
+    ]
+    steps.append(helper.make_node("Softmax", [f"h{nodes}"], ["p"], axis=1))
+    graph = helper.make_graph(
+        steps,
+        "chain",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, size])],
+        [helper.make_tensor_value_info("p", TensorProto.FLOAT, [None, size])],
+        [numpy_helper.from_array(turn, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    save(model, str(path))
+    return path
