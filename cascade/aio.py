@@ -179,6 +179,7 @@ class AsyncRouter(Front, Generic[X, V]):
         assert loop is not None  # noqa: S101  route has seen to it
         lanes, etas, engine = plan.lanes, plan.etas, plan.engine
         loop.active += 1
+        held = 0
         try:
             if after is None:
                 move = engine.start(request, x)
@@ -191,13 +192,16 @@ class AsyncRouter(Front, Generic[X, V]):
             while type(move) is Call:
                 lane = lanes[move.tier]
                 if not lane.inline:
+                    held = 0
                     fact = await _wait(loop, request, lane)  # type: ignore[arg-type]  # queued
                 elif loop.crowded and (turn := loop.turns[move.tier]) is not None:
+                    held = 0
                     fact = await turn.join(request)
                 else:
                     fact = lane.call(request)
-                    loop.held += fact.finished - request.routed
+                    held = fact.finished - request.routed + loop.HIT
                 move = request.step(fact, fact.finished, etas)
+            loop.held += held
             assert type(move) is Finish  # noqa: S101  the only other kind
             return engine.settle(request, move)
         except BaseException:

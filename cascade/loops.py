@@ -32,7 +32,7 @@ class Loop:
     """
 
     FAIR = 500_000
-    HIT = 1_500  # what a hit is taken to cost, without another look at the clock
+    HIT = 3_000  # what checking, a hit or the closing of the books are taken to cost
 
     def __init__(self, running: asyncio.AbstractEventLoop) -> None:
         self.asyncio = running

@@ -1,0 +1,18 @@
+"""Functions that another process can import."""
+
+import time
+
+
+def double(x):
+    return 2 * x, 0.9
+
+
+def fail(x):
+    if x == "bad":
+        raise KeyError(x)
+    return x, 0.9
+
+
+def sleep(seconds):
+    time.sleep(seconds)
+    return "awake", 0.9

@@ -1,0 +1,277 @@
+"""The worker lane: a bounded queue, batches, callers who leave, workers that hang."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import cascade
+from cascade import Policy
+from cascade.batching import Curve
+from cascade.binding import bind
+from cascade.facts import Refused, Replied, TimedOut
+from cascade.lanes import WorkerLane
+from tests.contract.test_lanes import LONG, Job
+
+
+class Gate:
+    """A batch function that waits until it is let."""
+
+    def __init__(self):
+        self.go, self.entered, self.batches = threading.Semaphore(0), threading.Semaphore(0), []
+
+    def __call__(self, xs):
+        self.batches.append(list(xs))
+        self.entered.release()
+        assert self.go.acquire(timeout=LONG)
+        return [(x, 0.9) for x in xs]
+
+
+@pytest.fixture
+def gate():
+    return Gate()
+
+
+@pytest.fixture
+def lane(gate):
+    made = []
+
+    def make(target=gate, **settings):
+        if not made:
+            made.append(WorkerLane(0, bound(target), time.monotonic_ns, **settings))
+        return made[0]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def bound(function):
+    tree = {
+        "version": 1, "name": "p", "deadline": "9s",
+        "tiers": [{"name": "it", "kind": "external"}],
+    }  # fmt: skip
+    target = cascade.tier(function, returns="pairs")
+    return bind(Policy.from_dict(tree), {"it": target}, None, {})[0]
+
+
+class Facts(dict):
+    """Facts as they come in."""
+
+    def __init__(self):
+        super().__init__()
+        self._came = threading.Semaphore(0)
+
+    def of(self, key):
+        def done(fact):
+            assert key not in self, "a second fact"
+            self[key] = fact
+            self._came.release()
+
+        return done
+
+    def wait(self, count):
+        for _ in range(count):
+            assert self._came.acquire(timeout=LONG)
+        return self
+
+
+def test_what_waits_goes_together_when_the_worker_is_idle(lane, gate):
+    facts, it = Facts(), lane(cap=4)
+    it.submit(Job("first"), facts.of("first"))
+    assert gate.entered.acquire(timeout=LONG)
+    for i in range(6):
+        it.submit(Job(i), facts.of(i))
+    gate.go.release(3)
+    facts.wait(7)
+    assert gate.batches == [["first"], [0, 1, 2, 3], [4, 5]]
+    assert {key: fact.value for key, fact in facts.items()} == {
+        "first": "first", **{i: i for i in range(6)},
+    }  # fmt: skip
+    assert facts["first"].batch == (1, "idle")
+    assert facts[0].batch == (4, "full")
+    assert facts[5].batch == (2, "idle")
+
+
+def test_deadlines_go_before_arrival(lane, gate):
+    facts, it = Facts(), lane()
+    it.submit(Job("first"), facts.of("first"))
+    assert gate.entered.acquire(timeout=LONG)
+    it.submit(Job("patient", 20), facts.of("patient"))
+    it.submit(Job("urgent", 10), facts.of("urgent"))
+    gate.go.release(3)
+    facts.wait(3)
+    assert gate.batches == [["first"], ["urgent"], ["patient"]]
+
+
+def test_a_full_queue_refuses(lane, gate):
+    facts, it = Facts(), lane(limit=2)
+    it.submit(Job("runs"), facts.of("runs"))
+    assert gate.entered.acquire(timeout=LONG)
+    for i in range(3):
+        it.submit(Job(i), facts.of(i))
+    assert (type(facts[2]), facts[2].reason) == (Refused, "overload")
+    assert it.eta() == -2
+    gate.go.release(3)
+    facts.wait(4)
+
+
+def test_leaving_the_queue_frees_the_place_at_once(lane, gate):
+    facts, it = Facts(), lane(limit=1)
+    it.submit(Job("runs"), facts.of("runs"))
+    assert gate.entered.acquire(timeout=LONG)
+    ticket = it.submit(Job("leaves"), facts.of("leaves"))
+    assert it.cancel(ticket)
+    assert it.cancel(ticket)
+    it.submit(Job("comes"), facts.of("comes"))
+    gate.go.release(2)
+    facts.wait(2)
+    assert set(facts) == {"runs", "comes"}
+    assert gate.batches == [["runs"], ["comes"]]
+
+
+def test_who_is_left_with_a_run_is_a_zombie_until_it_comes_back(lane, gate):
+    it, facts = lane(), Facts()
+    fact = it.call(Job("hangs", 0.02))
+    assert type(fact) is TimedOut
+    assert fact.submitted <= fact.started < fact.finished
+    assert (it.zombies, it.eta()) == (1, -1)
+    refused = it.call(Job("later"))
+    assert refused.reason == "breaker"
+    gate.go.release(2)
+    while it.zombies:
+        time.sleep(0.001)
+    it.submit(Job("again"), facts.of("again"))
+    assert facts.wait(1)["again"].value == "again"
+
+
+def test_one_zombie_leaves_the_other_worker_to_the_rest(lane, gate):
+    it = lane(workers=2)
+    assert type(it.call(Job("hangs", 0.02))) is TimedOut
+    gate.go.release()  # for whichever run asks first: the hung one or the next
+    assert it.zombies <= 1
+    gate.go.release()
+    assert type(it.call(Job("fine"))) is Replied
+
+
+def test_a_batch_is_stopped_only_when_nobody_waits_for_it(lane, gate):
+    facts, it = Facts(), lane(cap=2)
+    it.submit(Job("first"), facts.of("first"))
+    assert gate.entered.acquire(timeout=LONG)
+    leaving = it.submit(Job("leaves"), facts.of("leaves"))
+    it.submit(Job("stays"), facts.of("stays"))
+    gate.go.release()
+    assert gate.entered.acquire(timeout=LONG)
+    assert it.cancel(leaving)
+    assert it.zombies == 0
+    gate.go.release()
+    assert facts.wait(2)["stays"].value == "stays"
+    assert "leaves" not in facts
+
+
+def test_a_call_can_be_taken_over(lane, gate):
+    facts, it = Facts(), lane()
+    ticket = it.submit(Job("x"), facts.of("leader"))
+    assert gate.entered.acquire(timeout=LONG)
+    assert it.adopt(ticket, Job("x"), facts.of("heir"))
+    gate.go.release()
+    assert facts.wait(1)["heir"].value == "x"
+    assert "leader" not in facts
+    assert not it.adopt(ticket, Job("x"), facts.of("late"))
+
+
+def test_what_cannot_make_it_is_dropped_unrun(lane, gate):
+    facts, it = Facts(), lane()
+    it.submit(Job("first"), facts.of("first"))
+    assert gate.entered.acquire(timeout=LONG)
+    it.submit(job := Job("hopeless", 0.01), facts.of("hopeless"))
+    while job.remaining() > 0:
+        time.sleep(0.001)
+    gate.go.release()
+    facts.wait(2)
+    assert (type(facts["hopeless"]), facts["hopeless"].reason) == (Refused, "deadline")
+    assert gate.batches == [["first"]]
+
+
+def test_expected_time_counts_what_is_ahead(lane, gate):
+    facts, it = Facts(), lane()
+    it.service.curve = Curve(1e6)
+    it.service._eta = 1_000_000
+    assert it.eta() == 1_000_000
+    it.submit(Job("runs"), facts.of("runs"))
+    assert gate.entered.acquire(timeout=LONG)
+    busy = it.eta()
+    it.submit(Job("waits"), facts.of("waits"))
+    assert 1_000_000 <= busy <= 2_000_000
+    assert it.eta() == pytest.approx(busy + 1_000_000, abs=1_000_000)
+    gate.go.release(2)
+    facts.wait(2)
+
+
+def test_one_faulty_row_of_a_batch_is_alone(lane, gate):
+    def answer(xs):
+        gate.entered.release()
+        assert gate.go.acquire(timeout=LONG)
+        return [(x, float("nan") if x == "bad" else 0.9) for x in xs]
+
+    facts, it = Facts(), lane(answer, cap=4)
+    it.submit(Job("first"), facts.of("first"))
+    assert gate.entered.acquire(timeout=LONG)
+    for x in ("good", "bad", "fine"):
+        it.submit(Job(x), facts.of(x))
+    gate.go.release(2)
+    facts.wait(4)
+    assert [type(facts[x]).__name__ for x in ("good", "bad", "fine")] == [
+        "Replied", "Failed", "Replied",
+    ]  # fmt: skip
+
+
+def test_closing_waits_for_what_is_under_way_and_refuses_the_rest(lane, gate):
+    facts, it = Facts(), lane()
+    it.submit(Job("runs"), facts.of("runs"))
+    assert gate.entered.acquire(timeout=LONG)
+    it.submit(Job("waits"), facts.of("waits"))
+    it.close(grace=0.01)
+    assert facts["waits"].reason == "overload"
+    gate.go.release()
+    assert facts.wait(2)["runs"].value == "runs"
+
+
+def test_a_retired_lane_still_answers_and_keeps_no_thread(lane):
+    it = lane(lambda xs: [(x, 0.9) for x in xs])
+    assert it.call(Job(1)).value == 1
+    it.retire()
+    assert it.call(Job(2)).value == 2
+    while it._threads:
+        time.sleep(0.001)
+
+
+def test_arrays_are_stacked_by_shape(lane, gate):
+    shapes = []
+
+    def answer(xs):
+        shapes.append(np.shape(xs))
+        if len(shapes) == 1:
+            gate.entered.release()
+            assert gate.go.acquire(timeout=LONG)
+        return [(float(x.sum()), 0.9) for x in xs]
+
+    facts, it = Facts(), lane(answer, cap=8)
+    it.submit(Job(np.ones(1)), facts.of("first"))
+    assert gate.entered.acquire(timeout=LONG)
+    for i, n in enumerate((2, 3, 2, 3)):
+        it.submit(Job(np.ones(n)), facts.of(i))
+    gate.go.release()
+    facts.wait(5)
+    assert shapes == [(1, 1), (2, 2), (2, 3)]
+    assert [facts[i].value for i in range(4)] == [2.0, 3.0, 2.0, 3.0]
+
+
+def test_context_variables_of_the_caller_reach_a_tier(lane):
+    import contextvars
+
+    name = contextvars.ContextVar("name", default="nobody")
+    it = lane(lambda xs: [(name.get(), 0.9) for _ in xs])
+    name.set("somebody")
+    assert it.call(Job(1)).value == "somebody"

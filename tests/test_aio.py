@@ -1,0 +1,410 @@
+"""AsyncRouter: the same answers as Router, in an event loop, mostly in virtual time."""
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+import cascade
+from cascade import (
+    AsyncRouter,
+    DeadlineExceeded,
+    Policy,
+    PolicyError,
+    Router,
+    TierError,
+)
+from tests.virtual import VirtualLoop
+
+
+class Awaited:
+    """An asynchronous tier in virtual time: how long it takes, how sure it is, who asked."""
+
+    def __init__(self, seconds, confidence=0.9, error=None):
+        self.seconds, self.confidence, self.error = seconds, confidence, error
+        self.calls, self.cancelled = [], 0
+
+    async def __call__(self, x):
+        self.calls.append(x)
+        try:
+            await asyncio.sleep(self.seconds)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.error is not None:
+            raise self.error
+        return f"{x}!", self.confidence
+
+    @property
+    def tier(self):
+        return cascade.tier(self, returns="pairs", rows="one")
+
+
+def tree(small=(), large=(), **more):
+    return {
+        "version": 1, "name": "p", "deadline": "1s", "cache": {},
+        "tiers": [{"name": "small", "kind": "external", **dict(small)},
+                  {"name": "large", "kind": "external", **dict(large)}],
+        "escalation": {"thresholds": [0.5]}, **more,
+    }  # fmt: skip
+
+
+class World:
+    """A router over two awaited tiers in virtual time."""
+
+    def __init__(self, small=None, large=None, specs=()):
+        self.small = small or Awaited(0.001, 0.1)
+        self.large = large or Awaited(0.05)
+        self.loop = VirtualLoop()
+        self.router = AsyncRouter(
+            Policy.from_dict(tree(**dict(specs))),
+            tiers={"small": self.small.tier, "large": self.large.tier},
+            clock=self.loop.nanoseconds,
+        )
+        self.plan = self.router._service.open()
+
+    def ask(self, x, **options):
+        return self.loop.create_task(self.router.route(x, **options))
+
+    def wait(self, seconds):
+        self.loop.run_until_complete(asyncio.sleep(seconds))
+
+    def all(self, *tasks):
+        async def gather():
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+        return self.loop.run(gather())
+
+
+def test_it_escalates_and_its_ledger_adds_up():
+    world = World()
+    (outcome,) = world.all(world.ask("x"))
+    assert (outcome.value, outcome.tier, outcome.disposition) == ("x!", "large", "accepted")
+    latency = outcome.latency
+    assert latency.compute == pytest.approx(0.051)
+    assert latency.total == pytest.approx(
+        latency.input + latency.transfer + latency.compute + latency.output
+    )
+
+
+def test_at_the_deadline_the_best_answer_so_far_is_returned_and_the_call_stopped():
+    world = World(large=Awaited(10.0))
+    task = world.ask("x", deadline=0.02)
+    world.wait(0.021)
+    outcome = task.result()
+    assert (outcome.value, outcome.disposition, outcome.reason) == ("x!", "degraded", "deadline")
+    assert outcome.latency.total == pytest.approx(0.02)
+    world.wait(0.001)
+    assert world.large.cancelled == 1
+    world.all(task)
+
+
+def test_without_an_answer_the_deadline_is_an_error():
+    world = World(small=Awaited(10.0))
+    (error,) = world.all(world.ask("x", deadline=0.02))
+    assert isinstance(error, DeadlineExceeded)
+    assert error.outcome.reason == "deadline"
+
+
+def test_cancelling_frees_the_place_and_stops_the_call():
+    world = World(small=Awaited(10.0), specs={"small": {"workers": 1, "queue": 1}})
+    runs, waits = world.ask("runs"), world.ask("waits")
+    world.wait(0.001)
+    refused = world.ask("refused")
+    world.wait(0.001)
+    assert world.large.calls == ["refused"]  # the small tier's queue is full
+    waits.cancel()
+    comes = world.ask("comes")
+    world.wait(0.001)
+    assert not comes.done()
+    runs.cancel()
+    world.wait(0.001)
+    assert world.small.calls == ["runs", "comes"]
+    assert world.small.cancelled == 1
+    comes.cancel()
+    world.all(runs, waits, comes, refused)
+    assert not world.plan.engine._flights
+
+
+def test_a_leader_out_of_time_leaves_the_call_to_a_follower_with_more():
+    world = World()
+    hasty, patient = world.ask("x", deadline=0.02), world.ask("x", deadline=0.5)
+    first, second = world.all(hasty, patient)
+    assert (first.disposition, first.reason) == ("degraded", "deadline")
+    assert (second.value, second.disposition) == ("x!", "accepted")
+    assert (world.small.calls, world.large.calls) == (["x"], ["x"])  # one call, not two
+    assert world.large.cancelled == 0
+
+
+def test_a_cancelled_leader_hands_the_call_over():
+    world = World()
+    leader, follower, third = (world.ask("x") for _ in range(3))
+    world.wait(0.01)
+    leader.cancel()
+    _, second, last = world.all(leader, follower, third)
+    assert second.value == last.value == "x!"
+    assert {second.disposition, last.disposition} == {"accepted"}
+    assert (world.small.calls, world.large.calls) == (["x"], ["x"])
+
+
+def test_a_cancelled_follower_is_not_waited_for():
+    world = World(large=Awaited(0.05, error=LookupError()))
+    leader, follower = world.ask("x", deadline=0.02), world.ask("x", deadline=0.5)
+    world.wait(0.005)
+    follower.cancel()
+    world.wait(0.005)
+    first, second = world.all(leader, follower)
+    assert first.reason == "deadline"
+    assert isinstance(second, asyncio.CancelledError)
+    assert world.large.cancelled == 1
+    assert not world.plan.engine._flights
+
+
+def test_a_follower_leaves_at_its_own_deadline():
+    world = World()
+    patient, hasty = world.ask("x", deadline=0.5), world.ask("x", deadline=0.02)
+    first, second = world.all(patient, hasty)
+    assert first.disposition == "accepted"
+    assert (second.disposition, second.reason) == ("degraded", "deadline")
+    assert second.latency.total == pytest.approx(0.02)
+
+
+def test_a_thousand_askers_are_one_call():
+    world = World(small=Awaited(0.001, 0.9))
+    outcomes = world.all(*(world.ask("x") for _ in range(1000)))
+    assert len({outcome.id for outcome in outcomes}) == 1000
+    assert {outcome.value for outcome in outcomes} == {"x!"}
+    assert world.small.calls == ["x"]
+
+
+def test_faults_escalate_and_the_last_one_is_raised():
+    world = World(small=Awaited(0.001, error=KeyError("x")))
+    (outcome,) = world.all(world.ask("x"))
+    assert (outcome.tier, [step.result for step in outcome.steps]) == (
+        "large", ["failed", "accepted"],
+    )  # fmt: skip
+    dead = World(small=Awaited(0.001, error=KeyError()), large=Awaited(0.001, error=KeyError()))
+    (error,) = dead.all(dead.ask("x"))
+    assert isinstance(error, TierError)
+    assert error.tier == "large"
+
+
+def test_a_queued_call_says_how_long_it_waited():
+    world = World(small=Awaited(0.01, 0.9), specs={"small": {"workers": 1}})
+    first, second = world.all(world.ask("a"), world.ask("b"))
+    assert first.latency.transfer == pytest.approx(0)
+    assert second.latency.transfer == pytest.approx(0.01)
+
+
+# -- with real time, threads and models ------------------------------------------------------------
+
+
+def pairs(confidence):
+    return cascade.tier(lambda x: (x, confidence), returns="pairs", rows="one")
+
+
+def serve(work, *, policy=None, tiers=None, **options):
+    """Run ``work(router)`` in an event loop."""
+
+    async def main():
+        policy_ = Policy.from_dict(policy or tree())
+        given = {"small": pairs(0.9), "large": pairs(1.0)} if tiers is None else tiers
+        async with AsyncRouter(policy_, tiers=given, **options) as router:
+            return await work(router)
+
+    return asyncio.run(main())
+
+
+def test_inline_answers_neither_suspend_nor_make_tasks():
+    async def work(router):
+        for i in range(100):
+            await router.route(i)  # the tier is known to be fast now
+        router._loop.held = 0
+        route = router.route("inline")
+        try:
+            route.send(None)
+        except StopIteration as stop:
+            return stop.value
+        pytest.fail("it suspended")
+
+    outcome = serve(work)
+    assert outcome.tier == "small"
+
+
+def test_hits_are_hits():
+    async def work(router):
+        return await router.route("x"), await router.route("x")
+
+    first, second = serve(work)
+    assert (first.disposition, second.disposition) == ("accepted", "cached")
+    assert second.value == "x"
+
+
+def test_inline_work_gives_way():
+    turns = []
+
+    async def work(router):
+        async def pulse():
+            while True:
+                turns.append(None)
+                await asyncio.sleep(0)
+
+        beating = asyncio.create_task(pulse())
+        for i in range(3_000):
+            await router.route(i)
+        beating.cancel()
+
+    inline = {"execution": "inline"}
+    serve(work, policy=tree(inline, inline))
+    assert len(turns) > 10
+
+
+def test_crowded_requests_share_turns():
+    sizes = []
+
+    def answer(xs):
+        sizes.append(len(xs))
+        return np.array([[0.9, 0.1]] * len(xs))
+
+    spec = {"name": "only", "kind": "external", "execution": "inline", "batch": {"max_size": 16}}
+    policy = {"version": 1, "name": "p", "deadline": "9s", "tiers": [spec]}
+
+    async def work(router):
+        async def client(i):
+            return [(await router.route((i, j))).value for j in range(300)]
+
+        return await asyncio.gather(*(client(i) for i in range(32)))
+
+    only = cascade.tier(answer, returns="probabilities", classes=["yes", "no"])
+    answers = serve(work, policy=policy, tiers={"only": only})
+    assert {value for client in answers for value in client} == {"yes"}
+    assert 1 < max(sizes) <= 16
+    assert sum(sizes) == 32 * 300
+
+
+def test_rows_of_a_shared_turn_are_matched_by_identity():
+    spec = {"name": "only", "kind": "external", "execution": "inline", "batch": {"max_size": 64}}
+    policy = {"version": 1, "name": "p", "deadline": "9s", "tiers": [spec]}
+
+    async def work(router):
+        async def client(i):
+            found = []
+            for j in range(100):
+                outcome = await router.route(i * 1000 + j)
+                assert outcome.value == -(i * 1000 + j)
+                found.append(outcome)
+            return found
+
+        return await asyncio.gather(*(client(i) for i in range(40)))
+
+    only = cascade.tier(lambda xs: [(-x, 0.9) for x in xs], returns="pairs")
+    found = serve(work, policy=policy, tiers={"only": only})
+    steps = {(o.steps[0].rows or 1) for client in found for o in client}
+    assert max(steps) > 1
+    assert {o.steps[0].went for client in found for o in client} <= {None, "turn", "idle"}
+
+
+def test_it_shares_everything_with_a_router():
+    with Router(Policy.from_dict(tree()), tiers={"small": pairs(0.9), "large": pairs(1)}) as router:
+        router.route("x")
+
+        async def main():
+            shared = AsyncRouter.over(router)
+            return await shared.route("x"), await shared.route("y")
+
+        hit, _ = asyncio.run(main())
+        assert hit.disposition == "cached"
+        assert router.route("y").disposition == "cached"
+        assert router.statistics().requests == 4
+
+
+def test_threads_and_loops_share_one_computation():
+    entered, go, calls = threading.Event(), threading.Event(), []
+
+    def slow(x):
+        calls.append(x)
+        entered.set()
+        assert go.wait(30)
+        return x, 0.9
+
+    small = cascade.tier(slow, returns="pairs", rows="one")
+    with Router(Policy.from_dict(tree()), tiers={"small": small, "large": pairs(1)}) as router:
+        found = []
+        thread = threading.Thread(target=lambda: found.append(router.route("x", deadline=30)))
+        thread.start()
+        assert entered.wait(30)
+
+        async def main():
+            shared = AsyncRouter.over(router)
+            follower = asyncio.create_task(shared.route("x", deadline=30))
+            await asyncio.sleep(0.01)
+            go.set()
+            return await follower
+
+        outcome = asyncio.run(main())
+        thread.join(30)
+    assert (outcome.value, found[0].value, calls) == ("x", "x", ["x"])
+
+
+def test_batches_are_awaited():
+    async def work(router):
+        return await router.route_many(["a", "b", "c"]), await router.route_many([])
+
+    many, none = serve(work)
+    assert many.values.tolist() == ["a", "b", "c"]
+    assert len(none) == 0
+
+
+def test_batches_reach_awaited_tiers():
+    async def double(xs):
+        await asyncio.sleep(0)
+        return [2 * x for x in xs]
+
+    async def work(router):
+        return await router.route_many([1, 2, 3])
+
+    many = serve(work, tiers={"small": pairs(0.1), "large": double})
+    assert (many.values.tolist(), set(many.tiers)) == ([2, 4, 6], {"large"})
+
+
+def test_objects_with_an_awaited_predict_are_tiers():
+    class Remote:
+        async def predict(self, batch, context):
+            assert context.remaining() > 0
+            return cascade.Prediction([x.upper() for x in batch], costs=[0.5] * len(batch))
+
+    async def work(router):
+        return await router.route("x", at_least="large")
+
+    outcome = serve(work, tiers={"small": pairs(0.1), "large": Remote()})
+    assert (outcome.value, outcome.cost) == ("X", 0.5)
+
+
+def test_awaited_tiers_are_for_async_routers_alone():
+    async def large(xs):
+        return xs
+
+    with pytest.raises(PolicyError, match="AsyncRouter"):
+        Router(Policy.from_dict(tree()), tiers={"small": pairs(0.9), "large": large})
+    policy = Policy.from_dict(tree(large={"execution": "worker"}))
+    with pytest.raises(PolicyError, match="execution: worker is not for it"):
+        AsyncRouter(policy, tiers={"small": pairs(0.9), "large": large})
+
+
+def test_it_can_be_observed_swapped_and_closed():
+    async def work(router):
+        router.set_mode("observe")
+        outcome = await router.route("x")
+        router.flush()
+        assert outcome.shadow["tier"] == "small"
+        router.set_mode("enforce")
+        await router.swap(Policy.from_dict(tree() | {"revision": "2"}))
+        assert router.policy.revision == "2"
+        assert (await router.route("y")).value == "y"
+        await router.close()
+        with pytest.raises(PolicyError, match="closed"):
+            await router.route("z")
+        return True
+
+    assert serve(work)
