@@ -1,0 +1,248 @@
+"""Life of a router: policies replaced under traffic, forks, closing, leaving."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import cascade
+from cascade import ModelIntegrityError, Policy, PolicyError, Router
+from tests.benchmarks.deadlines import EXIT
+from tests.benchmarks.models import chain, perceptron
+
+LONG = 30.0
+ROW = np.ones(4, dtype=np.float32)
+
+
+def tree(revision="1", **more):
+    return {
+        "version": 1, "name": "p", "revision": revision, "deadline": "5s", "cache": {},
+        "tiers": [{"name": "only", "kind": "external", "version": revision}], **more,
+    }  # fmt: skip
+
+
+def says(what):
+    return cascade.tier(lambda x: (what, 0.9), returns="pairs", rows="one")
+
+
+def test_a_swap_replaces_policy_and_tiers():
+    with Router(Policy.from_dict(tree()), tiers={"only": says("old")}) as router:
+        assert router.route("x").value == "old"
+        router.swap(Policy.from_dict(tree("2")), tiers={"only": says("new")})
+        outcome = router.route("x")
+        assert (outcome.value, outcome.disposition) == ("new", "accepted")  # not from the old cache
+        assert outcome.policy == router.policy.digest
+        assert router.statistics().requests == 2
+
+
+def test_answers_stay_cached_where_the_new_policy_gives_the_same():
+    with Router(Policy.from_dict(tree()), tiers={"only": says("old")}) as router:
+        router.route("x")
+        router.swap(Policy.from_dict(tree() | {"deadline": "9s"}))
+        outcome = router.route("x")
+        assert (outcome.disposition, outcome.deadline) == ("cached", 9.0)
+
+
+def test_a_bad_policy_leaves_the_old_one_serving(tmp_path):
+    with Router(Policy.from_dict(tree()), tiers={"only": says("old")}) as router:
+        broken = tmp_path / "policy.yaml"
+        broken.write_text("version: 1\nname: p\ntiers: []\n")
+        with pytest.raises(PolicyError):
+            router.swap(broken)
+        missing = tree(tiers=[{"name": "only", "kind": "onnx", "model": "none.onnx"}])
+        with pytest.raises((ModelIntegrityError, PolicyError)):
+            router.swap(Policy.from_dict(missing, root=tmp_path), tiers={})
+        assert router.route("y").value == "old"
+        assert router.policy.revision == "1"
+
+
+def test_under_traffic_no_request_mixes_two_policies_and_none_is_dropped():
+    tiers = {str(i): {"first": says(f"first {i}"), "top": says(f"top {i}")} for i in range(2)}
+
+    def policy(i):
+        return Policy.from_dict(
+            tree(str(i), cache={"ttl": "1us"}, escalation={"thresholds": [1.0]}, tiers=[
+                {"name": name, "kind": "external", "version": str(i)} for name in ("first", "top")
+            ])
+        )  # fmt: skip
+
+    policies = [policy(0), policy(1)]
+    wanted = {policy.digest: f"top {i}" for i, policy in enumerate(policies)}
+    over, wrong, served = threading.Event(), [], [0] * 3
+
+    def ask(turn):
+        while not over.is_set():
+            outcome = router.route(turn)
+            served[turn] += 1
+            if wanted[outcome.policy] != outcome.value:
+                wrong.append(outcome)
+
+    with Router(policies[0], tiers=tiers["0"]) as router:
+        threads = [threading.Thread(target=ask, args=(turn,)) for turn in range(3)]
+        for thread in threads:
+            thread.start()
+        for i in range(1, 200):
+            router.swap(policies[i % 2], tiers=tiers[str(i % 2)])
+        over.set()
+        for thread in threads:
+            thread.join(LONG)
+    assert not wrong
+    assert min(served) > 0
+
+
+def test_a_kill_switch_survives_a_swap():
+    policy = tree(
+        escalation={"thresholds": [0.5]},
+        tiers=[{"name": name, "kind": "external"} for name in ("small", "large")],
+    )
+    tiers = {"small": says("small"), "large": says("large")}
+    with Router(Policy.from_dict(policy), tiers=tiers) as router:
+        router.set_mode("top_only")
+        router.swap(Policy.from_dict(policy | {"revision": "2"}))
+        assert (router.mode, router.route("x").value) == ("top_only", "large")
+
+
+def test_a_file_is_reloaded_when_it_changes_and_a_bad_one_is_counted(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(Policy.from_dict(tree()).to_yaml())
+    router = Router.from_yaml(path, tiers={"only": says("it")}, reload="5ms")
+    with router:
+        assert router.policy.revision == "1"
+        path.write_text(Policy.from_dict(tree() | {"revision": "two"}).to_yaml())
+        _until(lambda: router.policy.revision == "two")
+        path.write_text("version: 1\nname: [\n")
+        _until(lambda: "cascade_reload_failures_total 1" in router.metrics())
+        assert router.route("x").value == "it"
+
+
+def _until(what):
+    end = time.monotonic() + LONG
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_a_reload_that_is_no_time_is_refused(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(Policy.from_dict(tree()).to_yaml())
+    with pytest.raises(ValueError, match="positive"):
+        Router.from_yaml(path, tiers={"only": says("it")}, reload=0)
+
+
+def test_closing_lets_what_is_under_way_end():
+    entered, go = threading.Event(), threading.Event()
+
+    def slow(x):
+        entered.set()
+        assert go.wait(LONG)
+        return x, 0.9
+
+    only = cascade.tier(slow, returns="pairs", rows="one")
+    router, found = Router(Policy.from_dict(tree()), tiers={"only": only}), []
+    thread = threading.Thread(target=lambda: found.append(router.route("x")))
+    thread.start()
+    assert entered.wait(LONG)
+    closing = threading.Thread(target=router.close)
+    closing.start()
+    _until(lambda: router.health().closed)
+    go.set()
+    closing.join(LONG)
+    thread.join(LONG)
+    assert found[0].value == "x"
+    with pytest.raises(PolicyError, match="closed"):
+        router.route("y")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_children_serve_and_leave_after_a_parent_that_has_served(tmp_path, threads):
+    perceptron(tmp_path / "m.onnx", [4, 64, 3], 0)
+    script = FORK.format(folder=str(tmp_path), threads=threads, forks=6)
+    child = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], check=False, capture_output=True,
+        text=True, timeout=120,
+    )  # fmt: skip
+    assert (child.returncode, child.stdout.split()) == (0, ["0"] * 6), child.stderr
+
+
+FORK = """
+import os, sys, time
+import numpy as np
+from cascade import Policy, Router
+tiers = [{{"name": "small", "kind": "onnx", "model": "m.onnx"}},
+         {{"name": "large", "kind": "onnx", "model": "m.onnx", "execution": "worker",
+           "threads": {threads}}}]
+router = Router(Policy.from_dict({{"version": 1, "name": "p", "deadline": "20s", "cache": {{}},
+    "tiers": tiers, "escalation": {{"thresholds": [1.0]}}}}), models={folder!r})
+row = np.ones(4, dtype=np.float32)
+with router:
+    router.route(row)
+    for i in range({forks}):
+        child = os.fork()
+        if not child:
+            assert router.route(row + i).tier == "large"
+            sys.exit(0) if i % 2 else os._exit(0)
+        end, status = time.time() + 30, None
+        while status is None and time.time() < end:
+            done, found = os.waitpid(child, os.WNOHANG)
+            status = found if done else None
+            time.sleep(0.002)
+        if status is None:
+            os.kill(child, 9)
+        print(status)
+    assert router.route(row * 2).tier == "large"
+"""
+
+
+def test_six_hung_calls_do_not_hold_up_the_exit():
+    child = subprocess.run(
+        [sys.executable, "-c", EXIT], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert float(child.stdout) <= time.time()
+
+
+def test_a_model_that_runs_past_its_deadline_is_stopped(tmp_path):
+    chain(tmp_path / "chain.onnx", nodes=20_000)
+    policy = Policy.from_dict(
+        {
+            "version": 1, "name": "p", "deadline": "60s",
+            "tiers": [{"name": "chain", "kind": "onnx", "model": "chain.onnx"}],
+        }
+    )  # fmt: skip
+    row = np.ones(256, dtype=np.float32)
+    with Router(policy, models=tmp_path) as router:
+        whole = router.route(row).latency.compute
+        lane = router._service.plan.lanes[0]
+        lane.service._eta, lane.service.curve = 0, type(lane.service.curve)()
+        with pytest.raises(cascade.DeadlineExceeded) as caught:
+            router.route(row, deadline=whole / 4)
+        assert caught.value.outcome.steps[-1].result == "timed_out"
+        _until(lambda: lane.zombies == 0)
+        many = router.route_many(np.stack([row] * 4), deadline=60)
+        assert set(many.dispositions) == {"accepted"}
+        late = router.route_many(np.stack([row] * 4), deadline=whole / 4)
+        assert set(late.reasons) == {"deadline"}
+
+
+def test_an_inline_model_that_runs_past_its_deadline_is_stopped(tmp_path):
+    chain(tmp_path / "chain.onnx", nodes=20_000)
+    policy = Policy.from_dict(
+        {
+            "version": 1, "name": "p", "deadline": "60s",
+            "tiers": [{"name": "chain", "kind": "onnx", "model": "chain.onnx",
+                       "execution": "inline"}],
+        }
+    )  # fmt: skip
+    row = np.ones(256, dtype=np.float32)
+    with Router(policy, models=tmp_path) as router:
+        whole = router.route(row).latency.compute
+        lane = router._service.plan.lanes[0]
+        lane.service._eta = 0
+        with pytest.raises(cascade.DeadlineExceeded) as caught:
+            router.route(row, deadline=whole / 4)
+        assert caught.value.outcome.steps[-1].result == "timed_out"
+        assert router.route(row).tier == "chain"
