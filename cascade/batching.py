@@ -81,7 +81,7 @@ def knee(curve: Curve, limit: int) -> int:
     A curve that is not known yet does not limit anything.
 
     >>> knee(Curve(100.0, 10.0), 64), knee(Curve(0.0, 1000.0), 64), knee(Curve(), 64)
-    (64, 1, 64)
+    (32, 1, 64)
     """
     if curve.per_row <= 0.0:
         return limit

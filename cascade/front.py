@@ -11,7 +11,7 @@ from cascade.errors import PolicyError
 from cascade.observing import Aftermath, Watched
 from cascade.policy import Policy
 from cascade.service import Given, Service
-from cascade.telemetry import Health, Statistics, prometheus, statistics
+from cascade.telemetry import Health, Statistics, statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -140,8 +140,7 @@ class Front(Watched):
 
         Where ``CASCADE_METRICS_DIR`` names a folder, those of all processes that share it.
         """
-        plan = self._service.plan or self._open()
-        return prometheus(plan, self.mode, self._service.reload_failures)
+        return self._service.metrics()
 
     def health(self) -> Health:
         """Say whether the router can serve, and by what."""

@@ -43,6 +43,11 @@ def _step(step: Step) -> str:
     sure = "" if step.confidence is None else f", confidence {step.confidence:.4f}"
     bar = "" if step.threshold is None else f" against threshold {step.threshold:.4f}"
     why = "" if step.reason is None else f" ({step.reason})"
+    waited = step.latency.transfer
+    queued = "" if step.went is None else f", waited {waited * 1e6:.1f} µs, went ({step.went})"
+    rows = step.rows or 1
+    batch = "" if rows == 1 else f" of a batch of {rows}"
     return (
-        f"{step.tier}: {step.result}{why}{sure}{bar}, {step.latency.compute * 1e6:.1f} µs compute"
+        f"{step.tier}: {step.result}{why}{sure}{bar}{queued}, "
+        f"{step.latency.compute * 1e6:.1f} µs compute{batch}"
     )

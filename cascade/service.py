@@ -17,6 +17,8 @@ from cascade.ledger import Ledger
 from cascade.opening import open_plan
 from cascade.plan import in_mode
 from cascade.policy import Policy
+from cascade.telemetry import prometheus
+from cascade.telemetry.shared import SharedMetrics
 from cascade.types import Mode
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ class Service:
         self._observers = observers
         self._asynchronous = asynchronous
         self._reloader: threading.Event | None = None
+        self._shared: SharedMetrics | None = None
         self.bound, self._functions = self._bind(policy, given)
         _LIVE.add(self)
 
@@ -117,7 +120,26 @@ class Service:
                 raise PolicyError(msg)
             if self.plan is None:
                 self.plan = self._opened(self.policy, self.bound, self._functions, None)
+                self._share()
             return self.plan
+
+    def _share(self) -> None:
+        """Write metrics for the other processes, where ``CASCADE_METRICS_DIR`` says so."""
+        env = os.environ if self._given.env is None else self._given.env
+        folder = env.get("CASCADE_METRICS_DIR")
+        if folder and self._shared is None:
+            self._shared = SharedMetrics(folder)
+            self._shared.keep_writing(self, Service._own_metrics)
+
+    def _own_metrics(self) -> str:
+        plan = self.plan
+        return "" if plan is None else prometheus(plan, self.mode, self.reload_failures)
+
+    def metrics(self) -> str:
+        """Return the counters as Prometheus text, of all processes that share a folder."""
+        self.open()
+        own = self._own_metrics()
+        return own if self._shared is None else self._shared.all(own)
 
     def _opened(
         self, policy: Policy, bound: tuple[BoundTier, ...], named: tuple[Functions, Functions],
@@ -225,6 +247,8 @@ class Service:
             if self._reloader is not None:
                 self._reloader.set()
             self.closed = True
+            if self._shared is not None:
+                self._shared.close(self._own_metrics() or None)
             plan, self.plan = self.plan, None
             until = self.clock() + round(grace * 1e9)
             if plan is not None:
@@ -239,6 +263,7 @@ class Service:
         self.opening = threading.RLock()
         self.ledger = Ledger()
         self.plan = None
+        self._shared = None  # the parent's file is the parent's
         for tier in self.bound:
             tier.reset()
 

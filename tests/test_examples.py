@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import http.client
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 _EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -41,3 +47,40 @@ def test_a_policy_on_a_bundle_is_made_once_and_served_twice(tmp_path: Path) -> N
     made = (bundle / "certificate.json").stat().st_mtime_ns
     assert _run("onnx_policy/serve.py", str(bundle)).splitlines()[-1] == first
     assert (bundle / "certificate.json").stat().st_mtime_ns == made
+
+
+def test_a_service_answers_over_http_and_stops_when_it_is_told(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    folder = _EXAMPLES / "asyncio_service"
+    service = subprocess.Popen(
+        [sys.executable, str(folder / "service.py"), str(tmp_path / "bundle"), port],
+        cwd=_EXAMPLES.parent,
+        env={"PYTHONPATH": str(_EXAMPLES.parent), "PATH": ""},
+    )
+    try:
+        _wait_until_ready(port)
+        said = _run("asyncio_service/load.py", port, "400").splitlines()
+        assert said[0] == "400 of 400 answered, by large and small"
+        assert said[1].startswith("over HTTP: p50 ")
+        service.send_signal(signal.SIGTERM)
+        assert service.wait(30) in {0, -signal.SIGTERM}  # uvicorn passes the signal on
+    finally:
+        service.kill()
+        service.wait()
+
+
+def _wait_until_ready(port: str) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=5)
+        try:
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            time.sleep(0.05)
+        finally:
+            connection.close()
+    pytest.fail("the service never came up")

@@ -246,3 +246,23 @@ def test_an_inline_model_that_runs_past_its_deadline_is_stopped(tmp_path):
             router.route(row, deadline=whole / 4)
         assert caught.value.outcome.steps[-1].result == "timed_out"
         assert router.route(row).tier == "chain"
+
+
+def test_any_process_answers_for_all(tmp_path):
+    env = {"CASCADE_METRICS_DIR": str(tmp_path / "metrics")}
+    routers = [
+        Router(Policy.from_dict(tree()), tiers={"only": says("it")}, env=env) for _ in range(3)
+    ]
+    for i, router in enumerate(routers):
+        router.warmup()
+        for x in range(i + 1):
+            router.route(x)
+    routers[0].close()
+    routers[1].metrics()
+    text = routers[2].metrics()
+    total = 'cascade_requests_total{policy="p",tier="only",disposition="accepted",reason="top"}'
+    assert f"{total} 6" in text
+    assert 'cascade_latency_seconds_count{part="total"} 6' in text
+    assert text.count("cascade_mode{") == 4  # of gauges, its own
+    routers[1].close()
+    routers[2].close()

@@ -169,16 +169,17 @@ def check(
 
 
 @app.command
-def explain(policy: Path, /, *, as_json: AsJson = False) -> int:
+def explain(policy: Path, /, *, workers: int | None = None, as_json: AsJson = False) -> int:
     """Show every effective value of a policy and where it came from.
 
     Args:
         policy: The policy's YAML file.
+        workers: Estimate the memory of so many processes.
         as_json: Print one JSON object: path to value and source.
     """
     from cascade.cli.explain import explain as run
 
-    return run(policy).print(as_json=as_json)
+    return run(policy, workers=workers).print(as_json=as_json)
 
 
 @app.command

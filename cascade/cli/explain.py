@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from cascade.bundle import load_profile, resolve_model
 from cascade.cli.places import Places
 from cascade.cli.reply import Reply, table
 from cascade.cores import find_cores
+from cascade.lanes.choose import foresee
+from cascade.policy.model import OnnxSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,6 +26,9 @@ __all__ = ["explain"]
 
 Steps = tuple[str | int, ...]
 
+_INTERPRETER = 60_000_000  # bytes: Python with NumPy and onnxruntime, measured
+_SESSION = 2  # a session's bytes per byte of its model: 1 to 3, measured
+
 _ENVIRONMENT: dict[Steps, str] = {
     ("mode",): "CASCADE_MODE",
     ("deadline",): "CASCADE_DEADLINE",
@@ -30,8 +36,10 @@ _ENVIRONMENT: dict[Steps, str] = {
 }
 
 
-def explain(path: Path, env: Mapping[str, str] | None = None) -> Reply:
+def explain(path: Path, env: Mapping[str, str] | None = None, workers: int | None = None) -> Reply:
     """Load the policy at ``path``; list values with ``FILE:LINE:COL``, a variable, or 'default'.
+
+    With ``workers`` it also estimates the memory of so many processes.
 
     Raises:
         PolicyError: the policy is not valid.
@@ -42,7 +50,9 @@ def explain(path: Path, env: Mapping[str, str] | None = None) -> Reply:
     policy = Policy.from_yaml(path, env=env)
     places = Places(path.read_text(encoding="utf-8-sig"), str(path))
     rows = [(steps, value, _source(steps, places, env)) for steps, value in _leaves(policy)]
-    rows += [*_derived(policy, env)]
+    rows += [*_derived(policy, env), *_lanes(policy, env)]
+    if workers is not None:
+        rows += [*_memory(policy, env, workers)]
     data = {
         ".".join(map(str, steps)): {"value": value, "source": source}
         for steps, value, source in rows
@@ -95,6 +105,29 @@ def _derived(policy: Policy, env: Mapping[str, str]) -> Iterator[tuple[Steps, An
     cores = find_cores(env)
     yield ("cores",), cores.usable, "CASCADE_CORES" if cores.cap else "default"
     yield ("digest",), policy.digest, "computed"
+
+
+def _lanes(policy: Policy, env: Mapping[str, str]) -> Iterator[tuple[Steps, Any, str]]:
+    """Where each tier will run, and why."""
+    profiles, cores = load_profile(policy), find_cores(env).usable
+    for index, spec in enumerate(policy.tiers):
+        lane, why = foresee(spec, profiles.get(spec.name), cores)
+        yield ("tiers", index, "lane"), lane, why
+
+
+def _memory(
+    policy: Policy, env: Mapping[str, str], workers: int
+) -> Iterator[tuple[Steps, Any, str]]:
+    """Estimate resident bytes: nothing but code is shared between processes."""
+    models = 0
+    for spec in policy.tiers:
+        if isinstance(spec, OnnxSpec):
+            models += resolve_model(policy, spec, env=env).stat().st_size
+    cache = 0 if policy.cache is None else policy.cache.bytes
+    one = _INTERPRETER + _SESSION * models + cache
+    what = "interpreter 60 MB, models 2 × their files, the cache when it is full"
+    yield ("memory", "process"), one, what
+    yield ("memory", "workers"), workers * one, f"{workers} processes"
 
 
 def _short(value: Any) -> str:

@@ -10,7 +10,7 @@ from cascade.types import Mode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cascade.policy import Policy
+    from cascade.policy import Policy, TierSpec
 
 __all__ = ["pitfalls"]
 
@@ -56,12 +56,23 @@ def _models(policy: Policy, cores: int) -> Iterator[str]:
         threads += own if own > 1 else 0
         if own > cores:
             yield f"tier {spec.name!r}: {own} threads on {cores} usable cores"
+        yield from _lane(spec, own, cores)
         if hasattr(spec, "sha256") and spec.sha256 is None:
             yield f"tier {spec.name!r}: any file of that name is served; pin it: cascade pin"
         if policy.cache and policy.cache.ttl is None and _unversioned(spec):
             yield f"tier {spec.name!r}: cached without version or ttl, its old answers stay"
     if threads > cores:
         yield f"{threads} threads in all tiers on {cores} usable cores"
+
+
+def _lane(spec: TierSpec, threads: int, cores: int) -> Iterator[str]:
+    if threads and (spec.workers or 1) * threads > cores:
+        total = f"{spec.workers or 1} workers × {threads} threads"
+        yield f"tier {spec.name!r}: {total} on {cores} usable cores; fewer workers are run"
+    if spec.batch is not None and spec.batch.max_size == 1:
+        yield f"tier {spec.name!r}: batches of one row: batching can do nothing"
+    if spec.execution == "inline" and spec.workers is not None:
+        yield f"tier {spec.name!r}: an inline tier has no workers"
 
 
 def _unversioned(spec: object) -> bool:

@@ -12,13 +12,14 @@ from cascade.lanes.worker import WorkerLane
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cascade.bundle import Profile
     from cascade.calibration import Calibration
     from cascade.lanes.watchdog import Watchdog
     from cascade.load import ServiceTime
     from cascade.policy.model import TierSpec
     from cascade.protocols import BoundTier, Clock, Lane
 
-__all__ = ["make_lane", "workers_of"]
+__all__ = ["foresee", "make_lane", "workers_of"]
 
 _EXTERNAL = 8  # workers of a Python tier, which may well wait for something else
 _AWAITED = 64  # calls of an asynchronous tier at a time
@@ -54,6 +55,26 @@ def make_lane(  # noqa: PLR0913, PLR0917  the parts of a lane
     if spec.execution == "auto":
         return AutoLane(*parts, known=known, worker=crew)
     return WorkerLane(*parts, **crew)
+
+
+def foresee(spec: TierSpec, profile: Profile | None, cores: int) -> tuple[str, str]:
+    """Say which lane a tier will get, and why, without opening it.
+
+    >>> from cascade.policy import OnnxSpec
+    >>> foresee(OnnxSpec(name="a", model="a.onnx", execution="worker"), None, 2)
+    ('worker, 1 at a time', 'the policy says so')
+    """
+    crowd = f"{workers_of(spec, cores)} at a time"
+    if spec.execution != "auto":
+        lane = spec.execution
+        return lane if lane == "inline" else f"{lane}, {crowd}", "the policy says so"
+    if profile is None:
+        return f"worker, {crowd}", "not measured yet; inline once it answers in under 100 µs"
+    time = profile.overhead + profile.per_row + profile.residual
+    measured = f"measured at {time * 1e6:.0f} µs"
+    if time * 1e9 < FAST:
+        return "inline", f"{measured}: under 100 µs"
+    return f"worker, {crowd}", f"{measured}: not under 100 µs"
 
 
 def workers_of(spec: TierSpec, cores: int) -> int:

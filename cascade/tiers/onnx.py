@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
+import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +48,17 @@ _DTYPES = {
 }
 _MATRIX = ("probabilities", "logits", "sigmoid")
 _ERRORS_ONLY = 3
+_SESSIONS: weakref.WeakValueDictionary[Any, ort.InferenceSession] = weakref.WeakValueDictionary()
+_MAKING = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _MAKING  # noqa: PLW0603  a thread of the parent's may have held it
+    _MAKING = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def make_session(model: bytes, threads: int = 1) -> ort.InferenceSession:
@@ -58,6 +73,16 @@ def make_session(model: bytes, threads: int = 1) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _ERRORS_ONLY
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def shared_session(model: bytes, threads: int) -> ort.InferenceSession:
+    """Return the session of a model in this process: one for all routers, swaps and tiers."""
+    key = (os.getpid(), hashlib.blake2b(model, digest_size=16).digest(), threads)
+    with _MAKING:  # making two at once is not known to be safe
+        session = _SESSIONS.get(key)
+        if session is None:
+            session = _SESSIONS[key] = make_session(model, threads)
+        return session
 
 
 def available_providers() -> list[str]:
@@ -97,7 +122,7 @@ class OnnxTier:
         if self._session is not None:
             return
         try:
-            session = make_session(self._load(), min(self._spec.threads, find_cores().usable))
+            session = shared_session(self._load(), min(self._spec.threads, find_cores().usable))
         except (ModelIntegrityError, PolicyError):
             raise
         except Exception as error:  # ORT raises six unrelated types, UnicodeDecodeError among them

@@ -94,3 +94,24 @@ def test_a_file_that_is_not_there(tmp_path: Path, check: Any) -> None:
     assert status == 2
     assert said["ok"] is False
     assert "absent.yaml" in errors[0]
+
+
+def test_batching_that_can_do_nothing_is_said(policy: Path, check: Any) -> None:
+    edit(policy, "  - name: small\n", "  - name: small\n    batch: {max_size: 8}\n")
+    assert not any("batching" in warning for warning in check(policy)[1]["warnings"])
+    profile = {"small": {"overhead": 0.0, "per_row": 1e-5}}
+    (policy.parent / "profile.json").write_text(json.dumps(profile))
+    edit(policy, "deadline: 50ms", "deadline: 50ms\nprofile: profile.json")
+    warnings = check(policy)[1]["warnings"]
+    assert "tier 'small': a row costs as much in a batch: batching can do nothing" in warnings
+    edit(policy, "max_size: 8", "max_size: 1")
+    assert any("batches of one row" in warning for warning in check(policy)[1]["warnings"])
+
+
+def test_a_model_that_could_hardly_be_stopped_is_named(policy: Path, check: Any) -> None:
+    profile = {"large": {"overhead": 0.0, "per_row": 0.5}}
+    (policy.parent / "profile.json").write_text(json.dumps(profile))
+    edit(policy, "deadline: 50ms", "deadline: 50ms\nprofile: profile.json")
+    (warning,) = [w for w in check(policy)[1]["warnings"] if "nodes" in w]
+    assert warning.startswith("tier 'large': ")
+    assert "execution: process" in warning

@@ -71,3 +71,32 @@ def test_an_invalid_policy(policy: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_the_schema_is_printed(as_json: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", *as_json]) == 0
     assert "draft-07" in json.loads(capsys.readouterr().out)["$schema"]
+
+
+def _profile(policy: Path, small: float, large: float) -> None:
+    times = {"small": small, "large": large}
+    tree = {name: {"overhead": 0.0, "per_row": time} for name, time in times.items()}
+    (policy.parent / "profile.json").write_text(json.dumps(tree))
+    edit(policy, "deadline: 50ms", "deadline: 50ms\nprofile: profile.json")
+
+
+def test_each_tier_has_its_lane_and_the_reason(policy: Path) -> None:
+    assert _explained(policy)["tiers.0.lane"] == {
+        "value": "worker, 1 at a time",
+        "source": "not measured yet; inline once it answers in under 100 µs",
+    }
+    _profile(policy, 20e-6, 3e-3)
+    said = _explained(policy)
+    assert said["tiers.0.lane"]["value"] == "inline"
+    assert said["tiers.1.lane"] == {
+        "value": "worker, 1 at a time", "source": "measured at 3000 µs: not under 100 µs",
+    }  # fmt: skip
+
+
+def test_the_memory_of_workers_is_estimated(policy: Path) -> None:
+    said = explain(policy, {}, workers=8).data
+    one = said["memory.process"]["value"]
+    files = sum(path.stat().st_size for path in policy.parent.glob("*.onnx"))
+    assert one == 60_000_000 + 2 * files
+    assert said["memory.workers"]["value"] == 8 * one
+    assert "memory.process" not in _explained(policy)
