@@ -2,53 +2,99 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
+import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING, Any
 
+from tests.benchmarks.deadlines import measure_exit, measure_hung, measure_late
+from tests.benchmarks.loops import measure_clients, measure_low_load, measure_paths
 from tests.benchmarks.sync import measure, measure_imports, measure_many
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 RUNS = 5
 
 
-def main() -> None:
+def main(what: Sequence[str]) -> None:
     """Measure several times, and print the median of each ratio."""
+    parts = {"paths": paths, "clients": clients, "deadlines": deadlines}
+    print(f"CPython {platform.python_version()}, {RUNS} runs\n")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        ones = [measure(folder) for _ in range(RUNS)]
-        manies = [measure_many(folder) for _ in range(RUNS)]
+        for part in what or parts:
+            parts[part](Path(name))
+            print()
+
+
+def paths(folder: Path) -> None:
+    """Print what one request costs, in Y."""
+    ones = [measure(folder) for _ in range(RUNS)]
+    manies = [measure_many(folder) for _ in range(RUNS)]
+    loops = [asyncio.run(measure_paths(folder)) for _ in range(RUNS)]
     imports = measure_imports()
     for one in ones:
         one["beyond"] = one["escalated"] - one["Y"] - one["large model"]
-
-    def row(path: str, key: str, bound: float) -> tuple[str, float, float, float, str]:
-        ratio = median(one[key] / one["Y"] for one in ones)
-        return path, median(one[key] for one in ones), ratio, bound, "Y"
-
-    rows = [
-        row("cache hit, sync, array", "hit", 0.35),
-        row("cache hit, sync, text", "hit, text", 0.35),
-        row("answered by tier 1, everything on", "tier 1", 1.8),
-        row("escalated once, beyond both models", "beyond", 1.0),
-        ("`route_many`, 10,000 rows, 20 % escalated", median(m["route_many"] for m in manies),
-         median(m["route_many"] / m["bare"] for m in manies), 1.15, "× bare runs"),
-        ("`import cascade`", imports["import cascade"] * 1e3,
-         imports["import cascade"] / imports["import numpy"], 2.0, "× `import numpy`"),
-    ]  # fmt: skip
     y, large = (median(one[key] for one in ones) for key in ("Y", "large model"))
-    print(
-        f"CPython {platform.python_version()}, {RUNS} runs, Y = {y:.2f} µs, "
-        f"large model {large:.2f} µs\n"
-    )
+    print(f"Y = {y:.2f} µs, large model {large:.2f} µs\n")
+    _table(
+        [
+            _in_y("cache hit, sync, array", ones, "hit", 0.35),
+            _in_y("cache hit, sync, text", ones, "hit, text", 0.35),
+            _in_y("cache hit, async, array", loops, "hit", 0.45),
+            _in_y("answered by tier 1, sync, everything on", ones, "tier 1", 1.8),
+            _in_y("answered by tier 1, async, everything on", loops, "tier 1", 2.0),
+            _in_y("escalated once, beyond both models", ones, "beyond", 1.0),
+            ("`route_many`, 10,000 rows, 20 % escalated", median(m["route_many"] for m in manies),
+             median(m["route_many"] / m["bare"] for m in manies), 1.15, "× bare runs"),
+            ("`import cascade`", imports["import cascade"] * 1e3,
+             imports["import cascade"] / imports["import numpy"], 2.0, "× `import numpy`"),
+        ]
+    )  # fmt: skip
+
+
+def _in_y(
+    path: str, runs: Sequence[dict[str, float]], key: str, bound: float
+) -> tuple[str, float, float, float, str]:
+    ratio = median(one[key] / one["Y"] for one in runs)
+    return path, median(one[key] for one in runs), ratio, bound, "Y"
+
+
+def _table(rows: Iterable[tuple[str, float, float, float, str]]) -> None:
     print("| path | median, µs | ratio | bound | holds |")
     print("|---|---:|---:|---:|---|")
     for path, time, ratio, bound, unit in rows:
-        print(
-            f"| {path} | {time:,.2f} | {ratio:.2f} {unit} | {bound} "
-            f"| {'yes' if ratio <= bound else 'no'} |"
-        )
+        holds = "yes" if ratio <= bound else "no"
+        print(f"| {path} | {time:,.2f} | {ratio:.2f} {unit} | {bound} | {holds} |")
+
+
+def clients(folder: Path) -> None:
+    """Print what 64 clients of one loop get, and what a lone request pays."""
+    found = asyncio.run(measure_clients(folder))
+    best = found["batched per loop turn"]["rate"]
+    print("| 64 clients, a ~10 µs model | requests/s | p50, µs | loop lag p99, ms | batched is |")
+    print("|---|---:|---:|---:|---:|")
+    for name, one in found.items():
+        times = f"{best / one['rate']:.2f} ×"
+        print(f"| {name} | {one['rate']:,.0f} | {one['p50']:,.0f} | {one['lag']:.2f} | {times} |")
+    print("\n| one request each 2 ms | p50, µs |")
+    print("|---|---:|")
+    for name, time in asyncio.run(measure_low_load(folder)).items():
+        print(f"| {name} | {time:,.0f} |")
+
+
+def deadlines(folder: Path) -> None:
+    """Print how late answers are when a model runs too long, and what others notice."""
+    found: dict[str, Any] = measure_late(folder) | measure_hung(folder)
+    found["exit with six hung calls"] = measure_exit() * 1e3
+    print("| deadline of 5 ms | ms |")
+    print("|---|---:|")
+    for name, time in found.items():
+        print(f"| {name} | {time:,.2f} |")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RUNS = 200
-DEADLINE = 0.010  # s
+DEADLINE = 0.005  # s
 
 
 def measure_late(folder: Path) -> dict[str, float]:
