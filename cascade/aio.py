@@ -196,7 +196,9 @@ class AsyncRouter(Front, Generic[X, V]):
                     fact = await _wait(loop, request, lane)  # type: ignore[arg-type]  # queued
                 elif loop.crowded and (turn := loop.turns[move.tier]) is not None:
                     held = 0
-                    fact = await turn.join(request)
+                    seat = turn.seat(request)
+                    await seat.future
+                    fact = turn.fact(seat)
                 else:
                     fact = lane.call(request)
                     held = fact.finished - request.routed + loop.HIT

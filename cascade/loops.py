@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from cascade.engine import Request
     from cascade.facts import Fact
     from cascade.plan import Plan
+    from cascade.protocols import Clock
 
 __all__ = ["Loop", "Turn"]
 
@@ -37,6 +39,7 @@ class Loop:
     def __init__(self, running: asyncio.AbstractEventLoop) -> None:
         self.asyncio = running
         self.plan: Plan | None = None
+        self.clock: Clock = time.monotonic_ns
         self.held = 0
         self.active = 0  # requests on their way up
         self.crowded = False
@@ -49,7 +52,7 @@ class Loop:
         """Make a plan's lanes known to the loop, and the other way round."""
         if plan is self.plan:
             return
-        self.plan = plan
+        self.plan, self.clock = plan, plan.clock
         self.turns = tuple(
             Turn(self, lane) if getattr(lane, "cap", 1) > 1 and hasattr(lane, "serve") else None
             for lane in plan.lanes
@@ -105,31 +108,43 @@ class Loop:
             await asyncio.sleep(0.002)
 
 
+class Seat(Served):
+    """A request in a turn, and the future that it awaits."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, request: Request, future: asyncio.Future[None]) -> None:
+        super().__init__(request, request.routed)
+        self.future = future
+
+
 class Turn:
     """The requests that ask one inline tier in one turn of the loop; they run together."""
 
     def __init__(self, loop: Loop, lane: Any) -> None:
         self._loop = loop
         self._lane = lane
-        self._waiting: list[tuple[Served, asyncio.Future[None]]] = []
+        self._waiting: list[Seat] = []
         self._calm = 0
 
-    async def join(self, request: Request) -> Fact:
-        """Ask the tier together with the others of this turn."""
-        lane, loop = self._lane, self._loop
-        served = Served(request, request.routed)
-        future = loop.asyncio.create_future()
+    def seat(self, request: Request) -> Seat:
+        """Have a request answered together with the others of this turn."""
+        loop = self._loop.asyncio
         if not self._waiting:
-            loop.asyncio.call_soon(self._flush)
-        self._waiting.append((served, future))
-        await future
-        if served.fact is None:  # its deadline had passed
-            return Refused(lane.index, Reason.DEADLINE, request.plan.clock())
-        return served.fact
+            loop.call_soon(self._flush)
+        seat = Seat(request, loop.create_future())
+        self._waiting.append(seat)
+        return seat
+
+    def fact(self, seat: Seat) -> Fact:
+        """Return what came of it, once its future is done."""
+        if seat.fact is None:  # its deadline had passed
+            return Refused(self._lane.index, Reason.DEADLINE, self._loop.clock())
+        return seat.fact
 
     def _flush(self) -> None:
         """Run one batch; what is beyond it has the next turn, so that none is long."""
-        live = [(served, future) for served, future in self._waiting if not future.done()]
+        live = [seat for seat in self._waiting if not seat.future.done()]
         cap = knee(self._lane.service.curve, self._lane.cap)
         part, self._waiting = live[:cap], live[cap:]
         if self._waiting:
@@ -138,6 +153,6 @@ class Turn:
         if self._calm >= _CALM:
             self._loop.crowded = False
             self._calm = 0
-        self._lane.serve([served for served, _ in part])
-        for _, future in part:
-            future.set_result(None)
+        self._lane.serve(part)
+        for seat in part:
+            seat.future.set_result(None)

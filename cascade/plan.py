@@ -12,7 +12,7 @@ from cascade.decide import Etas, Ladder
 from cascade.errors import PolicyError
 from cascade.inputs import row_caster, rows_caster
 from cascade.keys import key_maker
-from cascade.lanes import Watchdog, make_lane
+from cascade.lanes import AutoLane, Watchdog, make_lane
 from cascade.types import Mode, Site
 
 if TYPE_CHECKING:
@@ -77,6 +77,10 @@ def compile_plan(
         )
         for i, (spec, tier) in enumerate(zip(policy.tiers, bound, strict=True))
     )  # fmt: skip
+    etas: list[Callable[[], int]] = [lane.eta for lane in lanes]
+    for lane in lanes:
+        if isinstance(lane, AutoLane):
+            lane.announce(etas)
     names = tuple(tier.name for tier in bound)
     point = policy.point
     specs = _common_inputs(bound, prepare)
@@ -94,7 +98,7 @@ def compile_plan(
         ladder=Ladder(names, policy.escalation.abstain_below),
         point=point,
         lanes=lanes,
-        etas=tuple(lane.eta for lane in lanes),
+        etas=etas,
         specs=specs,
         floor=0,
         budget=_ns(policy.deadline),

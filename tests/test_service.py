@@ -221,7 +221,7 @@ def test_a_model_that_runs_past_its_deadline_is_stopped(tmp_path):
         with pytest.raises(cascade.DeadlineExceeded) as caught:
             router.route(row, deadline=whole / 4)
         assert caught.value.outcome.steps[-1].result == "timed_out"
-        _until(lambda: lane.zombies == 0)
+        _until(lambda: not lane._far._running)
         many = router.route_many(np.stack([row] * 4), deadline=60)
         assert set(many.dispositions) == {"accepted"}
         late = router.route_many(np.stack([row] * 4), deadline=whole / 4)

@@ -13,7 +13,7 @@ from cascade.lanes.inline import InlineLane
 from cascade.lanes.worker import WorkerLane
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cascade.facts import RowsReply
     from cascade.lanes.lane import Served
@@ -40,6 +40,7 @@ class AutoLane:
         self.pad = self._far.pad
         self.cap = self._far.cap
         self._known = known
+        self._etas: list[Callable[[], int]] | None = None
         self.inline = False
         self._use(inline=known and self.service.eta() < FAST)
         self.service.on_change = self._reconsider
@@ -52,7 +53,9 @@ class AutoLane:
         self.inline = inline
         lane = self._near if inline else self._far
         self.call = lane.call
-        self._eta = lane.eta
+        self.eta = lane.eta
+        if self._etas is not None:
+            self._etas[self.index] = lane.eta
 
     def _reconsider(self, expected: int) -> None:
         self._known = self._known or self.service.runs >= _KNOWN
@@ -61,9 +64,10 @@ class AutoLane:
         elif not self.inline and self._known and expected < FAST:
             self._use(inline=True)
 
-    def eta(self, rows: int = 1) -> int:
-        """Nanoseconds until an answer; negative: a refusal."""
-        return self._eta(rows)
+    def announce(self, etas: list[Callable[[], int]]) -> None:
+        """Keep one's place in a list of etas up to date: a call less per look."""
+        self._etas = etas
+        etas[self.index] = self.eta
 
     def plain(self, job: Any) -> tuple[Any, float | None]:
         """Ask the tier outside of the ledger."""

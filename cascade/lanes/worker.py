@@ -29,6 +29,7 @@ __all__ = ["Ticket", "WorkerLane"]
 
 _BREAKER, _OVERLOAD = -1, -2  # as in cascade.decide
 _NANO = 1_000_000_000
+_STOPPING = 50_000_000  # ns that a run which can be stopped may take to end
 _SMOOTH = 8  # arrivals that the expected gap between two of them looks back on
 
 
@@ -57,7 +58,7 @@ class _Run:
         self.handle = Handle(None, [ticket.job for ticket in tickets])
         self.started = started
         self.expected = started + needs  # when it should be over, ns
-        self.lost = False
+        self.lost = 0  # when the last who waited for it left, ns
         self.why = why  # it went when it did
 
 
@@ -83,7 +84,7 @@ class WorkerLane(TierLane):
         self._held: Any = None  # the gate of a worker that waits for one more row
         self._threads = 0
         self._running: set[_Run] = set()
-        self.zombies = 0
+        self._lost = 0  # runs that nobody waits for
         self._closing = self._retired = False
         self._gap, self._last = math.inf, 0
         self._drained = threading.Condition(self._lock)
@@ -92,7 +93,7 @@ class WorkerLane(TierLane):
 
     def eta(self, rows: int = 1) -> int:
         """Nanoseconds until an answer: what is ahead in the queue, then a run; or a refusal."""
-        if self.zombies >= self.workers:
+        if self._lost and self.zombies >= self.workers:
             return _BREAKER
         queued = len(self._queue)
         if queued >= self.limit:
@@ -106,6 +107,15 @@ class WorkerLane(TierLane):
         turns = -(-batches // max(1, self.workers - self.zombies))
         ahead = (turns - 1) * curve.time(min(cap, queued + 1))
         return max(0, self._rest() + ahead + max(own, curve.safe(min(cap, queued + rows))))
+
+    @property
+    def zombies(self) -> int:
+        """Workers that run for nobody, and cannot be stopped or have not heeded it for a while."""
+        if not self._lost:
+            return 0
+        since = self._clock() - (_STOPPING if self.tier.can_stop else 0)
+        running = tuple(self._running.copy())
+        return sum(0 < run.lost <= since for run in running)
 
     def _rest(self) -> int:
         """What is left of the runs that will be over first; 0 while a worker is free."""
@@ -137,7 +147,8 @@ class WorkerLane(TierLane):
     def _refusal(self) -> Reason | None:
         if self._closing or len(self._queue) >= self.limit:
             return Reason.OVERLOAD
-        return Reason.BREAKER if self.zombies >= self.workers else None
+        stuck = self._lost and self.zombies >= self.workers
+        return Reason.BREAKER if stuck else None
 
     def _count_arrival(self, now: int) -> None:
         gap = float(now - self._last)
@@ -196,8 +207,8 @@ class WorkerLane(TierLane):
             else:
                 run.waiting -= 1
                 if not run.waiting:
-                    run.lost = True
-                    self.zombies += 1
+                    run.lost = self._clock()
+                    self._lost += 1
                     stop = run.handle.stop
         if stop is not None:
             stop()
@@ -282,7 +293,7 @@ class WorkerLane(TierLane):
         """Take a run off the books; return those who still wait for it."""
         self._running.discard(run)
         if run.lost:
-            self.zombies -= 1
+            self._lost -= 1
         waiting = [ticket for ticket in run.tickets if not ticket.gone]
         for ticket in waiting:
             if ticket.fact is None:  # its time had passed before it could begin
