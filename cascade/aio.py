@@ -121,8 +121,8 @@ class AsyncRouter(Front, Generic[X, V]):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace):
                     await loop.quiet()
+        await _in_thread(self._aftermath.close)
         await _in_thread(lambda: self._service.close(grace))
-        self._aftermath.close()
 
     def _here(self, plan: Plan) -> Loop:
         """Return what belongs to the running loop; a plan's lanes are made known to it."""
@@ -254,6 +254,21 @@ class AsyncRouter(Front, Generic[X, V]):
 
         many: Outcomes[V] = await _in_thread(answer)
         return many
+
+    async def record(  # type: ignore[override]  # what runs after the answers may need the loop
+        self, folder: str | Path, rate: float = 0.01, *, complete: bool = True, inputs: bool = False
+    ) -> None:
+        """Record a share of the requests from now on, as :meth:`Router.record` does.
+
+        Raises:
+            ValueError: ``rate`` is not in (0, 1].
+        """
+        begin = super().record
+        await _in_thread(lambda: begin(folder, rate, complete=complete, inputs=inputs))
+
+    async def flush(self) -> None:  # type: ignore[override]  # as record
+        """Wait until what runs after the answers so far is done and written."""
+        await _in_thread(super().flush)
 
     async def _watched_route(self, x: Any, **settings: Any) -> Any:
         """Route, and have the other tiers asked in the background."""

@@ -396,7 +396,7 @@ def test_it_can_be_observed_swapped_and_closed():
     async def work(router):
         router.set_mode("observe")
         outcome = await router.route("x")
-        router.flush()
+        await router.flush()
         assert outcome.shadow["tier"] == "small"
         router.set_mode("enforce")
         await router.swap(Policy.from_dict(tree() | {"revision": "2"}))
@@ -408,3 +408,20 @@ def test_it_can_be_observed_swapped_and_closed():
         return True
 
     assert serve(work)
+
+
+def test_awaited_tiers_are_observed_and_recorded(tmp_path):
+    async def large(xs):
+        await asyncio.sleep(0)
+        return [x.upper() for x in xs]
+
+    async def work(router):
+        await router.record(tmp_path, 1.0)
+        for x in ("a", "b"):
+            await router.route(x)
+        await router.flush()
+        return router.statistics().recorded
+
+    assert serve(work, tiers={"small": pairs(0.9), "large": large}) == 2
+    (file,) = tmp_path.glob("*.csv")
+    assert file.read_text().count(",A,") + file.read_text().count(",B,") == 2

@@ -142,6 +142,14 @@ class LoopLane(TierLane):
         """Refuse: only an AsyncRouter can await."""
         raise NotImplementedError
 
+    def plain(self, job: Any) -> tuple[Any, float | None]:
+        """Have the loop ask the tier outside of the ledger, from another thread."""
+        assert self.loop is not None  # noqa: S101  set when the AsyncRouter was entered
+        if self.prepare is not None:
+            job = Handle(self.prepare(job.row), (job,))
+        answer = self.tier.predict_async(job)  # type: ignore[attr-defined]
+        return self.tier.read(asyncio.run_coroutine_threadsafe(answer, self.loop).result())
+
     def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
         """Have the loop answer a batch, from another thread."""
         assert self.loop is not None  # noqa: S101  set when the AsyncRouter was entered
