@@ -146,11 +146,18 @@ async def measure_low_load(folder: Path) -> dict[str, float]:
         one_tier(folder, execution="worker") as far,
         one_tier(folder, execution="worker", batch={"max_size": 64}) as far_batched,
     ):
+        session = make_session((folder / "middle.onnx").read_bytes())
+        pool, loop = ThreadPoolExecutor(1), asyncio.get_running_loop()
+
+        async def executor(x: Any) -> Any:
+            return await loop.run_in_executor(pool, session.run, None, {"x": x[None]})
+
         contenders: dict[str, Ask] = {
             "inline": near.route,
             "inline, batching on": near_batched.route,
             "worker": far.route,
             "worker, batching on": far_batched.route,
+            "bare model in an executor": executor,
         }
         times: dict[str, list[int]] = {name: [] for name in contenders}
         for row in rows:
