@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from cascade.fitting import Fit, Recording, fit
     from cascade.policy import Certificate, Policy, TierSpec
     from cascade.router import Router
-    from cascade.simulation import Replay, replay
+    from cascade.simulation import Replay, Simulation, replay, simulate
     from cascade.tiers import tier
     from cascade.outcome import Outcome
     from cascade.types import Disposition, Latency, Mode, OperatingPoint, Prediction, Reason, Step
 
-__all__ = [
-    "Abstained", "AsyncRouter", "Budget", "CannotCertify", "CascadeClassifier", "CascadeError",
-    "Certificate", "DeadlineExceeded", "Degraded", "Disposition", "ExportError", "Fit",
-    "InputTypeError", "InputValueError", "Latency", "MissingExtra", "Mode", "ModelIntegrityError",
-    "OperatingPoint", "Outcome", "Outcomes", "Overloaded", "Policy", "PolicyError", "Prediction",
-    "Reason", "Recording", "RecordingError", "Replay", "Router", "Step", "TierError",
-    "TierOutputError", "TierSpec", "TierTimeout", "TierUnavailable", "fit", "replay", "tier"]
-# fmt: on
+__all__ = ["Abstained", "AsyncRouter", "Budget", "CannotCertify", "CascadeClassifier",
+    "CascadeError", "Certificate", "DeadlineExceeded", "Degraded", "Disposition", "ExportError",
+    "Fit", "InputTypeError", "InputValueError", "Latency", "MissingExtra", "Mode",
+    "ModelIntegrityError", "OperatingPoint", "Outcome", "Outcomes", "Overloaded", "Policy",
+    "PolicyError", "Prediction", "Reason", "Recording", "RecordingError", "Replay", "Router",
+    "Simulation", "Step", "TierError", "TierOutputError", "TierSpec", "TierTimeout",
+    "TierUnavailable", "fit", "replay", "simulate", "tier"]
 __version__ = "0.1.0"
-_HOMES = {"AsyncRouter": "aio", "Budget": "budget", "CascadeClassifier": "estimator"}
+_HOMES = {"AsyncRouter": "aio", "Budget": "budget", "CascadeClassifier": "estimator",
+          "Outcome": "outcome", "Outcomes": "columnar", "Prediction": "types", "Reason": "types"}
 _HOMES |= dict.fromkeys(["Certificate", "Policy", "TierSpec"], "policy") | {"Router": "router"}
 _HOMES |= dict.fromkeys(["Fit", "Recording", "fit"], "fitting") | {"tier": "tiers"}
-_HOMES |= {"Outcome": "outcome", "Outcomes": "columnar", "Replay": "simulation"}
-_HOMES |= dict.fromkeys(["Disposition", "Latency", "Mode", "OperatingPoint"], "types")
-_HOMES |= dict.fromkeys(["Prediction", "Reason", "Step"], "types") | {"replay": "simulation"}
+_HOMES |= dict.fromkeys(["Disposition", "Latency", "Mode", "OperatingPoint", "Step"], "types")
+_HOMES |= dict.fromkeys(["Replay", "Simulation", "replay", "simulate"], "simulation")
+# fmt: on
 
 
 def __getattr__(name: str) -> object:

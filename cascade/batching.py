@@ -21,7 +21,9 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Batch", "Curve", "DeadlineQueue", "Queued", "fit_curve", "hold", "knee"]
+__all__ = [
+    "Batch", "Curve", "DeadlineQueue", "Queued", "expected_wait", "fit_curve", "hold", "knee",
+]  # fmt: skip
 
 _GAIN = 0.85  # a batch twice as large is worth it when it costs a row less than this share
 
@@ -110,6 +112,23 @@ def hold(queued: int, cap: int, curve: Curve, gap: float, slack: int) -> int:
     if gap * queued * 4 > curve.overhead or slack - gap < curve.safe(queued + 1):
         return 0
     return round(gap)
+
+
+def expected_wait(own: int, queued: int, cap: int, workers: int, curve: Curve, rest: int) -> int:
+    """Return the expected time (ns) to an answer for one who joins the queue now.
+
+    ``own`` is a run by itself, ``rest`` what is left of the runs that block every worker. Those
+    ahead run in batches of ``cap``, ``workers`` at a time; the last one is one's own.
+
+    >>> expected_wait(100, 0, 1, 1, Curve(0.0, 100.0), rest=40)
+    140
+    >>> expected_wait(100, 2, 1, 1, Curve(0.0, 100.0), rest=40)
+    340
+    """
+    together = min(cap, queued + 1)
+    batches = (queued + cap) // cap
+    turns = (batches + max(1, workers) - 1) // max(1, workers)
+    return rest + (turns - 1) * curve.time(together) + max(own, curve.safe(together))
 
 
 class Queued(Protocol):

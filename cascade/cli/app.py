@@ -147,6 +147,54 @@ def replay(  # noqa: PLR0913  a command's options
 
 
 @app.command
+def simulate(  # noqa: PLR0913  a command's options
+    policy: Path,
+    recording: Path,
+    /,
+    *,
+    trace: Path | None = None,
+    arrivals: str | None = None,
+    requests: int | None = None,
+    seed: int = 0,
+    speed: float = 1.0,
+    deadline: str | None = None,
+    seconds: str | None = None,
+    find_capacity: bool = False,
+    slo: float = 0.99,
+    plot: Path | None = None,
+    same: str | None = None,
+    complete_only: bool = False,
+    as_json: AsJson = False,
+) -> int:
+    """Show how a policy fares under load: a trace of arrivals, queues and deadlines.
+
+    Args:
+        policy: The policy's YAML file; its models are not opened.
+        recording: CSV, CSV.gz or Parquet; a folder or a glob of them; request i takes row i mod n.
+        trace: CSV with arrival_s, and deadline_s where requests name one.
+        arrivals: Instead of a trace: poisson:RATE, gamma:RATE,CV or on_off:RATE,ON,OFF[,LOW].
+        requests: How many of them (default 100,000).
+        seed: Of the arrivals.
+        speed: How many times as fast the arrivals come.
+        deadline: For requests that name none, such as 50ms (default: the policy's).
+        seconds: A tier's time, such as small=2ms,large=100ms (default: recorded, else the profile).
+        find_capacity: Find the highest speed at which the SLO still holds.
+        slo: The share of requests to be answered in time.
+        plot: Save a plot over time to this file.
+        same: When two answers agree: casefold, strip, number:1e-6 or json.
+        complete_only: Leave out rows that lack a tier's value.
+        as_json: Print one JSON object.
+    """
+    from cascade.cli.simulate import simulate as run
+
+    return run(
+        policy, recording, trace=trace, process=arrivals, requests=requests, seed=seed,
+        capacity=find_capacity, slo=slo, plot=plot, seconds=seconds, speed=speed,
+        deadline=deadline, same=same, complete_only=complete_only,
+    ).print(as_json=as_json)  # fmt: skip
+
+
+@app.command
 def check(
     policy: Path,
     /,

@@ -13,7 +13,7 @@ import math
 import threading
 from typing import TYPE_CHECKING, Any
 
-from cascade.batching import DeadlineQueue, hold, knee
+from cascade.batching import DeadlineQueue, expected_wait, hold, knee
 from cascade.facts import Refused, TimedOut
 from cascade.lanes.handle import Handle
 from cascade.lanes.lane import Served, TierLane
@@ -102,11 +102,8 @@ class WorkerLane(TierLane):
         busy = len(self._running)
         if not queued and busy < self.workers:
             return own
-        curve, cap = self.service.curve, self._cap()
-        batches = -(-(queued + 1) // cap)
-        turns = -(-batches // max(1, self.workers - self.zombies))
-        ahead = (turns - 1) * curve.time(min(cap, queued + 1))
-        return max(0, self._rest() + ahead + max(own, curve.safe(min(cap, queued + rows))))
+        alive = self.workers - self.zombies
+        return expected_wait(own, queued, self._cap(), alive, self.service.curve, self._rest())
 
     @property
     def zombies(self) -> int:

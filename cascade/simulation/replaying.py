@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cascade.policy import Policy
     from cascade.types import Finish
 
-__all__ = ["Replay", "replay"]
+__all__ = ["Replay", "complexities_of", "confidences_of", "replay"]
 
 
 @attrs.frozen(eq=False)
@@ -113,8 +113,8 @@ def replay(
     compare = same_as(same)
     right = held.right(compare)
     good = held.agrees(compare) if right is None else right
-    confidences = _confidences(policy, held)
-    finishes, called = _decisions(policy, confidences, _complexities(policy, held))
+    confidences = confidences_of(policy, held)
+    finishes, called = _decisions(policy, confidences, complexities_of(policy, held))
     ranks = np.array([finish.rank for finish in finishes])
     answered = ranks >= 0
     mine = np.where(answered, good[np.arange(held.n), ranks], 0.0)
@@ -133,8 +133,8 @@ def replay(
     )
 
 
-def _confidences(policy: Policy, held: Recording) -> list[list[float | None]]:
-    """Return each tier's confidences, as its settings make them of what was recorded."""
+def confidences_of(policy: Policy, held: Recording) -> list[list[float | None]]:
+    """Return each tier's confidences by row, as its settings make them of what was recorded."""
     columns: list[list[float | None]] = []
     for spec, tier in zip(policy.tiers, held.tiers, strict=True):
         margin = spec.confidence.score == "margin"
@@ -157,7 +157,12 @@ def _confidences(policy: Policy, held: Recording) -> list[list[float | None]]:
     return columns
 
 
-def _complexities(policy: Policy, held: Recording) -> list[float]:
+def complexities_of(policy: Policy, held: Recording) -> list[float]:
+    """Return what the entry rule makes of each row.
+
+    Raises:
+        RecordingError: the recording lacks what the rule weighs.
+    """
     rule = policy.complexity
     if rule is None:
         return [0.0] * held.n

@@ -1,0 +1,111 @@
+"""``cascade simulate``: a policy under queueing, in virtual time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cascade
+from cascade.cli.reply import Reply, table
+from cascade.errors import PolicyError
+from cascade.simulation import Arrivals, find_capacity, gamma, on_off, poisson
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cascade.simulation import Simulation
+
+__all__ = ["simulate", "times"]
+
+_REQUESTS = 100_000
+
+
+def simulate(  # noqa: PLR0913  a command's options
+    policy: Path, recording: Path, *, trace: Path | None, process: str | None, requests: int | None,
+    seed: int, capacity: bool, slo: float, plot: Path | None, seconds: str | None, speed: float,
+    **settings: Any,
+) -> Reply:  # fmt: skip
+    """Simulate a policy and its baselines, or find the highest speed that holds the SLO."""
+    from cascade.fitting.recording import Recording
+
+    complete_only = settings.pop("complete_only")
+    given = cascade.Policy.from_yaml(policy)
+    held = Recording.read(recording, complete_only=complete_only)
+    when = _arrivals(trace, process, requests, seed)
+    settings["seconds"] = times(seconds)
+    if capacity:
+        found = find_capacity(given, held, when, slo=slo, **settings)
+        rate = when.rate * found
+        text = f"{slo:.2%} of the answers are in time up to speed {found:.4g} ({rate:.4g} / s)"
+        return Reply(text, {"speed": found, "rate": rate, "slo": slo})
+    run = cascade.simulate(given, held, when, speed=speed, **settings)
+    lines = [_title(when, speed), table(_rows(run), indent="")]
+    if plot is not None:
+        from cascade.simulation.display import LoadDisplay
+
+        LoadDisplay.from_simulation(run).save(plot)
+        lines.append(f"Plot: {plot}")
+    return Reply("\n".join(lines), run.to_dict())
+
+
+def _arrivals(trace: Path | None, process: str | None, requests: int | None, seed: int) -> Arrivals:
+    if (trace is None) == (process is None):
+        raise PolicyError("simulate: give --trace FILE, or --arrivals such as poisson:20")
+    if trace is not None:
+        return Arrivals.read(trace)
+    assert process is not None  # noqa: S101  one of the two is given
+    return _process(process, requests or _REQUESTS, seed)
+
+
+def _process(text: str, n: int, seed: int) -> Arrivals:
+    """Make arrivals of ``poisson:RATE``, ``gamma:RATE,CV`` or ``on_off:RATE,ON,OFF[,LOW]``."""
+    kind, _, rest = text.partition(":")
+    try:
+        numbers = [float(part) for part in rest.split(",")]
+        if min(numbers) < 0 or numbers[0] <= 0:
+            raise ValueError  # noqa: TRY301  one message for all
+        if kind == "poisson" and len(numbers) == 1:
+            return poisson(numbers[0], n, seed)
+        if kind == "gamma" and len(numbers) == 2:
+            return gamma(numbers[0], n, numbers[1], seed)
+        if kind == "on_off" and len(numbers) in {3, 4}:
+            low = numbers[3] if len(numbers) == 4 else 0.0
+            return on_off(numbers[0], n, on=numbers[1], off=numbers[2], low=low, seed=seed)
+        raise ValueError  # noqa: TRY301
+    except (ValueError, ZeroDivisionError):
+        raise PolicyError(
+            "--arrivals: expected poisson:RATE, gamma:RATE,CV or on_off:RATE,ON,OFF[,LOW], "
+            f"got {text!r}"
+        ) from None
+
+
+def times(text: str | None) -> dict[str, str]:
+    """Read ``small=2ms,large=100ms``.
+
+    >>> times("small=2ms,large=100ms")
+    {'small': '2ms', 'large': '100ms'}
+    """
+    found = {}
+    for part in (text or "").split(",") if text else ():
+        name, sign, time = part.partition("=")
+        if not sign or not name.strip() or not time.strip():
+            raise PolicyError(f"--seconds: expected TIER=TIME such as small=2ms, got {part!r}")
+        found[name.strip()] = time.strip()
+    return found
+
+
+def _title(when: Arrivals, speed: float) -> str:
+    rate = when.rate * speed
+    return f"{len(when.times):,} arrivals at {rate:.4g} / s (speed {speed:g})\n"
+
+
+def _rows(run: Simulation) -> list[tuple[str, ...]]:
+    tiers = [*run.calls]
+    head = ("", "in time", "accuracy", "forced", "shed", "p50, ms", "p99, ms")
+    rows = [(*head, *(f"{name} busy" for name in tiers))]
+    shown = {"this policy": run} | {name.replace("_", "-"): b for name, b in run.baselines.items()}
+    for name, one in shown.items():
+        shares = (one.slo_attainment, one.accuracy, one.forced_accepts, one.shed)
+        cells = [f"{share:.2%}" for share in shares]
+        cells += ["-" if time is None else f"{time * 1e3:.3g}" for time in (one.p50, one.p99)]
+        rows.append((name, *cells, *(f"{one.utilization[tier]:.1%}" for tier in tiers)))
+    return rows

@@ -1,0 +1,139 @@
+"""Arrivals: when requests come, from a trace or from a process with a seed."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+
+from cascade.errors import RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy.typing as npt
+
+__all__ = ["Arrivals", "gamma", "on_off", "poisson"]
+
+
+@attrs.frozen(eq=False)
+class Arrivals:
+    """Times (n,) in seconds, rising from 0; ``deadlines`` (n,) in seconds, NaN where none is named.
+
+    >>> Arrivals.of([3.0, 1.0, 2.0]).times.tolist()
+    [0.0, 1.0, 2.0]
+    """
+
+    times: npt.NDArray[np.float64]
+    deadlines: npt.NDArray[np.float64] | None = None
+
+    @classmethod
+    def of(cls, given: Any) -> Arrivals:
+        """Return arrivals as they are, or read them from a path or a sequence of seconds.
+
+        Raises:
+            RecordingError: the file cannot be used; it names the place.
+        """
+        if isinstance(given, cls):
+            return given
+        if isinstance(given, (str, Path)):
+            return cls.read(given)
+        times = np.sort(np.asarray(given, dtype=np.float64))
+        if times.ndim != 1 or not len(times) or not np.isfinite(times).all():
+            raise RecordingError("arrivals: expected a sequence of finite times in seconds")
+        return cls(times - times[0])
+
+    @classmethod
+    def read(cls, path: str | Path) -> Arrivals:
+        """Read a CSV or CSV.gz with ``arrival_s``, and ``deadline_s`` where requests name one.
+
+        Raises:
+            RecordingError: the file cannot be read, or a cell is not a number.
+        """
+        path = Path(path)
+        try:
+            opened = gzip.open if path.suffix == ".gz" else open
+            with opened(path, "rt", encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise RecordingError(f"{path}: cannot be read: {type(error).__name__}") from error
+        if not rows or "arrival_s" not in rows[0]:
+            has = ", ".join(rows[0]) if rows else "no rows"
+            raise RecordingError(f"{path}: expected a column arrival_s (it has {has})")
+        times = np.array(list(_numbers(path, rows, "arrival_s")))
+        order = np.argsort(times, kind="stable")
+        deadlines = None
+        if "deadline_s" in rows[0]:
+            deadlines = np.array(list(_numbers(path, rows, "deadline_s", empty=True)))[order]
+        return cls(times[order] - times[order[0]], deadlines)
+
+    def at_speed(self, speed: float) -> Arrivals:
+        """Return the same arrivals, ``speed`` times as fast; deadlines stay as they are."""
+        return attrs.evolve(self, times=self.times / speed)
+
+    @property
+    def rate(self) -> float:
+        """Arrivals per second, over the whole."""
+        span = float(self.times[-1])
+        return len(self.times) / span if span > 0 else float("inf")
+
+
+def _numbers(
+    path: Path, rows: list[dict[str, str]], column: str, *, empty: bool = False
+) -> Iterable[float]:
+    for line, row in enumerate(rows, 2):
+        text = (row[column] or "").strip()
+        if empty and not text:
+            yield float("nan")
+            continue
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
+        if not np.isfinite(number):
+            raise RecordingError(f"{path}:{line}: {column}: expected a number, got {text!r}")
+        yield number
+
+
+def poisson(rate: float, n: int, seed: int = 0) -> Arrivals:
+    """Return n arrivals of a Poisson process, ``rate`` per second.
+
+    >>> len(poisson(10.0, 5).times)
+    5
+    """
+    return gamma(rate, n, 1.0, seed)
+
+
+def gamma(rate: float, n: int, cv: float, seed: int = 0) -> Arrivals:
+    """Return n arrivals with gamma-distributed gaps; ``cv`` is their coefficient of variation.
+
+    >>> gaps = np.diff(gamma(10.0, 100_000, 3.0).times)
+    >>> round(float(gaps.std() / gaps.mean()))
+    3
+    """
+    shape = 1.0 / cv**2
+    gaps = np.random.default_rng(seed).gamma(shape, 1.0 / (rate * shape), n)
+    return Arrivals.of(np.cumsum(gaps))
+
+
+def on_off(
+    rate: float, n: int, *, on: float, off: float, low: float = 0.0, seed: int = 0
+) -> Arrivals:
+    """Return n arrivals: ``rate`` per second for ``on`` seconds, ``low`` for ``off``, in turn.
+
+    >>> float(on_off(100.0, 300, on=1.0, off=9.0).times[-1]) > 10
+    True
+    """
+    chance, now, busy = np.random.default_rng(seed), 0.0, True
+    times: list[float] = []
+    while len(times) < n:
+        span, current = (on, rate) if busy else (off, low)
+        if current > 0:
+            count = chance.poisson(current * span)
+            times += np.sort(now + chance.random(count) * span).tolist()
+        now, busy = now + span, not busy
+    return Arrivals.of(times[:n])

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cascade.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEYS = {
+    "n", "slo_attainment", "accuracy", "forced_accepts", "shed", "p50", "p99", "calls",
+    "utilization", "baselines",
+}  # fmt: skip
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> list[str]:
+    (tmp_path / "policy.yaml").write_text(
+        "version: 1\nname: p\ndeadline: 250ms\ntiers:\n"
+        "  - {name: small, kind: external}\n  - {name: large, kind: external}\n"
+        "escalation: {thresholds: [0.5]}\n"
+    )
+    (tmp_path / "recording.csv").write_text(
+        "truth,small.value,small.confidence,large.value\ncat,cat,0.9,cat\ndog,cat,0.2,dog\n"
+    )
+    (tmp_path / "trace.csv").write_text("arrival_s\n" + "\n".join(map(str, range(20))) + "\n")
+    return [str(tmp_path / "policy.yaml"), str(tmp_path / "recording.csv")]
+
+
+TIMES = ["--seconds", "small=1ms,large=100ms"]
+
+
+def test_its_keys_are_the_contract(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    trace = given[0].replace("policy.yaml", "trace.csv")
+    assert main(["simulate", *given, "--trace", trace, *TIMES, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert set(said) == KEYS
+    assert (said["n"], said["slo_attainment"], said["accuracy"]) == (20, 1.0, 1.0)
+    assert said["calls"] == {"small": 1.0, "large": 0.5}
+    assert set(said["baselines"]) == {"always_small", "always_large", "plain_timeout"}
+
+
+def test_people_get_a_table_and_a_plot(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot = str(tmp_path / "load.png")
+    arrivals = ["--arrivals", "poisson:20", "--requests", "500", "--plot", plot]
+    assert main(["simulate", *given, *arrivals, *TIMES]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("500 arrivals at ")
+    assert [line.split()[0] for line in said[3:7]] == [
+        "this", "always-small", "always-large", "plain-timeout",
+    ]  # fmt: skip
+    assert said[-1] == f"Plot: {plot}"
+
+
+def test_the_capacity_is_found(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    slow = ["--seconds", "small=20ms,large=100ms", "--find-capacity", "--slo", "0.95"]
+    process = ["--arrivals", "poisson:10", "--requests", "1000"]
+    assert main(["simulate", *given, *process, *slow, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["slo"] == 0.95
+    assert 20 < said["rate"] < 60  # the small tier answers 50 a second
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "give --trace FILE, or --arrivals"),
+        (["--arrivals", "poison:3"], "expected poisson:RATE"),
+        (["--arrivals", "gamma:3"], "expected poisson:RATE"),
+        (["--arrivals", "poisson:-3"], "expected poisson:RATE"),
+        (["--arrivals", "poisson:3", "--seconds", "small"], "expected TIER=TIME"),
+        (["--trace", "nowhere.csv"], "nowhere.csv: cannot be read"),
+    ],
+)
+def test_bad_arguments_are_named(
+    given: list[str], more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["simulate", *given, *more]) == 2
+    assert message in capsys.readouterr().err
