@@ -70,7 +70,7 @@ class AsyncRouter(Front, Generic[X, V]):
     """
 
     _asynchronous = True
-    _loop: Loop | None = None
+    _loop: Loop | None = None  # of the last request; others may have their own
 
     @classmethod
     def over(cls, router: Router[X, V]) -> AsyncRouter[X, V]:
@@ -127,10 +127,14 @@ class AsyncRouter(Front, Generic[X, V]):
     def _here(self, plan: Plan) -> Loop:
         """Return what belongs to the running loop; a plan's lanes are made known to it."""
         running = asyncio.get_running_loop()
-        loop = self._loop
-        if loop is None or loop.asyncio is not running:
-            loop = self._loop = Loop(running)
+        loops: dict[Any, Loop] = self.__dict__.setdefault("_loops", {})
+        for ended in [one for one in loops if one.is_closed()]:
+            del loops[ended]
+        loop = loops.get(running)
+        if loop is None:
+            loop = loops[running] = Loop(running)
         loop.serve(plan)
+        self._loop = loop
         return loop
 
     # -- serving ---------------------------------------------------------------------------------
@@ -150,7 +154,7 @@ class AsyncRouter(Front, Generic[X, V]):
         plan = self._service.plan or await _in_thread(self._service.open)
         arrived = self._clock() if received is None else received
         loop = self._loop
-        if loop is None or loop.plan is not plan:
+        if loop is None or loop.plan is not plan or loop.asyncio is not asyncio.get_running_loop():
             loop = self._here(plan)
         if loop.held >= loop.FAIR:
             await loop.give_way()
@@ -168,15 +172,15 @@ class AsyncRouter(Front, Generic[X, V]):
             return request
         assert type(request) is Request  # noqa: S101  the only other kind
         if request.follower is not None:
-            return await self._follow(request, x)
-        return await self._lead(request, x)
+            return await self._follow(loop, request, x)
+        return await self._lead(loop, request, x)
 
     async def _lead(
-        self, request: Request, x: X, after: Decision | None = None, pending: Pending | None = None
-    ) -> Outcome[V]:
+        self, loop: Loop, request: Request, x: X, after: Decision | None = None,
+        pending: Pending | None = None,
+    ) -> Outcome[V]:  # fmt: skip
         """Drive a request up the ladder, from the start or on from where another stopped."""
-        plan, loop = request.plan, self._loop
-        assert loop is not None  # noqa: S101  route has seen to it
+        plan = request.plan
         lanes, etas, engine = plan.lanes, plan.etas, plan.engine
         loop.active += 1
         held = 0
@@ -212,7 +216,7 @@ class AsyncRouter(Front, Generic[X, V]):
         finally:
             loop.active -= 1
 
-    async def _follow(self, request: Request, x: X) -> Outcome[V]:
+    async def _follow(self, loop: Loop, request: Request, x: X) -> Outcome[V]:
         """Wait for another's computation of the same answer; take over when it stops short."""
         follower, engine = request.follower, request.plan.engine
         assert type(follower) is _AsyncFollower  # noqa: S101  made by begin
@@ -225,7 +229,7 @@ class AsyncRouter(Front, Generic[X, V]):
         if verdict is None:
             verdict = engine.desert(follower)
         if isinstance(verdict, Lead):
-            return await self._lead(request, x, verdict.after, verdict.pending)
+            return await self._lead(loop, request, x, verdict.after, verdict.pending)
         return engine.settle_follower(request, verdict, waited)
 
     async def route_many(

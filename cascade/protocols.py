@@ -134,6 +134,10 @@ class BoundTier(Protocol):
         """Let go of what was loaded."""
         return
 
+    def retire(self) -> None:
+        """Let go of what nobody will ask for soon; runs under way, and late ones, still go on."""
+        return
+
     def reset(self) -> None:
         """Begin anew in a forked child: what was loaded belongs to the parent."""
         return

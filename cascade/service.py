@@ -84,7 +84,8 @@ class Service:
         self._given = given
         self._observers = observers
         self._asynchronous = asynchronous
-        self._reloader: threading.Event | None = None
+        self._reloads: tuple[Path, float, list[Any]] | None = None
+        self._reloader: threading.Event | None = None  # stops it
         self._shared: SharedMetrics | None = None
         self.bound, self._functions = self._bind(policy, given)
         _LIVE.add(self)
@@ -121,6 +122,7 @@ class Service:
             if self.plan is None:
                 self.plan = self._opened(self.policy, self.bound, self._functions, None)
                 self._share()
+                self._watch_file()
             return self.plan
 
     def _share(self) -> None:
@@ -198,7 +200,8 @@ class Service:
             if tiers is not None:
                 given = attrs.evolve(given, tiers=tiers)
             bound, named = self._bind(policy, given if tiers is not None else given.of(policy))
-            before, mode_before, ledger = self.plan, self.mode, self.ledger
+            before, bound_before = self.plan, self.bound
+            mode_before, ledger = self.mode, self.ledger
             try:
                 self.mode = mode
                 plan = None if before is None else self._opened(policy, bound, named, before)
@@ -210,13 +213,20 @@ class Service:
         if before is not None:
             for lane in before.lanes:
                 lane.retire()
+            for tier in bound_before:
+                tier.retire()
         self._changed()
 
     def reload(self, path: Path, seconds: float) -> None:
         """Look every few seconds whether the policy file or a model has changed; swap it in."""
+        self._reloads = path, seconds, [_signature(path, self)]
+
+    def _watch_file(self) -> None:
+        """Start looking, in this process."""
+        if self._reloads is None or self._reloader is not None:
+            return
         stop = self._reloader = threading.Event()
-        watched = weakref.ref(self)
-        seen = [_signature(path, self)]
+        watched, (path, seconds, seen) = weakref.ref(self), self._reloads
 
         def watch() -> None:
             while not stop.wait(seconds):
@@ -246,16 +256,16 @@ class Service:
         with self.opening:
             if self._reloader is not None:
                 self._reloader.set()
-            self.closed = True
             if self._shared is not None:
                 self._shared.close(self._own_metrics() or None)
+            self.closed = True
             plan, self.plan = self.plan, None
-            until = self.clock() + round(grace * 1e9)
-            if plan is not None:
-                for lane in plan.lanes:
-                    lane.close(max(0.0, (until - self.clock()) / 1e9))
-            for tier in self.bound:
-                tier.close()
+        until = self.clock() + round(grace * 1e9)
+        if plan is not None:
+            for lane in plan.lanes:  # upwards: what one lets go may go on to the next
+                lane.close(max(0.0, (until - self.clock()) / 1e9))
+        for tier in self.bound:
+            tier.close()
 
     def in_child(self) -> None:
         """Begin anew after a fork: no thread, lock or session of the parent's is of use."""
@@ -263,7 +273,7 @@ class Service:
         self.opening = threading.RLock()
         self.ledger = Ledger()
         self.plan = None
-        self._shared = None  # the parent's file is the parent's
+        self._shared = self._reloader = None  # a file and a thread of the parent's
         for tier in self.bound:
             tier.reset()
 

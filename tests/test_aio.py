@@ -425,3 +425,25 @@ def test_awaited_tiers_are_observed_and_recorded(tmp_path):
     assert serve(work, tiers={"small": pairs(0.9), "large": large}) == 2
     (file,) = tmp_path.glob("*.csv")
     assert file.read_text().count(",A,") + file.read_text().count(",B,") == 2
+
+
+def test_one_router_serves_several_loops():
+    """One after the other, and at the same time from two threads."""
+    tiers = {"small": pairs(0.1), "large": pairs(1.0)}
+    specs = {"execution": "worker"}
+    policy = Policy.from_dict(tree(specs, specs))
+    with Router(policy, tiers=tiers) as router:
+        shared, found = AsyncRouter.over(router), []
+
+        async def work(first):
+            asked = (shared.route(first + i) for i in range(50))
+            found.extend(outcome.value for outcome in await asyncio.gather(*asked))
+
+        asyncio.run(work(0))
+        threads = [threading.Thread(target=lambda n=n: asyncio.run(work(n))) for n in (100, 200)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert sorted(found) == [*range(50), *range(100, 150), *range(200, 250)]
+        assert len(shared._loops) <= 3

@@ -222,6 +222,13 @@ def test_a_model_that_runs_past_its_deadline_is_stopped(tmp_path):
             router.route(row, deadline=whole / 4)
         assert caught.value.outcome.steps[-1].result == "timed_out"
         _until(lambda: not lane._far._running)
+
+        def refused_early():
+            with pytest.raises(cascade.DeadlineExceeded) as caught:
+                router.route(row, deadline=whole / 4)
+            return caught.value.outcome.disposition == "shed"
+
+        _until(refused_early)  # having been stopped has taught it how long it takes
         many = router.route_many(np.stack([row] * 4), deadline=60)
         assert set(many.dispositions) == {"accepted"}
         late = router.route_many(np.stack([row] * 4), deadline=whole / 4)

@@ -105,6 +105,7 @@ class InlineLane(TierLane):
                     self._run_one(one, handle, "")
             if handle.stopped or one.fact is None:
                 now = self._clock()
+                self.service.observe(now - one.submitted)  # it takes at least so long
                 return TimedOut(self.index, one.submitted, one.submitted, now, one.prepared)
             return one.fact
 

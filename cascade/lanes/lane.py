@@ -106,7 +106,7 @@ class TierLane:
 
     def _run_one(self, one: Served, handle: Handle, why: str) -> None:
         started, finished, tier = self._clock(), 0, self.tier
-        if one.job.until <= started:
+        if one.job.until <= started or handle.stopped:
             return
         handle.row = one.row
         try:
@@ -134,6 +134,8 @@ class TierLane:
                 self._run_one(one, handle or Handle(None, (one.job,)), why)
             return
         handle = handle or Handle(None, [one.job for one in group])
+        if handle.stopped:  # everybody has left
+            return
         started, finished = now, 0
         try:
             raw = tier.run_rows(join([one.row for one in group], self.pad), n, handle)

@@ -123,6 +123,7 @@ class LoopLane(TierLane):
         ticket.gone = True
         if not self._queue.remove(ticket) and (task := self._tasks.get(ticket)) is not None:
             task.cancel()
+            self.service.observe(self._clock() - ticket.submitted)  # it takes at least so long
         return True
 
     def adopt(self, ticket: Ticket, job: Any, on_done: OnDone) -> bool:  # noqa: ARG002

@@ -16,9 +16,10 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from cascade.errors import PolicyError, TierUnavailable
+from cascade.protocols import BoundTier
 
 if TYPE_CHECKING:
-    from cascade.protocols import BoundTier, Context, InputSpec, Rows
+    from cascade.protocols import Context, InputSpec, Rows
 
 __all__ = ["ProcessTier"]
 
@@ -39,6 +40,7 @@ class _Child:
             )
         self.pid = os.getpid()  # whose child it is
         self._name = name
+        self._over = False
         self._pipe = Connection(ours.detach())
         self._pipe.send_bytes(recipe)
         self.inputs: tuple[InputSpec, ...] = self._reply()
@@ -61,16 +63,18 @@ class _Child:
         return found
 
     def _gone(self) -> TierUnavailable:
+        self._over = True
         return TierUnavailable(f"tier {self._name!r}: its process has ended", tier=self._name)
 
     def kill(self) -> None:
         """End it, whatever it is at."""
+        self._over = True
         self.process.kill()
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked again."""
-        return self.process.poll() is None
+        """Whether it can be asked again; one that was just killed may still seem to run."""
+        return not self._over and self.process.poll() is None
 
     def close(self) -> None:
         """End it, and wait until it has."""
@@ -79,7 +83,7 @@ class _Child:
         self.process.wait()
 
 
-class ProcessTier:
+class ProcessTier(BoundTier):
     """A tier as the lanes run it, in ``workers`` processes of its own."""
 
     silent = False
@@ -113,6 +117,10 @@ class ProcessTier:
         self._open = False
         while self._free:
             self._free.popleft().close()
+
+    def retire(self) -> None:
+        """End the processes that are idle; one that is busy, or needed once more, ends after."""
+        self.close()
 
     def reset(self) -> None:
         """Let go of the parent's processes, in a forked child."""

@@ -291,6 +291,8 @@ class WorkerLane(TierLane):
         self._running.discard(run)
         if run.lost:
             self._lost -= 1
+            if self.tier.can_stop:  # it was stopped, and takes at least so long
+                self.service.observe_rows(self._clock() - run.started, len(run.tickets))
         waiting = [ticket for ticket in run.tickets if not ticket.gone]
         for ticket in waiting:
             if ticket.fact is None:  # its time had passed before it could begin

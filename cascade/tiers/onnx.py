@@ -15,7 +15,7 @@ import onnxruntime as ort
 from cascade.confidence import OutputFault, row_reader, rows_reader, tolerance_for
 from cascade.cores import find_cores
 from cascade.errors import ModelIntegrityError, PolicyError
-from cascade.protocols import InputSpec
+from cascade.protocols import BoundTier, InputSpec
 from cascade.tiers.buffers import LARGEST, bound_run
 from cascade.tiers.columns import object_column, plain
 from cascade.tiers.forked import keep
@@ -90,7 +90,7 @@ def available_providers() -> list[str]:
     return [*ort.get_available_providers()]
 
 
-class OnnxTier:
+class OnnxTier(BoundTier):
     """An ONNX model as the lanes run it; ``load`` returns the model's verified bytes.
 
     Opening it raises ModelIntegrityError when the file cannot be read as a model, and PolicyError

@@ -90,3 +90,12 @@ def test_idle_processes_answer_later():
         assert len(pids(router)) == 2
         time.sleep(0.01)
         assert [router.route(i).value for i in range(4)] == [0, 2, 4, 6]
+
+
+def test_a_swap_ends_the_processes_of_the_old_policy():
+    with routing(double) as router:
+        (child,) = router._service.bound[0]._free
+        target = cascade.tier(double, returns="pairs", rows="one")
+        router.swap(policy(version="2"), tiers={"it": target})
+        assert child.process.returncode is not None
+        assert router.route(2).value == 4
