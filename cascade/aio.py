@@ -101,6 +101,10 @@ class AsyncRouter(Front, Generic[X, V]):
         """
         self._here(await _in_thread(self._service.open))
 
+    def open_now(self) -> None:
+        """Open the tiers here and now, holding up whoever calls: before the loop has work."""
+        self._service.open()
+
     async def swap(
         self, policy: Policy | str | Path, *, tiers: Mapping[str, Any] | None = None
     ) -> None:

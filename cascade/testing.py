@@ -1,13 +1,52 @@
-"""Test aids: outcomes made by hand."""
+"""Test aids: scripted tiers, virtual time, assertions; for one's own suite, without models.
+
+>>> from cascade.testing import assert_tier, router_for, scripted
+>>> policy = {
+...     "version": 1,
+...     "name": "pets",
+...     "deadline": "50ms",
+...     "tiers": [
+...         {"name": "small", "kind": "external"},
+...         {"name": "large", "kind": "external"},
+...     ],
+...     "escalation": {"thresholds": [0.8]},
+... }
+>>> small = scripted({"meow": ("cat", 0.9)}, default=("dog", 0.5))
+>>> with router_for(policy, small=small, large="dog") as router:
+...     assert_tier(router.route("meow"), "small")
+...     assert_tier(router.route("wuff"), "large")
+>>> small.calls
+['meow', 'wuff']
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import selectors
+import threading
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cascade.outcome import Outcome, next_serial
-from cascade.types import Disposition, Finish, Mode, Reason, Site
+from cascade.types import Disposition, Finish, Mode, Prediction, Reason, Site
 
-__all__ = ["outcome"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+    from pathlib import Path
+
+    from cascade.aio import AsyncRouter
+    from cascade.policy import Policy
+    from cascade.router import Router
+
+__all__ = [
+    "Scripted", "VirtualClock", "VirtualLoop", "assert_disposition", "assert_tier",
+    "async_router_for", "check_tier", "outcome", "recorded", "router_for", "run_virtual",
+    "scripted",
+]  # fmt: skip
+
+T = TypeVar("T")
+
+_FOREVER = 365 * 24 * 3600.0
 
 
 def outcome(
@@ -27,3 +66,347 @@ def outcome(
     finish = Finish(Disposition(disposition), Reason(reason), tier, covered)
     site = Site("0" * 32, Mode.ENFORCE, (tier,), 0)
     return Outcome(next_serial(), value, confidence, None, (finish, 0, 0, 0, ()), site)
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+class VirtualClock:
+    """A clock to give to a router: time passes when the test, or a scripted tier, says so.
+
+    >>> clock = VirtualClock()
+    >>> before = clock()
+    >>> clock.advance(0.5)
+    >>> clock() - before
+    500000000
+    """
+
+    def __init__(self, start: float = 1_000.0) -> None:
+        self._now = round(start * 1e9)
+        self._lock = threading.Lock()
+
+    def __call__(self) -> int:
+        """Return the time in integer nanoseconds."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        with self._lock:
+            self._now += round(seconds * 1e9)
+
+
+class _Jumping(selectors.DefaultSelector):
+    """A selector that does not wait for timers: it moves its loop's time there."""
+
+    loop: VirtualLoop
+
+    def select(self, timeout: float | None = None) -> Any:
+        found = super().select(0)
+        if found or timeout is None:
+            return found or super().select(None)
+        self.loop.now += max(0.0, timeout)
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer instead of waiting for it.
+
+    ``loop.clock`` is the clock to give to a router. Threads do not see virtual time: use
+    asynchronous tiers.
+    """
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        selector = _Jumping()
+        selector.loop = self
+        super().__init__(selector)
+
+    def time(self) -> float:
+        """Return the virtual time in seconds."""
+        return self.now
+
+    def clock(self) -> int:
+        """Return the virtual time in integer nanoseconds."""
+        return round(self.now * 1e9)
+
+
+def run_virtual(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
+    """Run ``main(loop)`` in virtual time, as ``asyncio.run`` would in real time.
+
+    >>> async def main(loop):
+    ...     before = loop.time()
+    ...     await asyncio.sleep(3600)
+    ...     return loop.time() - before
+    >>> run_virtual(main)
+    3600.0
+    """
+    loop = VirtualLoop()
+    try:
+        return loop.run_until_complete(main(loop))
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+
+# -- tiers -----------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """A tier that says what it was told to; ``calls`` are the inputs that it was asked.
+
+    Made by :func:`scripted`. With ``asynchronous`` it is for an AsyncRouter, and its ``seconds``
+    pass in the event loop: in a :class:`VirtualLoop`, at once.
+    """
+
+    def __init__(
+        self, answers: Mapping[Any, Any] | Callable[[Any], Any] | None, default: Any,
+        seconds: float, clock: VirtualClock | None, error: BaseException | None,
+        version: str | None,
+    ) -> None:  # fmt: skip
+        self._answers = answers
+        self._default = default
+        self.seconds = seconds
+        self.error = error
+        self.version = version
+        self._clock = clock
+        self.calls: list[Any] = []
+
+    def _answer(self, x: Any) -> Any:
+        self.calls.append(x)
+        if self.error is not None:
+            raise self.error
+        if callable(self._answers):
+            answer = self._answers(x)
+        else:
+            known = isinstance(x, Hashable) and self._answers is not None and x in self._answers
+            answer = self._answers[x] if known and self._answers is not None else self._default
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def predict(self, batch: Any, context: Any) -> Prediction:  # noqa: ARG002  the protocol
+        """Answer each row by the script."""
+        answers = [self._answer(x) for x in batch]
+        if self._clock is not None:
+            self._clock.advance(self.seconds)
+        return _prediction(answers)
+
+    def __repr__(self) -> str:
+        """Say how often it was asked."""
+        return f"{type(self).__name__}(calls={len(self.calls)})"
+
+
+class _Awaited(Scripted):
+    async def predict(self, batch: Any, context: Any) -> Prediction:  # type: ignore[override]  # noqa: ARG002
+        answers = [self._answer(x) for x in batch]
+        await asyncio.sleep(self.seconds)
+        return _prediction(answers)
+
+
+def _prediction(answers: list[Any]) -> Prediction:
+    pairs = [a if isinstance(a, tuple) and len(a) == 2 else (a, None) for a in answers]
+    sure = [confidence for _, confidence in pairs]
+    values = [value for value, _ in pairs]
+    if all(confidence is None for confidence in sure):
+        return Prediction(values)
+    return Prediction(values, confidences=[float("nan") if c is None else c for c in sure])
+
+
+def scripted(
+    answers: Mapping[Any, Any] | Callable[[Any], Any] | None = None, *, default: Any = None,
+    seconds: float = 0.0, clock: VirtualClock | None = None, error: BaseException | None = None,
+    hangs: bool = False, asynchronous: bool = False, version: str | None = None,
+) -> Scripted:  # fmt: skip
+    """Make a tier that answers by a script: input → value, or (value, confidence), or an exception.
+
+    ``answers`` is a mapping or a function; ``default`` answers what it lacks. ``error`` is raised
+    for every input. ``seconds`` is how long a call takes: on a VirtualClock, or asynchronously.
+    ``hangs`` is for ever, and asynchronous.
+
+    >>> tier = scripted(default=("spam", 0.7))
+    >>> tier.predict(["x"], None).confidences
+    [0.7]
+    """
+    kind = _Awaited if asynchronous or hangs else Scripted
+    return kind(answers, default, _FOREVER if hangs else seconds, clock, error, version)
+
+
+def recorded(recording: Any, *, asynchronous: bool = False) -> dict[str, Scripted]:
+    """Make a tier of each tier of a recording; the input is the number of a row.
+
+    Where every row has its own ``input``, that is the input instead.
+
+    >>> tiers = recorded(
+    ...     {
+    ...         "truth": ["cat", "dog"],
+    ...         "small.value": ["cat", "cat"],
+    ...         "small.confidence": [0.9, 0.4],
+    ...         "large.value": ["cat", "dog"],
+    ...     }
+    ... )
+    >>> tiers["small"].predict([1], None).values
+    ['cat']
+    """
+    from cascade.fitting.recording import Recording
+
+    held = Recording.of(recording)
+    keys: Iterable[Any] = range(held.n)
+    if held.text is not None and len(set(held.text.tolist())) == held.n:
+        keys = held.text.tolist()
+    keys = list(keys)
+    found = {}
+    for tier in held.tiers:
+        values = [None] * held.n if tier.value is None else tier.value.tolist()
+        sure = [None] * held.n if tier.confidence is None else tier.confidence.tolist()
+        script = dict(zip(keys, zip(values, sure, strict=True), strict=True))
+        found[tier.name] = scripted(script, asynchronous=asynchronous)
+    return found
+
+
+# -- routers ---------------------------------------------------------------------------------------
+
+
+def router_for(
+    policy: Policy | Mapping[str, Any] | str | Path, *, clock: VirtualClock | None = None,
+    **tiers: Any,
+) -> Router[Any, Any]:  # fmt: skip
+    """Build a Router from a policy, its file or its tree, with every tier scripted.
+
+    A tier that is not a tier stands for its answer to everything; one that is not named answers
+    None, surely. Models are not needed, and the environment is shut out.
+
+    Raises:
+        PolicyError: the policy is not valid, or has no such tier.
+    """
+    from cascade.router import Router
+
+    found, bound, functions = _parts(policy, tiers)
+    more: dict[str, Any] = {} if clock is None else {"clock": clock}
+    return Router(found, tiers=bound, env={}, **functions, **more)
+
+
+def async_router_for(
+    policy: Policy | Mapping[str, Any] | str | Path, *, loop: VirtualLoop | None = None,
+    **tiers: Any,
+) -> AsyncRouter[Any, Any]:  # fmt: skip
+    """Build an AsyncRouter as :func:`router_for` does; with ``loop`` it goes by virtual time.
+
+    >>> policy = {
+    ...     "version": 1,
+    ...     "name": "one",
+    ...     "deadline": "50ms",
+    ...     "tiers": [
+    ...         {"name": "small", "kind": "external"},
+    ...         {"name": "large", "kind": "external"},
+    ...     ],
+    ...     "escalation": {"thresholds": [0.8]},
+    ... }
+    >>> async def main(loop):
+    ...     small = scripted(default=("cat", 0.5), asynchronous=True)
+    ...     large = scripted(hangs=True)
+    ...     router = async_router_for(policy, loop=loop, small=small, large=large)
+    ...     outcome = await router.route("meow")
+    ...     assert_disposition(outcome, "degraded", "deadline")
+    ...     return outcome.latency.total
+    >>> round(run_virtual(main), 3)
+    0.05
+    """
+    from cascade.aio import AsyncRouter
+
+    found, bound, functions = _parts(policy, tiers)
+    more: dict[str, Any] = {} if loop is None else {"clock": loop.clock}
+    router: AsyncRouter[Any, Any] = AsyncRouter(found, tiers=bound, env={}, **functions, **more)
+    if loop is not None:
+        router.open_now()
+    return router
+
+
+def _parts(policy: Any, tiers: dict[str, Any]) -> tuple[Policy, dict[str, Any], dict[str, Any]]:
+    from cascade.policy import Policy
+
+    if isinstance(policy, Mapping):
+        policy = Policy.from_dict(policy)
+    elif not isinstance(policy, Policy):
+        policy = Policy.from_yaml(policy, env={})
+    bound = {spec.name: _tier(tiers.get(spec.name)) for spec in policy.tiers}
+    bound |= {name: _tier(tier) for name, tier in tiers.items()}
+    named = {what: getattr(policy, what) for what in ("prepare", "postprocess")}
+    return (
+        policy,
+        bound,
+        {what: _as_it_is for what, version in named.items() if version is not None},
+    )
+
+
+def _tier(given: Any) -> Any:
+    if callable(given) or callable(getattr(given, "predict", None)):
+        return given
+    return scripted(default=given if isinstance(given, tuple) else (given, 1.0))
+
+
+def _as_it_is(x: Any) -> Any:
+    return x
+
+
+# -- assertions ------------------------------------------------------------------------------------
+
+
+def assert_tier(found: Outcome[Any], tier: str | None) -> None:
+    """Assert which tier answered; a failure shows the decision, step by step.
+
+    >>> assert_tier(outcome("cat"), "large")
+    Traceback (most recent call last):
+      ...
+    AssertionError: expected tier 'large', got 'small'
+    accepted (confident) by tier 'small', covered by the promise
+    ...
+    """
+    if found.tier != tier:
+        raise AssertionError(f"expected tier {tier!r}, got {found.tier!r}\n{found.explain()}")
+
+
+def assert_disposition(
+    found: Outcome[Any], disposition: Disposition | str, reason: Reason | str | None = None
+) -> None:
+    """Assert how a request ended, and why; a failure shows the decision, step by step.
+
+    >>> assert_disposition(outcome("cat"), "accepted", "confident")
+    """
+    wanted = (Disposition(disposition), None if reason is None else Reason(reason))
+    got = (found.disposition, None if reason is None else found.reason)
+    if wanted != got:
+        say = " / ".join
+        expected, have = (
+            say(str(part) for part in pair if part is not None) for pair in (wanted, got)
+        )
+        raise AssertionError(f"expected {expected}, got {have}\n{found.explain()}")
+
+
+def check_tier(tier: Any, batch: Any) -> None:
+    """Hold a tier of one's own to what a router expects; ``batch`` is two or more of its rows.
+
+    It is asked for the batch, for each row alone and for the batch once more: it must return one
+    value per row, sound confidences, the same for a row whatever it is batched with (up to
+    rounding), and leave its input as it was.
+
+    Raises:
+        AssertionError: with everything that is wrong.
+
+    >>> import cascade
+    >>> check_tier(cascade.tier(lambda xs: [(x, 0.9) for x in xs], returns="pairs"), ["a", "b"])
+    >>> check_tier(
+    ...     cascade.tier(lambda xs: [("spam", 1.5) for x in xs], returns="pairs"), ["a", "b"]
+    ... )
+    Traceback (most recent call last):
+      ...
+    AssertionError: the tier is not ready to serve:
+    - confidences: expected numbers in [0, 1]
+    """
+    from cascade.tiers.checking import wrongs
+
+    found = list(wrongs(tier, batch))
+    if found:
+        listed = "\n".join(f"- {wrong}" for wrong in found)
+        raise AssertionError(f"the tier is not ready to serve:\n{listed}")

@@ -15,7 +15,7 @@ from cascade import (
     Router,
     TierError,
 )
-from tests.virtual import VirtualLoop
+from cascade.testing import VirtualLoop
 
 
 class Awaited:
@@ -60,7 +60,7 @@ class World:
         self.router = AsyncRouter(
             Policy.from_dict(tree(**dict(specs))),
             tiers={"small": self.small.tier, "large": self.large.tier},
-            clock=self.loop.nanoseconds,
+            clock=self.loop.clock,
         )
         self.plan = self.router._service.open()
 
@@ -74,7 +74,10 @@ class World:
         async def gather():
             return await asyncio.gather(*tasks, return_exceptions=True)
 
-        return self.loop.run(gather())
+        try:
+            return self.loop.run_until_complete(gather())
+        finally:
+            self.loop.close()
 
 
 def test_it_escalates_and_its_ledger_adds_up():

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import cascade
 from cascade import AsyncRouter, CascadeError, Policy
-from tests.virtual import VirtualLoop
+from cascade.testing import VirtualLoop
 
 # per key: seconds and confidence of the small tier, seconds of the large; None: it raises
 TIERS = {
@@ -66,7 +66,7 @@ class Cancelling(RuleBasedStateMachine):
             "large": cascade.tier(large, returns="pairs", rows="one"),
         }
         self.router = AsyncRouter(
-            policy(), tiers=tiers, clock=self.loop.nanoseconds, on_outcome=self.seen.append
+            policy(), tiers=tiers, clock=self.loop.clock, on_outcome=self.seen.append
         )
         self.plan = self.router._service.open()
 

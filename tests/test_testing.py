@@ -1,0 +1,227 @@
+"""The test kit, as other people's suites use it."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cascade
+from cascade import Policy, PolicyError, TierError
+from cascade.testing import (
+    VirtualClock,
+    assert_disposition,
+    assert_tier,
+    async_router_for,
+    check_tier,
+    outcome,
+    recorded,
+    router_for,
+    run_virtual,
+    scripted,
+)
+
+DOWNSTREAM = Path(__file__).parents[1] / "examples" / "downstream_app"
+TREE = {
+    "version": 1, "name": "p", "deadline": "50ms",
+    "tiers": [{"name": "small", "kind": "external"}, {"name": "large", "kind": "external"}],
+    "escalation": {"thresholds": [0.8]},
+}  # fmt: skip
+
+
+def test_scripts_are_followed_row_by_row():
+    script = {"a": ("cat", 0.9), "b": KeyError("b"), "c": "plain"}
+    tier = scripted(script, default=("dog", 0.5))
+    with router_for(TREE, small=tier, large="whale") as router:
+        assert router.route("a").value == "cat"
+        assert router.route("b").tier == "large"  # it raised
+        assert router.route("other").value == "whale"  # unsure
+        assert_tier(router.route("c"), "large")  # no confidence below the top tier is a fault
+    assert tier.calls == ["a", "b", "other", "c"]
+
+
+def test_functions_and_errors_are_scripts_too():
+    with router_for(TREE, small=scripted(lambda x: (x, x / 10)), large="top") as router:
+        assert [router.route(x).tier for x in (9, 7)] == ["small", "large"]
+    broken = scripted(error=ConnectionError("secret"))
+    with router_for(TREE, small=broken, large=broken) as router:
+        with pytest.raises(TierError, match="raised ConnectionError"):
+            router.route("x")
+
+
+def test_models_are_not_needed(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        "version: 1\nname: p\ndeadline: 1s\nclasses: [cat, dog]\nprepare: {version: tfidf-7}\n"
+        "tiers:\n  - {name: small, kind: onnx, model: none.onnx}\n"
+        "  - {name: large, kind: onnx, model: none.onnx}\nescalation: {thresholds: [0.8]}\n"
+    )
+    with router_for(path, small=("cat", 0.9), large="dog") as router:
+        assert router.route("text").value == "cat"
+
+
+def test_the_environment_is_shut_out(monkeypatch):
+    monkeypatch.setenv("CASCADE_MODE", "top_only")
+    with router_for(TREE, small=("cat", 0.9)) as router:
+        assert_tier(router.route("x"), "small")
+
+
+def test_an_unknown_tier_is_named():
+    with pytest.raises(PolicyError, match="did you mean 'small'"):
+        router_for(TREE, smal=("cat", 0.9))
+
+
+def test_time_passes_when_a_scripted_tier_takes_it():
+    clock = VirtualClock()
+    slow = scripted(default=("cat", 0.9), seconds=0.03, clock=clock)
+    with router_for(TREE, clock=clock, small=slow) as router:
+        assert router.route("x").latency.compute == pytest.approx(0.03)
+
+
+def test_deadlines_are_met_in_virtual_time():
+    async def main(loop):
+        late = scripted(default="whale", seconds=0.2, asynchronous=True)
+        unsure = scripted(default=("cat", 0.5), seconds=0.01, asynchronous=True)
+        router = async_router_for(TREE, loop=loop, small=unsure, large=late)
+        first = await router.route("x")
+        second = await router.route("y", deadline=0.3)
+        return first, second, loop.time()
+
+    first, second, now = run_virtual(main)
+    assert_disposition(first, "degraded", "deadline")
+    assert_disposition(second, "accepted", "top")
+    assert now == pytest.approx(1_000.0 + 0.05 + 0.21)
+
+
+def test_virtual_time_ends_what_still_runs():
+    ended = []
+
+    async def forever():
+        try:
+            await asyncio.sleep(1e9)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    async def main(loop):
+        loop.keep = loop.create_task(forever())
+        await asyncio.sleep(1)
+
+    run_virtual(main)
+    assert ended == ["cancelled"]
+
+
+def test_recordings_answer_by_row_or_by_input():
+    table = {
+        "truth": ["cat", "dog"], "small.value": ["cat", "cat"], "small.confidence": [0.9, 0.4],
+        "large.value": ["cat", "dog"],
+    }  # fmt: skip
+    with router_for(TREE, **recorded(table)) as router:
+        assert [router.route(i).value for i in range(2)] == ["cat", "dog"]
+    with router_for(TREE, **recorded(table | {"input": ["meow", "wuff"]})) as router:
+        assert router.route("wuff").tier == "large"
+
+
+def test_failures_show_the_decision():
+    with router_for(TREE, small=("cat", 0.5), large="dog") as router:
+        found = router.route("x")
+    with pytest.raises(AssertionError) as caught:
+        assert_tier(found, "small")
+    said = str(caught.value)
+    assert said.startswith("expected tier 'small', got 'large'\n")
+    assert "1. small: unsure, confidence 0.5000 against threshold 0.8000" in said
+    with pytest.raises(AssertionError, match="expected degraded / deadline, got accepted / top"):
+        assert_disposition(found, "degraded", "deadline")
+    with pytest.raises(ValueError, match="acepted"):
+        assert_disposition(found, "acepted")
+    assert_disposition(outcome("cat", disposition="cached", reason="cache"), "cached")
+
+
+class Sound:
+    def predict(self, batch, context):
+        return cascade.Prediction([len(x) for x in batch], confidences=[0.5] * len(batch))
+
+
+def changes(xs):
+    xs[0] = "changed"
+    return [(x, 0.9) for x in xs]
+
+
+def leans_on_the_batch(xs):
+    return [(len(xs), 0.9) for _ in xs]
+
+
+def sure_in_company(xs):
+    return [("x", 0.9 if len(xs) > 1 else 0.5) for _ in xs]
+
+
+@pytest.mark.parametrize(
+    ("function", "wrong"),
+    [
+        (changes, "it changed its input"),
+        (leans_on_the_batch, "row 0: another value alone than in the batch"),
+        (sure_in_company, "row 0: confidence 0.5 alone, 0.9 in the batch"),
+        (lambda xs: [("x", 1.5) for _ in xs], "confidences: expected numbers in"),
+        (lambda xs: [("x", 0.5)], "expected 2 rows, got 1"),
+        (lambda xs: 1 / 0, "it raised ZeroDivisionError"),
+        (lambda xs: (_ for _ in xs), "generator"),
+    ],
+)
+def test_a_tier_with_a_fault_is_told(function, wrong):
+    with pytest.raises(AssertionError, match=wrong):
+        check_tier(cascade.tier(function, returns="pairs"), ["a", "bb"])
+
+
+def test_sound_tiers_pass():
+    check_tier(Sound(), ["a", "bb"])
+    matrix = cascade.tier(
+        lambda x: np.tile([0.3, 0.7], (len(x), 1)), returns="probabilities", classes=["a", "b"]
+    )
+    check_tier(matrix, np.zeros((3, 4), dtype=np.float32))
+
+
+def test_a_tier_that_answers_by_chance_is_told():
+    turns = iter(range(1_000))
+    with pytest.raises(AssertionError, match="differently"):
+        check_tier(cascade.tier(lambda x: next(turns), rows="one"), ["a"])
+
+
+def test_the_plugin_imports_nothing_until_it_is_used(tmp_path):
+    (tmp_path / "test_other.py").write_text(
+        "import sys\n"
+        "def test_nothing_of_ours_is_there():\n"
+        "    heavy = {'numpy', 'onnxruntime', 'cascade.router', 'cascade.testing', 'attrs'}\n"
+        "    assert not heavy & set(sys.modules)\n"
+    )
+    _pytest(tmp_path)
+
+
+def test_a_downstream_suite_runs_by_itself():
+    said = _pytest(DOWNSTREAM)
+    assert "6 passed" in said
+
+
+def _pytest(folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null",
+         "--rootdir", str(folder), str(folder)],
+        capture_output=True, text=True, check=False, cwd=folder, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_downstream_app_serves():
+    done = subprocess.run(
+        [sys.executable, str(DOWNSTREAM / "app.py"), "a crash after the update"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.strip() == "engineering"
+
+
+def test_a_policy_is_taken_as_it_is():
+    policy = Policy.from_dict(TREE)
+    with router_for(policy, small=("cat", 0.9)) as router:
+        assert router.policy is policy
