@@ -22,16 +22,15 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
-import threading
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from cascade.outcome import Outcome, next_serial
 from cascade.types import Disposition, Finish, Mode, Prediction, Reason, Site
+from cascade.virtual import VirtualClock, VirtualLoop, run_virtual
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from cascade.aio import AsyncRouter
@@ -43,8 +42,6 @@ __all__ = [
     "async_router_for", "check_tier", "outcome", "recorded", "router_for", "run_virtual",
     "scripted",
 ]  # fmt: skip
-
-T = TypeVar("T")
 
 _FOREVER = 365 * 24 * 3600.0
 
@@ -66,88 +63,6 @@ def outcome(
     finish = Finish(Disposition(disposition), Reason(reason), tier, covered)
     site = Site("0" * 32, Mode.ENFORCE, (tier,), 0)
     return Outcome(next_serial(), value, confidence, None, (finish, 0, 0, 0, ()), site)
-
-
-# -- time ------------------------------------------------------------------------------------------
-
-
-class VirtualClock:
-    """A clock to give to a router: time passes when the test, or a scripted tier, says so.
-
-    >>> clock = VirtualClock()
-    >>> before = clock()
-    >>> clock.advance(0.5)
-    >>> clock() - before
-    500000000
-    """
-
-    def __init__(self, start: float = 1_000.0) -> None:
-        self._now = round(start * 1e9)
-        self._lock = threading.Lock()
-
-    def __call__(self) -> int:
-        """Return the time in integer nanoseconds."""
-        return self._now
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        with self._lock:
-            self._now += round(seconds * 1e9)
-
-
-class _Jumping(selectors.DefaultSelector):
-    """A selector that does not wait for timers: it moves its loop's time there."""
-
-    loop: VirtualLoop
-
-    def select(self, timeout: float | None = None) -> Any:
-        found = super().select(0)
-        if found or timeout is None:
-            return found or super().select(None)
-        self.loop.now += max(0.0, timeout)
-        return []
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer instead of waiting for it.
-
-    ``loop.clock`` is the clock to give to a router. Threads do not see virtual time: use
-    asynchronous tiers.
-    """
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-        selector = _Jumping()
-        selector.loop = self
-        super().__init__(selector)
-
-    def time(self) -> float:
-        """Return the virtual time in seconds."""
-        return self.now
-
-    def clock(self) -> int:
-        """Return the virtual time in integer nanoseconds."""
-        return round(self.now * 1e9)
-
-
-def run_virtual(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
-    """Run ``main(loop)`` in virtual time, as ``asyncio.run`` would in real time.
-
-    >>> async def main(loop):
-    ...     before = loop.time()
-    ...     await asyncio.sleep(3600)
-    ...     return loop.time() - before
-    >>> run_virtual(main)
-    3600.0
-    """
-    loop = VirtualLoop()
-    try:
-        return loop.run_until_complete(main(loop))
-    finally:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
 
 
 # -- tiers -----------------------------------------------------------------------------------------

@@ -1,0 +1,44 @@
+"""The strategies draw what is valid, and what a decision must survive."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cascade
+from cascade import Policy
+from cascade.decide import Call, Decision, Ladder
+from cascade.fitting.recording import Recording
+from cascade.strategies import facts, policies, recordings
+from cascade.testing import recorded, router_for
+
+
+@given(policies())
+def test_policies_are_valid_and_round(policy):
+    assert Policy.from_dict(policy.to_dict()) == policy
+
+
+@given(recordings(("a", "b", "c")))
+def test_recordings_can_be_read(table):
+    assert Recording.of(table).names == ("a", "b", "c")
+
+
+@given(policies(["small", "large"]), recordings())
+def test_a_router_and_a_replay_agree(policy, table):
+    policy = Policy.from_dict({k: v for k, v in policy.to_dict().items() if k != "complexity"})
+    replayed = cascade.replay(policy, table)
+    with router_for(policy, **recorded(table)) as router:
+        served = [router.route(i, deadline=30.0, use_cache=False) for i in range(replayed.n)]
+    assert [outcome.tier for outcome in served] == list(replayed.tiers)
+    assert [str(outcome.disposition) for outcome in served] == list(replayed.ends)
+
+
+@given(policies(), st.data())
+def test_whatever_the_lanes_say_a_decision_ends(policy, data):
+    names = [spec.name for spec in policy.tiers]
+    decision = Decision(Ladder(tuple(names), policy.escalation.abstain_below))
+    etas = [lambda: 0] * len(names)
+    move = decision.start(policy.point, 0.0, 0, 10**12, etas)
+    for _ in range(2 * len(names) + 1):
+        if type(move) is not Call:
+            break
+        move = decision.step(data.draw(facts(move.tier)), 0, etas)
+    assert type(move) is not Call
