@@ -36,7 +36,7 @@ class ServiceTime:
     """
 
     __slots__ = (
-        "_batches", "_due", "_eta", "_looks", "_quantile", "_runs", "_unfitted", "_window",
+        "_batches", "_due", "_eta", "_looks", "_quantile", "_rows", "_runs", "_unfitted", "_window",
         "curve", "on_change",
     )  # fmt: skip
 
@@ -47,10 +47,21 @@ class ServiceTime:
         self._batches: deque[tuple[int, int]] = deque(maxlen=_BATCHES)
         self._unfitted = 0
         self._runs = 0
+        self._rows = 0  # answered in batches
         self._due = _EARLY[0]  # runs after which the quantile is taken again
         self._looks = 0  # at the expectation, since the last run
         self.curve = Curve(float(max(0, start - per_row)), float(per_row))
         self.on_change: Callable[[int], None] | None = None
+
+    @property
+    def answered(self) -> int:
+        """How many rows have been answered."""
+        return self._runs + self._rows
+
+    def outlasted(self, elapsed: int, rows: int = 1) -> None:
+        """Take in a run that was stopped: it answered nothing, and takes at least so long."""
+        self.observe_rows(elapsed, rows)
+        self._rows -= rows
 
     @property
     def runs(self) -> int:
@@ -86,6 +97,8 @@ class ServiceTime:
             self._refit()
         if rows == 1:
             self.observe(elapsed)
+        else:
+            self._rows += rows
 
     def _refit(self) -> None:
         self._unfitted = 0

@@ -230,7 +230,7 @@ def async_router_for(
     """
     from cascade.aio import AsyncRouter
 
-    found, bound, functions = _parts(policy, tiers)
+    found, bound, functions = _parts(policy, tiers, awaited=loop is not None)
     more: dict[str, Any] = {} if loop is None else {"clock": loop.clock}
     router: AsyncRouter[Any, Any] = AsyncRouter(found, tiers=bound, env={}, **functions, **more)
     if loop is not None:
@@ -238,15 +238,17 @@ def async_router_for(
     return router
 
 
-def _parts(policy: Any, tiers: dict[str, Any]) -> tuple[Policy, dict[str, Any], dict[str, Any]]:
+def _parts(
+    policy: Any, tiers: dict[str, Any], *, awaited: bool = False
+) -> tuple[Policy, dict[str, Any], dict[str, Any]]:
     from cascade.policy import Policy
 
     if isinstance(policy, Mapping):
         policy = Policy.from_dict(policy)
     elif not isinstance(policy, Policy):
         policy = Policy.from_yaml(policy, env={})
-    bound = {spec.name: _tier(tiers.get(spec.name)) for spec in policy.tiers}
-    bound |= {name: _tier(tier) for name, tier in tiers.items()}
+    given = dict.fromkeys((spec.name for spec in policy.tiers), None) | tiers
+    bound = {name: _tier(tier, awaited=awaited) for name, tier in given.items()}
     named = {what: getattr(policy, what) for what in ("prepare", "postprocess")}
     return (
         policy,
@@ -255,10 +257,11 @@ def _parts(policy: Any, tiers: dict[str, Any]) -> tuple[Policy, dict[str, Any], 
     )
 
 
-def _tier(given: Any) -> Any:
+def _tier(given: Any, *, awaited: bool) -> Any:
     if callable(given) or callable(getattr(given, "predict", None)):
         return given
-    return scripted(default=given if isinstance(given, tuple) else (given, 1.0))
+    answer = given if isinstance(given, tuple) else (given, 1.0)
+    return scripted(default=answer, asynchronous=awaited)
 
 
 def _as_it_is(x: Any) -> Any:

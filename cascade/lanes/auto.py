@@ -15,6 +15,7 @@ from cascade.lanes.worker import WorkerLane
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cascade.breaker import Breaker
     from cascade.facts import RowsReply
     from cascade.lanes.lane import Served
     from cascade.protocols import Context
@@ -63,6 +64,12 @@ class AutoLane:
             self._use(inline=False)
         elif not self.inline and self._known and expected < FAST:
             self._use(inline=True)
+
+    def use(self, breaker: Breaker) -> None:
+        """Have one breaker looked at, wherever the tier runs."""
+        self._near.use(breaker)
+        self._far.breaker = breaker
+        self._use(inline=self.inline)
 
     def announce(self, etas: list[Callable[[], int]]) -> None:
         """Keep one's place in a list of etas up to date: a call less per look."""

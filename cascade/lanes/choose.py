@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
+from cascade.breaker import Breaker
 from cascade.lanes.auto import FAST, AutoLane
 from cascade.lanes.inline import InlineLane
 from cascade.lanes.loop import LoopLane
@@ -39,6 +41,24 @@ def make_lane(  # noqa: PLR0913, PLR0917  the parts of a lane
 ) -> Lane:
     """Return the lane that ``execution`` says; ``auto`` goes by the measured time."""
     parts = (index, tier, clock, service, prepare, calibration)
+    lane: Any = _lane(spec, parts, watchdog, cores, known=known)
+    settings = spec.breaker
+    if settings is not None:
+        window, pause = round(settings.window * 1e9), round(settings.pause * 1e9)
+        chance = random.Random().random  # noqa: S311  jitter, not a secret
+        breaker = Breaker(settings.rate, settings.minimum, window, pause, chance)
+        if isinstance(lane, (AutoLane, InlineLane)):
+            lane.use(breaker)
+        else:
+            lane.breaker = breaker
+    made: Lane = lane
+    return made
+
+
+def _lane(
+    spec: TierSpec, parts: tuple[Any, ...], watchdog: Watchdog, cores: int, *, known: bool
+) -> Any:
+    tier, service = parts[1], parts[3]
     batch = spec.batch
     cap = 1 if batch is None or not tier.batches else batch.max_size
     crew: Any = {

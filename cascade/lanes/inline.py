@@ -12,11 +12,14 @@ from cascade.tiers.faults import as_tier_error
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cascade.breaker import Breaker
     from cascade.facts import Fact
     from cascade.lanes.watchdog import Watchdog
     from cascade.protocols import OnDone
 
 __all__ = ["InlineLane"]
+
+_BREAKER = -1  # as in cascade.decide
 
 
 class InlineLane(TierLane):
@@ -35,11 +38,16 @@ class InlineLane(TierLane):
         super().__init__(*args, **kwargs)
         self.cap = cap  # rows that may be put together in one turn of an event loop
         self.pad = pad
-        self.eta = self.service.eta
+        self.eta: Callable[..., int] = self.service.eta
         if watchdog is not None and self.tier.can_stop:
             self.call = self._guarded(watchdog)
         else:
             self.call = self._compile()
+
+    def use(self, breaker: Breaker) -> None:
+        """Have a breaker looked at before each call; without one that costs nothing."""
+        self.breaker, known = breaker, self.service.eta
+        self.eta = lambda rows=1: _BREAKER if self._broken() else known(rows)
 
     def submit(self, job: Any, on_done: OnDone) -> None:
         """Run the call here and now; ``on_done`` has its fact before this returns."""
@@ -84,6 +92,7 @@ class InlineLane(TierLane):
             except EXITS:
                 raise
             except BaseException as error:  # noqa: BLE001  a tier may raise anything
+                self._struck()
                 fault = as_tier_error(tier.name, error)
                 ended = finished or clock()
                 return Failed(index, fault, submitted, started, ended, started - submitted)
@@ -105,7 +114,8 @@ class InlineLane(TierLane):
                     self._run_one(one, handle, "")
             if handle.stopped or one.fact is None:
                 now = self._clock()
-                self.service.observe(now - one.submitted)  # it takes at least so long
+                self.service.outlasted(now - one.submitted)
+                self._struck()
                 return TimedOut(self.index, one.submitted, one.submitted, now, one.prepared)
             return one.fact
 

@@ -17,6 +17,7 @@ from cascade.tiers.faults import as_tier_error
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from cascade.breaker import Breaker
     from cascade.calibration import Calibration
     from cascade.facts import Fact
     from cascade.protocols import BoundTier, Clock, Context
@@ -48,6 +49,7 @@ class TierLane:
     """
 
     inline = False
+    breaker: Breaker | None = None
     pad: Mapping[str, float] | None = None
 
     def __init__(
@@ -65,6 +67,16 @@ class TierLane:
         self.prepare = prepare
         self.calibration = calibration
         self._clock = clock
+
+    def _struck(self) -> None:
+        """Count a call that failed, or ran out of time."""
+        if self.breaker is not None:
+            self.breaker.failed(self._clock(), self.service.answered)
+
+    def _broken(self) -> bool:
+        """Whether the breaker keeps calls away."""
+        breaker = self.breaker
+        return breaker is not None and breaker.refuses(self._clock(), self.service.answered)
 
     def plain(self, job: Any) -> tuple[Any, float | None]:
         """Ask the tier outside of the ledger: value and confidence before calibration."""
@@ -117,7 +129,8 @@ class TierLane:
                 confidence = self.calibration.one(value, confidence, one.row)
             known, cost = (True, None) if tier.silent else tier.remarks(raw)
         except BaseException as error:  # noqa: BLE001  a tier may raise anything
-            self._fail([one], error, started, finished or self._clock())
+            if not handle.stopped:  # else nobody waits, and it was no fault of the tier's
+                self._fail([one], error, started, finished or self._clock())
             return
         self.service.observe_rows(finished - started, 1)
         one.fact = Replied(
@@ -142,7 +155,8 @@ class TierLane:
             finished = self._clock()
             values, confidences = tier.read_rows(raw, n)
         except BaseException as error:  # noqa: BLE001  a tier may raise anything
-            self._fail(group, error, started, finished or self._clock())
+            if not handle.stopped:
+                self._fail(group, error, started, finished or self._clock())
             return
         self.service.observe_rows(finished - started, n)
         sure = [None] * n if confidences is None else confidences.tolist()
@@ -177,6 +191,7 @@ class TierLane:
     def _fail(
         self, group: Sequence[Served], error: BaseException, started: int, finished: int
     ) -> None:
+        self._struck()
         fault = error if isinstance(error, EXITS) else as_tier_error(self.tier.name, error)
         for one in group:
             one.fact = Failed(self.index, fault, one.submitted, started, finished, one.prepared)
@@ -190,7 +205,11 @@ class TierLane:
             listed = each_row(rows, n)
             rows = join(batch(listed) if batch is not None else [self.prepare(x) for x in listed])
         started = self._clock()
-        values, confidences, known = self._run_rows(rows, n, context)
+        try:
+            values, confidences, known = self._run_rows(rows, n, context)
+        except BaseException:
+            self._struck()
+            raise
         finished = self._clock()
         if confidences is None and self.calibration is not None and self.calibration.blind:
             confidences = np.full(n, 0.5)

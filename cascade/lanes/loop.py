@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopLane"]
 
-_OVERLOAD = -2  # as in cascade.decide
+_BREAKER, _OVERLOAD = -1, -2  # as in cascade.decide
 _NANO = 1_000_000_000
 
 
@@ -52,6 +52,8 @@ class LoopLane(TierLane):
 
     def eta(self, rows: int = 1) -> int:
         """Nanoseconds until an answer; negative: a refusal."""
+        if self._broken():
+            return _BREAKER
         queued = len(self._queue)
         if queued >= self.limit:
             return _OVERLOAD
@@ -101,6 +103,8 @@ class LoopLane(TierLane):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001  a tier may raise anything
+            if not ticket.gone:  # else it was cancelled
+                self._struck()
             fault = as_tier_error(self.tier.name, error)
             now = self._clock()
             fact = Failed(
@@ -123,7 +127,7 @@ class LoopLane(TierLane):
         ticket.gone = True
         if not self._queue.remove(ticket) and (task := self._tasks.get(ticket)) is not None:
             task.cancel()
-            self.service.observe(self._clock() - ticket.submitted)  # it takes at least so long
+            self.service.outlasted(self._clock() - ticket.submitted)
         return True
 
     def adopt(self, ticket: Ticket, job: Any, on_done: OnDone) -> bool:  # noqa: ARG002
@@ -135,6 +139,7 @@ class LoopLane(TierLane):
 
     def timed_out(self, ticket: Ticket) -> TimedOut:
         """Return the fact of a call that ran out of time."""
+        self._struck()
         now = self._clock()
         started = ticket.submitted if ticket in self._tasks else now
         return TimedOut(self.index, ticket.submitted, started, now)

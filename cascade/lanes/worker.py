@@ -93,7 +93,7 @@ class WorkerLane(TierLane):
 
     def eta(self, rows: int = 1) -> int:
         """Nanoseconds until an answer: what is ahead in the queue, then a run; or a refusal."""
-        if self._lost and self.zombies >= self.workers:
+        if (self._lost and self.zombies >= self.workers) or self._broken():
             return _BREAKER
         queued = len(self._queue)
         if queued >= self.limit:
@@ -185,6 +185,7 @@ class WorkerLane(TierLane):
 
     def timed_out(self, ticket: Ticket) -> TimedOut:
         """Return the fact of a call that ran out of time."""
+        self._struck()
         now = self._clock()
         started = now if ticket.run is None else ticket.run.started
         return TimedOut(self.index, ticket.submitted, started, now)
@@ -292,7 +293,7 @@ class WorkerLane(TierLane):
         if run.lost:
             self._lost -= 1
             if self.tier.can_stop:  # it was stopped, and takes at least so long
-                self.service.observe_rows(self._clock() - run.started, len(run.tickets))
+                self.service.outlasted(self._clock() - run.started, len(run.tickets))
         waiting = [ticket for ticket in run.tickets if not ticket.gone]
         for ticket in waiting:
             if ticket.fact is None:  # its time had passed before it could begin

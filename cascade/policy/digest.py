@@ -34,7 +34,15 @@ def plain(settings: Any) -> Any:
 
 
 _BUILT_IN = {"onnx", "external"}
-_HOW = {"name", "classes", "execution", "workers", "queue", "batch"}  # not what is answered
+_HOW = {
+    "name",
+    "classes",
+    "execution",
+    "workers",
+    "queue",
+    "batch",
+    "breaker",
+}  # not what is answered
 
 
 def _hash(tree: Any) -> str:

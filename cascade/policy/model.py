@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from cascade.policy.certificate import Certificate
 
 __all__ = [
-    "BatchSettings", "CacheSettings", "ComplexityRule", "ConfidenceSettings", "Escalation",
-    "ExternalSpec", "FunctionVersion", "InputSettings", "OnnxSpec", "OutputSettings", "Policy",
-    "TierSpec",
+    "BatchSettings", "BreakerSettings", "CacheSettings", "ComplexityRule", "ConfidenceSettings",
+    "Escalation", "ExternalSpec", "FunctionVersion", "InputSettings", "OnnxSpec", "OutputSettings",
+    "Policy", "TierSpec",
 ]  # fmt: skip
 
 _MODES = ("enforce", "observe", "top_only", "first_only")
@@ -67,6 +67,16 @@ class BatchSettings:
 
 
 @settings
+class BreakerSettings:
+    """When a tier that mostly fails is left alone."""
+
+    rate: float = field(c.fraction(), "The share of calls that failed.", default=0.5)
+    minimum: int = field(c.integer(1, 500), "Of so many calls at least.", default=20)
+    window: float = field(c.duration(), "Within this time.", default=10.0)
+    pause: float = field(c.duration(), "Until one call is let through.", default=5.0)
+
+
+@settings
 class TierSpec:
     """One tier of the ladder, cheapest first.
 
@@ -95,6 +105,9 @@ class TierSpec:
     queue: int = field(c.integer(1, 100_000), "Requests that may wait for it.", default=256)
     batch: BatchSettings | None = field(
         c.section(BatchSettings), "Rows run together.", default=None
+    )
+    breaker: BreakerSettings | None = field(
+        c.section(BreakerSettings), "Leaves a failing tier alone.", default=None
     )
 
 

@@ -1,0 +1,78 @@
+"""The breaker, pure: a tier that mostly fails is left alone for a while, then tried once.
+
+It opens when, within a sliding window, at least a share of at least so many calls failed; it lets
+one call through after a pause, whose length is jittered so that processes do not return in step;
+and it closes with the first success (Nygard, *Release It!*, 2007). Successes are counted by whoever
+runs the tier anyway, so that a sound call costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Breaker"]
+
+_JITTER = 0.2  # of the pause, at most
+_KEPT = 1_000  # failures that are remembered
+
+
+@attrs.define(eq=False)
+class Breaker:
+    """Times in ns; ``chance`` gives numbers in [0, 1), for the jitter.
+
+    >>> breaker = Breaker(rate=0.5, minimum=2, window=1_000, pause=100, chance=lambda: 0.0)
+    >>> breaker.failed(0, successes=0), breaker.failed(1, successes=0)
+    (None, None)
+    >>> breaker.refuses(50, 0), breaker.refuses(101, 0), breaker.refuses(102, 0)
+    (True, False, True)
+    >>> breaker.refuses(103, successes=1)
+    False
+    """
+
+    rate: float
+    minimum: int
+    window: int
+    pause: int
+    chance: Callable[[], float]
+    opened: int = 0  # how often
+    _failures: deque[tuple[int, int]] = attrs.field(factory=lambda: deque(maxlen=_KEPT))
+    _until: int | None = None  # no call before; None while it is closed
+    _sound: int = 0  # successes when it opened
+
+    def failed(self, now: int, successes: int) -> None:
+        """Take in a failure; ``successes`` counts those of the tier since it was opened."""
+        if self._until is not None:
+            if now >= self._until:  # it was the probe
+                self._open(now, successes)
+            return
+        failures = self._failures
+        failures.append((now, successes))
+        while failures[0][0] < now - self.window:
+            failures.popleft()
+        calls = len(failures) + successes - failures[0][1]
+        if calls >= self.minimum and len(failures) >= self.rate * calls:
+            self._open(now, successes)
+
+    def _open(self, now: int, successes: int) -> None:
+        self.opened += 1
+        self._failures.clear()
+        self._until = now + round(self.pause * (1.0 + _JITTER * self.chance()))
+        self._sound = successes
+
+    def refuses(self, now: int, successes: int) -> bool:
+        """Whether to keep away; False lets one call through once the pause is over."""
+        if self._until is None:
+            return False
+        if successes > self._sound:  # the probe, or a call that was under way
+            self._until = None
+            return False
+        if now < self._until:
+            return True
+        self._until = now + self.pause  # one probe at a time
+        return False

@@ -1,0 +1,153 @@
+"""Breakers: when a tier is left alone, and how it comes back."""
+
+import asyncio
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+import cascade
+from cascade import Policy
+from cascade.breaker import Breaker
+from cascade.testing import VirtualClock, async_router_for, router_for, run_virtual, scripted
+
+SECOND = 10**9
+
+
+def breaker(**more):
+    settings = {"rate": 0.5, "minimum": 4, "window": 10 * SECOND, "pause": 5 * SECOND}
+    return Breaker(**settings | {"chance": lambda: 0.0} | more)
+
+
+def test_a_few_failures_are_no_reason():
+    one = breaker()
+    for now in range(3):
+        one.failed(now, 0)
+    assert not one.refuses(3, 0)
+    one.failed(3, 0)
+    assert one.refuses(4, 0)
+
+
+def test_failures_among_many_successes_are_none_either():
+    one = breaker()
+    for now in range(100):
+        one.failed(now, successes=10 * now)
+    assert not one.refuses(100, 1_000)
+
+
+def test_old_failures_are_forgotten():
+    one = breaker()
+    for now in range(100):
+        one.failed(now * 4 * SECOND, 0)
+    assert not one.refuses(400 * SECOND, 0)
+
+
+def test_one_probe_at_a_time_and_the_first_success_closes_it():
+    one = breaker()
+    for _ in range(4):
+        one.failed(0, 7)
+    assert one.refuses(5 * SECOND - 1, 7)
+    assert not one.refuses(5 * SECOND, 7)
+    assert one.refuses(5 * SECOND + 1, 7)
+    one.failed(6 * SECOND, 7)  # late news of before: the pause has begun anew with the probe
+    assert one.refuses(9 * SECOND, 7)
+    assert not one.refuses(10 * SECOND, 7)
+    assert not one.refuses(10 * SECOND + 1, 8)
+    assert not one.refuses(10 * SECOND + 2, 8)
+
+
+def test_pauses_are_jittered():
+    first, second = breaker(chance=lambda: 0.0), breaker(chance=lambda: 0.99)
+    for one in (first, second):
+        for _ in range(4):
+            one.failed(0, 0)
+    assert not first.refuses(5 * SECOND, 0)
+    assert second.refuses(5 * SECOND, 0)
+    assert not second.refuses(6 * SECOND, 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3 * SECOND), st.booleans()), max_size=300))
+def test_it_never_stays_open_for_a_tier_that_answers_and_flaps_at_most_once_a_pause(calls):
+    one, now, successes = breaker(), 0, 0
+    for gap, fails in calls:
+        now += gap
+        if one.refuses(now, successes):
+            continue
+        if fails:
+            one.failed(now, successes)
+        else:
+            successes += 1
+            assert not one.refuses(now, successes)
+    assert one.opened <= now / (5 * SECOND) + 1 + len(calls) // 4
+
+
+TREE = {
+    "version": 1, "name": "p", "deadline": "1s",
+    "tiers": [
+        {"name": "small", "kind": "external",
+         "breaker": {"rate": "50%", "minimum": 4, "pause": "5s"}},
+        {"name": "large", "kind": "external"},
+    ],
+    "escalation": {"thresholds": [0.5]},
+}  # fmt: skip
+
+
+def tree(**small):
+    first, second = TREE["tiers"]
+    return TREE | {"tiers": [first | small, second]}
+
+
+@pytest.mark.parametrize("execution", ["inline", "worker", "auto"])
+def test_a_failing_tier_is_left_alone_and_tried_again(execution):
+    clock, small = VirtualClock(), scripted(default=("cat", 0.9), error=ConnectionError())
+    with router_for(tree(execution=execution), clock=clock, small=small, large="dog") as router:
+        outcomes = [router.route(i) for i in range(10)]
+        assert {outcome.tier for outcome in outcomes} == {"large"}
+        assert len(small.calls) == 4
+        steps = outcomes[-1].steps
+        assert (steps[0].result, steps[0].reason) == ("refused", "breaker")
+        small.error = None
+        assert router.route("still left alone").tier == "large"
+        clock.advance(6.1)
+        assert router.route("probe").tier == "small"
+        assert router.route("as ever").tier == "small"
+        assert router.route_many(["a", "b", "c"]).tiers.tolist() == ["small"] * 3
+
+
+def test_a_tier_that_hangs_is_left_alone_too():
+    async def main(loop):
+        small = scripted(hangs=True)
+        router = async_router_for(tree(), loop=loop, small=small, large="dog")
+        ended = []
+        for i in range(8):
+            try:
+                ended.append((await router.route(i, deadline=0.1)).tier)
+            except cascade.DeadlineExceeded:
+                ended.append(None)
+        return ended, len(small.calls)
+
+    ended, calls = run_virtual(main)
+    assert ended == [None] * 4 + ["large"] * 4
+    assert calls == 4
+
+
+def test_callers_who_leave_are_no_failures():
+    async def main(loop):
+        small = scripted(default=("cat", 0.9), seconds=0.5, asynchronous=True)
+        router = async_router_for(tree(), loop=loop, small=small, large="dog")
+        for i in range(8):
+            task = loop.create_task(router.route(i))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            await asyncio.sleep(0)
+        return (await router.route("stays")).tier
+
+    assert run_virtual(main) == "small"
+
+
+def test_a_breaker_changes_no_answer():
+    with_one = Policy.from_dict(TREE)
+    first, second = TREE["tiers"]
+    bare = {key: value for key, value in first.items() if key != "breaker"}
+    without = Policy.from_dict(TREE | {"tiers": [bare, second]})
+    assert with_one.answer_digest == without.answer_digest
