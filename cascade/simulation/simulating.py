@@ -126,14 +126,18 @@ def simulate(  # noqa: PLR0913  a call's keywords
     found = _run(world, good, names, when, budgets)
     if not baselines:
         return found
-    top, first = len(names) - 1, attrs.evolve(world.ladder, first_only=True)
-    others = {
+    runs = {name: _run(other, good, names, when, budgets) for name, other in _others(world).items()}
+    return attrs.evolve(found, baselines=runs)
+
+
+def _others(world: World) -> dict[str, World]:
+    """Return the baselines of a world."""
+    first = attrs.evolve(world.ladder, first_only=True)
+    return {
         "always_small": attrs.evolve(world, ladder=first),
-        "always_large": attrs.evolve(world, floor=top),
+        "always_large": attrs.evolve(world, floor=len(world.servers) - 1),
         "plain_timeout": attrs.evolve(world, plain_timeout=True),
     }
-    runs = {name: _run(other, good, names, when, budgets) for name, other in others.items()}
-    return attrs.evolve(found, baselines=runs)
 
 
 def find_capacity(
