@@ -28,7 +28,9 @@ CORE = (
 EXTRAS = {
     "cli": ("cyclopts", "rich"),
     "export": ("onnx", "skl2onnx"),
+    "parquet": ("pyarrow",),
     "plot": ("matplotlib",),
+    "serve": ("starlette", "uvicorn"),
     "demo": ("cyclopts", "matplotlib", "mlxtend", "onnx", "rich", "skl2onnx"),
 }
 
