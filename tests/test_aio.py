@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -128,6 +129,20 @@ def test_cancelling_frees_the_place_and_stops_the_call():
     comes.cancel()
     world.all(runs, waits, comes, refused)
     assert not world.plan.engine._flights
+
+
+def test_a_call_that_is_cancelled_before_it_began_frees_its_place():
+    world = World(specs={"small": {"workers": 1}})
+
+    async def scene():
+        lane, job = world.plan.lanes[0], SimpleNamespace(row="first", until=2**62)
+        assert lane.cancel(lane.submit(job, pytest.fail))  # before its task has taken a step
+        return await world.router.route("second")
+
+    (outcome,) = world.all(scene())
+    assert outcome.value == "second!"
+    assert world.small.calls == ["second"]
+    assert not world.plan.lanes[0]._tasks
 
 
 def test_a_leader_out_of_time_leaves_the_call_to_a_follower_with_more():

@@ -77,8 +77,17 @@ class LoopLane(TierLane):
             for ticket in batch.dropped:
                 self._end(ticket, Refused(self.index, Reason.DEADLINE, self._clock()))
             for ticket in batch.taken:
-                loop = asyncio.get_running_loop()
-                self._tasks[ticket] = loop.create_task(self._serve(ticket))
+                self._begin(ticket)
+
+    def _begin(self, ticket: Ticket) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(ticket))
+        self._tasks[ticket] = task
+
+        def over(_: asyncio.Task[None]) -> None:
+            self._tasks.pop(ticket, None)
+            self._pump()
+
+        task.add_done_callback(over)  # also of one that is cancelled before its first step
 
     async def _serve(self, ticket: Ticket) -> None:
         fact: Fact
@@ -110,9 +119,6 @@ class LoopLane(TierLane):
             fact = Failed(
                 self.index, fault, ticket.submitted, started, max(finished, now), ticket.prepared
             )
-        finally:
-            self._tasks.pop(ticket, None)
-            self._pump()
         self._end(ticket, fact)
 
     def _end(self, ticket: Ticket, fact: Fact) -> None:
