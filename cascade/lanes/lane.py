@@ -9,10 +9,11 @@ import numpy as np
 from cascade.errors import TierOutputError
 from cascade.facts import Failed, Replied, RowsReply
 from cascade.lanes.handle import Handle
-from cascade.lanes.rows import each_row, groups, is_ragged, join
+from cascade.lanes.rows import groups, is_ragged, join
 from cascade.load import ServiceTime
 from cascade.tiers.columns import plain
 from cascade.tiers.faults import as_tier_error
+from cascade.tiers.python import each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -122,9 +123,9 @@ class TierLane:
             return
         handle.row = one.row
         try:
-            raw = tier.run_stoppable(handle) if tier.can_stop else tier.run(handle)
+            raw = tier.run_stoppable(handle)
             finished = self._clock()
-            value, confidence = tier.read_stoppable(raw) if tier.can_stop else tier.read(raw)
+            value, confidence = tier.read_stoppable(raw)
             if self.calibration is not None:
                 confidence = self.calibration.one(value, confidence, one.row)
             known, cost = (True, None) if tier.silent else tier.remarks(raw)
@@ -202,43 +203,48 @@ class TierLane:
         """Run n rows at once; what the tier raises is raised."""
         if self.prepare is not None:
             batch = getattr(self.prepare, "batch", None)
-            listed = each_row(rows, n)
+            listed = each(rows)
             rows = join(batch(listed) if batch is not None else [self.prepare(x) for x in listed])
-        started = self._clock()
         try:
-            values, confidences, known = self._run_rows(rows, n, context)
+            reply = self._run_rows(rows, n, context)
         except BaseException:
             self._struck()
             raise
-        finished = self._clock()
-        if confidences is None and self.calibration is not None and self.calibration.blind:
-            confidences = np.full(n, 0.5)
-        if self.calibration is not None and confidences is not None:
-            confidences = self.calibration.rows(values, confidences, rows)
-        return RowsReply(values, confidences, started, finished, known)
+        calibration = self.calibration
+        if reply.confidences is None and calibration is not None and calibration.blind:
+            reply.confidences = np.full(n, 0.5)
+        if calibration is not None and reply.confidences is not None:
+            assert reply.values is not None  # noqa: S101  what a tier read has values
+            reply.confidences = calibration.rows(reply.values, reply.confidences, rows)
+        return reply
 
-    def _run_rows(self, rows: Any, n: int, context: Context) -> tuple[Any, Any, bool]:
+    def _run_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
         """Run rows together, or those of each shape where they are not all of one."""
         if is_ragged(rows):
-            return self._run_groups(each_row(rows, n), context)
+            return self._run_groups(each(rows), context)
         started = self._clock()
         raw = self.tier.run_rows(rows, n, context)
-        self.service.observe_rows(self._clock() - started, n)
+        finished = self._clock()
+        self.service.observe_rows(finished - started, n)
         values, confidences = self.tier.read_rows(raw, n)
-        return values, confidences, self.tier.silent or self.tier.remarks(raw)[0]
+        known = self.tier.silent or self.tier.remarks(raw)[0]
+        return RowsReply(values, confidences, started, finished, known)
 
-    def _run_groups(self, listed: list[Any], context: Context) -> tuple[Any, Any, bool]:
-        n, known = len(listed), True
-        values, confidences = np.empty(n, dtype=object), np.full(n, np.nan)
-        supplied = False
+    def _run_groups(self, listed: Sequence[Any], context: Context) -> RowsReply:
+        n, replies = len(listed), []
+        values, sure = np.empty(n, dtype=object), np.full(n, np.nan)
         for places in groups(listed, self.pad):
             batch = join([listed[i] for i in places], self.pad)
-            some, sure, same = self._run_rows(batch, len(places), context)
-            values[places] = some
-            supplied, known = supplied or sure is not None, known and same
-            if sure is not None:
-                confidences[places] = sure
-        return values, confidences if supplied else None, known
+            reply = self._run_rows(batch, len(places), context)
+            values[places] = reply.values
+            if reply.confidences is not None:
+                sure[places] = reply.confidences
+            replies.append(reply)
+        supplied = any(reply.confidences is not None for reply in replies)
+        return RowsReply(
+            values, sure if supplied else None, replies[0].started, replies[-1].finished,
+            all(reply.known for reply in replies),
+        )  # fmt: skip
 
 
 def answered(fact: Fact) -> Fact:

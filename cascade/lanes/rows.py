@@ -12,18 +12,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["each_row", "groups", "is_ragged", "join"]
-
-
-def each_row(rows: Any, n: int) -> list[Any]:
-    """Return the rows of a batch, one by one.
-
-    >>> each_row({"a": [1, 2]}, 2)
-    [{'a': 1}, {'a': 2}]
-    """
-    if isinstance(rows, Mapping):
-        return [{name: column[i] for name, column in rows.items()} for i in range(n)]
-    return [rows[i] for i in range(n)]
+__all__ = ["groups", "is_ragged", "join"]
 
 
 def is_ragged(rows: Any) -> bool:

@@ -19,6 +19,7 @@ from cascade.protocols import BoundTier, InputSpec
 from cascade.tiers.buffers import LARGEST, bound_run
 from cascade.tiers.columns import object_column, plain
 from cascade.tiers.forked import keep
+from cascade.tiers.python import each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -136,7 +137,7 @@ class OnnxTier(BoundTier):
     def close(self) -> None:
         """Let go of the session."""
         self._session = None
-        self.run = self.run_stoppable = _closed  # type: ignore[method-assign]
+        self.run = self._run_session = _closed  # type: ignore[method-assign, assignment]
 
     def reset(self) -> None:
         """Leave the session to the parent: destroying it in a forked child can crash or hang."""
@@ -165,7 +166,6 @@ class OnnxTier(BoundTier):
         kind = settings.kind if settings is not None else _recognise(outputs)
         self._names = self._fetched(kind, settings, outputs)
         self._run_session = session.run
-        self.__dict__.pop("run_stoppable", None)  # a closed tier's stand-in
         self.run = self._one_array() if self._plain_input() else self._one_feed  # type: ignore[method-assign, assignment]
         if kind not in _MATRIX:
             self.read, self.read_rows = self._read_value, self._read_values  # type: ignore[method-assign]
@@ -276,7 +276,7 @@ class OnnxTier(BoundTier):
         run, names, options = self._run_session, self._names, _options(context)
         if self.batches:
             return run(names, self._feed(rows, n, batch=True), options)
-        runs = [run(names, self._feed(row, 1), options) for row in _each(rows, n)]
+        runs = [run(names, self._feed(row, 1), options) for row in each(rows)]
         return [np.concatenate(column) for column in zip(*runs, strict=True)]
 
     def _feed(self, rows: Any, n: int, *, batch: bool = False) -> dict[str, Any]:
@@ -340,15 +340,9 @@ def _options(context: Any) -> ort.RunOptions | None:
     return options
 
 
-def _closed(job: Any) -> Any:  # noqa: ARG001  stands in for a run
+def _closed(*_: Any) -> Any:  # stands in for a run
     msg = "the tier is not open"
     raise RuntimeError(msg)
-
-
-def _each(rows: Any, n: int) -> list[Any]:
-    if isinstance(rows, dict):
-        return [{name: column[i] for name, column in rows.items()} for i in range(n)]
-    return [rows[i] for i in range(n)]
 
 
 def _is_float(node: Any) -> bool:
