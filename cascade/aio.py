@@ -7,7 +7,6 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, Generic, Self
 
-from cascade.columnar import route_rows
 from cascade.decide import Call, Finish
 from cascade.engine import Request
 from cascade.errors import CascadeError
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from cascade.policy import Policy
     from cascade.protocols import QueuedLane
     from cascade.router import Router
+    from cascade.service import Service
 
 __all__ = ["AsyncRouter"]
 
@@ -70,7 +70,11 @@ class AsyncRouter(Front, Generic[X, V]):
     """
 
     _asynchronous = True
-    _loop: Loop | None = None  # of the last request; others may have their own
+
+    def _serve(self, service: Service) -> None:
+        self._loops: dict[asyncio.AbstractEventLoop, Loop] = {}
+        self._loop: Loop | None = None  # of the last request, so that it need not be looked up
+        super()._serve(service)
 
     @classmethod
     def over(cls, router: Router[X, V]) -> AsyncRouter[X, V]:
@@ -101,10 +105,6 @@ class AsyncRouter(Front, Generic[X, V]):
         """
         self._here(await _in_thread(self._service.open))
 
-    def open_now(self) -> None:
-        """Open the tiers here and now, holding up whoever calls: before the loop has work."""
-        self._service.open()
-
     async def swap(
         self, policy: Policy | str | Path, *, tiers: Mapping[str, Any] | None = None
     ) -> None:
@@ -131,7 +131,7 @@ class AsyncRouter(Front, Generic[X, V]):
     def _here(self, plan: Plan) -> Loop:
         """Return what belongs to the running loop; a plan's lanes are made known to it."""
         running = asyncio.get_running_loop()
-        loops: dict[Any, Loop] = self.__dict__.setdefault("_loops", {})
+        loops = self._loops
         for ended in [one for one in loops if one.is_closed()]:
             del loops[ended]
         loop = loops.get(running)
@@ -249,18 +249,8 @@ class AsyncRouter(Front, Generic[X, V]):
         """Answer a batch as :meth:`Router.route_many` does, in a thread of its own."""
         plan = self._service.plan or await _in_thread(self._service.open)
         self._here(plan)
-        arrived = self._clock()
-        until = None
-        if deadline is not None:
-            until = arrived + plan.engine.budget(plan, deadline, arrived)
-        floor = plan.floor if at_least is None else self._floor(plan, at_least)
-
-        def answer() -> Outcomes[V]:
-            return route_rows(
-                plan.engine, plan, X, arrived, until, tenant, floor, metadata, use_cache=use_cache
-            )
-
-        many: Outcomes[V] = await _in_thread(answer)
+        work = self._many(plan, X, deadline, tenant, at_least, use_cache, metadata)
+        many: Outcomes[V] = await _in_thread(work)
         return many
 
     async def record(  # type: ignore[override]  # what runs after the answers may need the loop

@@ -216,7 +216,7 @@ class DeadlineQueue(Generic[T]):
 
     def clear(self) -> list[Any]:
         """Take everything out."""
-        left = [item[2] for item in sorted(self._heap[:]) if id(item[2]) in self._live]
+        left = [item[2] for item in sorted(self._heap) if id(item[2]) in self._live]
         self._heap.clear()
         self._live.clear()
         return left

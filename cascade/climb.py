@@ -10,6 +10,7 @@ import numpy as np
 from cascade.decide import REFUSALS
 from cascade.facts import RowsReply
 from cascade.lanes.handle import Handle
+from cascade.lanes.lane import EXITS
 from cascade.lanes.watchdog import in_time
 from cascade.tiers.columns import object_column
 from cascade.types import Disposition, Reason
@@ -200,7 +201,7 @@ class Climb:
         given = rows if everything else take(rows, part)
         try:
             reply = self._bounded(lane, given, len(part))
-        except (KeyboardInterrupt, SystemExit):
+        except EXITS:
             raise
         except BaseException:  # noqa: BLE001  a tier may raise anything; the rows go on
             reply = RowsReply(None, None, now, self._clock())

@@ -173,8 +173,7 @@ def _step_of(run: Run, i: int) -> RawStep | None:
     return (run.tier, result, None, confidence, run.threshold, -1, -1, *times)
 
 
-def route_rows(  # noqa: PLR0913
-    engine: Engine,
+def route_rows(
     plan: Plan,
     batch: Any,
     arrived: int,
@@ -186,10 +185,11 @@ def route_rows(  # noqa: PLR0913
     use_cache: bool,
 ) -> Outcomes[Any]:
     """Serve a batch, and count it."""
+    engine = plan.engine
     rows, n = plan.rows(batch)
     limit = _FOREVER if until is None else until
     climb = Climb(plan, n, floor, limit, engine.clock, tenant, metadata or {})
-    keys = _look_up(engine, plan, climb, rows, arrived, tenant, floor) if use_cache else None
+    keys = _look_up(plan, climb, rows, arrived, tenant, floor) if use_cache else None
     hard = None
     if plan.rows_complexity is not None and plan.point.skip_above and n:
         hard = plan.rows_complexity(batch if plan.by_name else rows, n)
@@ -204,8 +204,9 @@ def route_rows(  # noqa: PLR0913
 
 
 def _look_up(
-    engine: Engine, plan: Plan, climb: Climb, rows: Any, now: int, tenant: str | None, floor: int
+    plan: Plan, climb: Climb, rows: Any, now: int, tenant: str | None, floor: int
 ) -> list[Any] | None:
+    engine = plan.engine
     cache = engine.cache
     if cache is None:
         return None

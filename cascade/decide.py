@@ -32,13 +32,15 @@ if TYPE_CHECKING:
     from cascade.facts import Fact
     from cascade.types import OperatingPoint, RawStep
 
-__all__ = ["REFUSALS", "Call", "Decision", "Etas", "Finish", "Ladder"]
+__all__ = ["BREAKER", "OVERLOAD", "REFUSALS", "Call", "Decision", "Etas", "Finish", "Ladder"]
 
 Etas: TypeAlias = "Sequence[Callable[[], int]]"
 """Per tier, asked only when it is needed: nanoseconds until it would answer; a negative number is a
 refusal, one of REFUSALS."""
 
-REFUSALS = {-1: Reason.BREAKER, -2: Reason.OVERLOAD, -3: Reason.ALLOWANCE, -4: Reason.FAULT}
+BREAKER, OVERLOAD = -1, -2
+REFUSALS = {BREAKER: Reason.BREAKER, OVERLOAD: Reason.OVERLOAD, -3: Reason.ALLOWANCE,
+            -4: Reason.FAULT}  # fmt: skip
 
 
 @attrs.frozen

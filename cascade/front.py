@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from cascade.budget import nanoseconds
+from cascade.columnar import route_rows
 from cascade.errors import PolicyError
 from cascade.observing import Aftermath, Watched
 from cascade.policy import Policy
@@ -14,16 +15,16 @@ from cascade.service import Given, Service
 from cascade.telemetry import Health, Statistics, statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from cascade.binding import PerTier
+    from cascade.budget import Budget
+    from cascade.columnar import Outcomes
     from cascade.plan import Plan
     from cascade.protocols import Clock, Observer
     from cascade.types import Mode
 
 __all__ = ["Front"]
-
-_GRACE = 5.0  # s
 
 
 class Front(Watched):
@@ -115,9 +116,6 @@ class Front(Watched):
         """
         self._service.set_mode(mode)
 
-    def _open(self) -> Plan:
-        return self._service.open()
-
     def _floor(self, plan: Plan, at_least: str) -> int:
         try:
             return max(plan.floor, plan.site.tiers.index(at_least))
@@ -125,15 +123,26 @@ class Front(Watched):
             known = ", ".join(plan.site.tiers)
             raise PolicyError(f"at_least: no tier {at_least!r}; the policy has {known}") from None
 
+    def _many(
+        self, plan: Plan, batch: Any, deadline: float | str | Budget | None, tenant: str | None,
+        at_least: str | None, use_cache: bool, metadata: Mapping[str, Any] | None,  # noqa: FBT001
+    ) -> Callable[[], Outcomes[Any]]:  # fmt: skip
+        """Take a batch in; its time runs from now on, wherever what is returned is called."""
+        arrived, until = self._clock(), None
+        if deadline is not None:
+            until = arrived + plan.engine.budget(plan, deadline, arrived)
+        floor = plan.floor if at_least is None else self._floor(plan, at_least)
+        return lambda: route_rows(
+            plan, batch, arrived, until, tenant, floor, metadata, use_cache=use_cache
+        )
+
     # -- looking inside --------------------------------------------------------------------------
 
     def statistics(self) -> Statistics:
         """Return a frozen snapshot of what has been counted, with the bottleneck named."""
-        plan, after = self._service.plan or self._open(), self._aftermath
+        plan, after = self._service.plan or self._service.open(), self._aftermath
         recorded = 0 if after.recorder is None else after.recorder.rows
-        return statistics(
-            plan.engine, plan, plan.policy, self.mode, recorded=recorded, dropped=after.dropped
-        )
+        return statistics(plan, self.mode, recorded=recorded, dropped=after.dropped)
 
     def metrics(self) -> str:
         """Return the counters as Prometheus text.

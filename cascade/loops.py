@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cascade.batching import knee
 from cascade.facts import Refused
 from cascade.lanes.lane import Served
+from cascade.lanes.loop import LoopLane
 from cascade.types import Reason
 
 if TYPE_CHECKING:
@@ -53,12 +54,9 @@ class Loop:
         if plan is self.plan:
             return
         self.plan, self.clock = plan, plan.clock
-        self.turns = tuple(
-            Turn(self, lane) if getattr(lane, "cap", 1) > 1 and hasattr(lane, "serve") else None
-            for lane in plan.lanes
-        )
+        self.turns = tuple(Turn(self, lane) if lane.cap > 1 else None for lane in plan.lanes)
         for lane in plan.lanes:
-            if hasattr(lane, "loop"):
+            if isinstance(lane, LoopLane):
                 lane.loop = self.asyncio
 
     # -- fairness --------------------------------------------------------------------------------

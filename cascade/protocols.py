@@ -196,6 +196,7 @@ class Lane(Protocol):
     inline: bool
     calibration: Calibration | None
     pad: Mapping[str, float] | None
+    cap: int  # rows that may run together
 
     def submit(self, job: Any, on_done: OnDone) -> Any:
         """Start the call; ``on_done`` gets its fact, on the worker."""
@@ -211,9 +212,6 @@ class Lane(Protocol):
 
     def eta(self, rows: int = 1) -> int:
         """Nanoseconds until an answer; negative: a refusal (see ``cascade.decide``)."""
-
-    def reset(self) -> None:
-        """Begin anew in a forked child, which inherits no threads."""
 
     def retire(self) -> None:
         """Let workers go as soon as they have nothing to do; another lane takes over."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Generic, Self
 
-from cascade.columnar import route_rows
 from cascade.decide import Call, Finish
 from cascade.engine import Request
 from cascade.flight import Follower, Lead
@@ -143,7 +142,7 @@ class Router(Front, Generic[X, V]):
             Overloaded: refused by a bound.
             TierError: every tier failed; the last one's error.
         """
-        plan = self._service.plan or self._open()
+        plan = self._service.plan or self._service.open()
         engine = plan.engine
         arrived = self._clock() if received is None else received
         if deadline is None and plan.budget is not None:
@@ -223,15 +222,8 @@ class Router(Front, Generic[X, V]):
             ValueError: the deadline is zero, negative or NaN.
             PolicyError: no such tier.
         """
-        plan = self._service.plan or self._open()
-        arrived = self._clock()
-        until = None
-        if deadline is not None:
-            until = arrived + plan.engine.budget(plan, deadline, arrived)
-        floor = plan.floor if at_least is None else self._floor(plan, at_least)
-        return route_rows(
-            plan.engine, plan, X, arrived, until, tenant, floor, metadata, use_cache=use_cache
-        )
+        plan = self._service.plan or self._service.open()
+        return self._many(plan, X, deadline, tenant, at_least, use_cache, metadata)()
 
 
 def _wait(request: Request, lane: QueuedLane, ticket: Any = None) -> Fact:

@@ -84,7 +84,8 @@ class Service:
         self._given = given
         self._observers = observers
         self._asynchronous = asynchronous
-        self._reloads: tuple[Path, float, list[Any]] | None = None
+        self._reloads: tuple[Path, float] | None = None
+        self._seen: Any = None  # what the policy and its files were when last looked at
         self._reloader: threading.Event | None = None  # stops it
         self._shared: SharedMetrics | None = None
         self.bound, self._functions = self._bind(policy, given)
@@ -219,31 +220,31 @@ class Service:
 
     def reload(self, path: Path, seconds: float) -> None:
         """Look every few seconds whether the policy file or a model has changed; swap it in."""
-        self._reloads = path, seconds, [_signature(path, self)]
+        self._reloads, self._seen = (path, seconds), _signature(path, self)
 
     def _watch_file(self) -> None:
         """Start looking, in this process."""
         if self._reloads is None or self._reloader is not None:
             return
         stop = self._reloader = threading.Event()
-        watched, (path, seconds, seen) = weakref.ref(self), self._reloads
+        watched, (path, seconds) = weakref.ref(self), self._reloads
 
         def watch() -> None:
             while not stop.wait(seconds):
                 service = watched()
                 if service is None or service.closed:
                     return
-                service.look(path, seen)
+                service.look(path)
                 del service
 
         threading.Thread(target=watch, name="cascade-reload", daemon=True).start()
 
-    def look(self, path: Path, seen: list[Any]) -> None:
+    def look(self, path: Path) -> None:
         """Swap in the policy at ``path`` if what it consists of has changed since last seen."""
         now = _signature(path, self)
-        if now == seen[0]:
+        if now == self._seen:
             return
-        seen[0] = now
+        self._seen = now
         try:
             self.swap(path, None)
         except Exception:  # noqa: BLE001  a bad file leaves the old policy serving

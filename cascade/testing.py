@@ -80,7 +80,7 @@ class Scripted:
         seconds: float, clock: VirtualClock | None, error: BaseException | None,
         version: str | None,
     ) -> None:  # fmt: skip
-        self._answers = answers
+        self._answers = {} if answers is None else answers
         self._default = default
         self.seconds = seconds
         self.error = error
@@ -95,8 +95,8 @@ class Scripted:
         if callable(self._answers):
             answer = self._answers(x)
         else:
-            known = isinstance(x, Hashable) and self._answers is not None and x in self._answers
-            answer = self._answers[x] if known and self._answers is not None else self._default
+            known = isinstance(x, Hashable) and x in self._answers
+            answer = self._answers[x] if known else self._default
         if isinstance(answer, BaseException):
             raise answer
         return answer
@@ -234,7 +234,7 @@ def async_router_for(
     more: dict[str, Any] = {} if loop is None else {"clock": loop.clock}
     router: AsyncRouter[Any, Any] = AsyncRouter(found, tiers=bound, env={}, **functions, **more)
     if loop is not None:
-        router.open_now()
+        router._service.open()  # noqa: SLF001  no thread may open it: it would not see the time
     return router
 
 

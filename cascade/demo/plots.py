@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cascade.errors import MissingExtra
+from cascade.fitting.displays import new_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,13 +41,8 @@ def save(
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra.for_extra("demo", "matplotlib") from error
-    first = Figure(figsize=_SIZE, layout="constrained")
+    first, second = (new_figure(_SIZE, "demo") for _ in range(2))
     _accuracy(first.subplots(), curve, certified, runs)
-    second = Figure(figsize=_SIZE, layout="constrained")
     _latency(second.subplots(), served)
     paths = [folder / "accuracy.png", folder / "latency.png"]
     for figure, path in zip((first, second), paths, strict=True):

@@ -24,21 +24,28 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-__all__ = ["CostLossDisplay", "ReliabilityDisplay", "RiskCoverageDisplay"]
+__all__ = ["CostLossDisplay", "ReliabilityDisplay", "RiskCoverageDisplay", "new_figure"]
 
 _SIZE = (6.4, 4.0)
 _BINS = 10
 _CURVE = 200  # points of a curve
 
 
-def _axes(ax: Any) -> Any:
-    if ax is not None:
-        return ax
+def new_figure(size: tuple[float, float], extra: str = "plot") -> Any:
+    """Return an empty figure of this size in inches; no window is opened.
+
+    Raises:
+        MissingExtra: Matplotlib is not installed; it comes with ``extra``.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtra.for_extra("plot", "matplotlib") from error
-    return Figure(figsize=_SIZE, layout="constrained").subplots()
+        raise MissingExtra.for_extra(extra, "matplotlib") from error
+    return Figure(figsize=size, layout="constrained")
+
+
+def _axes(ax: Any) -> Any:
+    return new_figure(_SIZE).subplots() if ax is None else ax
 
 
 class _Drawn:

@@ -93,10 +93,6 @@ class AutoLane:
         """Workers that run for nobody."""
         return self._far.zombies
 
-    def reset(self) -> None:
-        """Begin anew in a forked child."""
-        self._far.reset()
-
     def retire(self) -> None:
         """Let the workers go once they have nothing to do."""
         self._far.retire()

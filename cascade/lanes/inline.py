@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cascade.facts import Failed, Replied
+from cascade.decide import BREAKER
+from cascade.facts import Failed, Replied, TimedOut
 from cascade.lanes.handle import Handle
-from cascade.lanes.lane import EXITS, TierLane
+from cascade.lanes.lane import EXITS, Served, TierLane
 from cascade.tiers.faults import as_tier_error
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from cascade.protocols import OnDone
 
 __all__ = ["InlineLane"]
-
-_BREAKER = -1  # as in cascade.decide
 
 
 class InlineLane(TierLane):
@@ -47,14 +46,11 @@ class InlineLane(TierLane):
     def use(self, breaker: Breaker) -> None:
         """Have a breaker looked at before each call; without one that costs nothing."""
         self.breaker, known = breaker, self.service.eta
-        self.eta = lambda rows=1: _BREAKER if self._broken() else known(rows)
+        self.eta = lambda rows=1: BREAKER if self._broken() else known(rows)
 
     def submit(self, job: Any, on_done: OnDone) -> None:
         """Run the call here and now; ``on_done`` has its fact before this returns."""
         on_done(self.call(job))
-
-    def reset(self) -> None:
-        """Nothing that a fork would lose."""
 
     def retire(self) -> None:
         """Nothing to let go of."""
@@ -103,8 +99,6 @@ class InlineLane(TierLane):
 
     def _guarded(self, watchdog: Watchdog) -> Callable[[Any], Fact]:
         """Compile ``call`` for runs that the watchdog stops at their deadline."""
-        from cascade.facts import TimedOut
-        from cascade.lanes.lane import Served
 
         def call(job: Any) -> Fact:
             one = Served(job, self._clock())

@@ -10,9 +10,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from cascade.batching import DeadlineQueue
+from cascade.decide import BREAKER, OVERLOAD
 from cascade.facts import Failed, Refused, Replied, RowsReply, TimedOut
 from cascade.lanes.handle import Handle
-from cascade.lanes.lane import TierLane
+from cascade.lanes.lane import EXITS, TierLane
 from cascade.lanes.worker import Ticket
 from cascade.tiers.faults import as_tier_error
 from cascade.types import Reason
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopLane"]
 
-_BREAKER, _OVERLOAD = -1, -2  # as in cascade.decide
 _NANO = 1_000_000_000
 
 
@@ -42,10 +42,6 @@ class LoopLane(TierLane):
         self.cap = cap
         self.pad = pad
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin anew."""
         self._queue: DeadlineQueue[Ticket] = DeadlineQueue()
         self._tasks: dict[Ticket, asyncio.Task[None]] = {}
         self._closing = False
@@ -53,10 +49,10 @@ class LoopLane(TierLane):
     def eta(self, rows: int = 1) -> int:
         """Nanoseconds until an answer; negative: a refusal."""
         if self._broken():
-            return _BREAKER
+            return BREAKER
         queued = len(self._queue)
         if queued >= self.limit:
-            return _OVERLOAD
+            return OVERLOAD
         own = self.service.eta(rows)
         return own + own * (queued // self.workers) if queued else own
 
@@ -109,7 +105,7 @@ class LoopLane(TierLane):
                 ticket.prepared, known, cost,
             )  # fmt: skip
             self.service.observe_rows(finished - started, 1)
-        except (KeyboardInterrupt, SystemExit):
+        except EXITS:
             raise
         except BaseException as error:  # noqa: BLE001  a tier may raise anything
             if not ticket.gone:  # else it was cancelled

@@ -7,6 +7,7 @@ timer, condition or heap per run. It sleeps when nothing has run for a while.
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,10 +47,6 @@ class Watchdog:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin anew, without a thread: for a forked child."""
         self.slots: dict[int, tuple[int, Handle]] = {}
         self._awake = threading.Event()
         self._starting = threading.Lock()
@@ -73,7 +70,7 @@ class Watchdog:
             self._awake.set()
 
     def _watch(self, awake: threading.Event) -> None:
-        pause, calm = threading.Event(), 0
+        calm = 0
         while True:
             if not self.slots:
                 calm += 1
@@ -88,7 +85,7 @@ class Watchdog:
                 for until, handle in list(self.slots.values()):
                     if now >= until and not handle.stopped:
                         handle.stop()
-            pause.wait(_POLL)
+            time.sleep(_POLL)
 
 
 def in_time(work: Callable[[], T], nanoseconds: int, leave: Callable[[], None]) -> T | None:

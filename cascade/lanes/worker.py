@@ -14,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from cascade.batching import DeadlineQueue, expected_wait, hold, knee
+from cascade.decide import BREAKER, OVERLOAD
 from cascade.facts import Refused, TimedOut
 from cascade.lanes.handle import Handle
 from cascade.lanes.lane import Served, TierLane
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Ticket", "WorkerLane"]
 
-_BREAKER, _OVERLOAD = -1, -2  # as in cascade.decide
 _NANO = 1_000_000_000
 _STOPPING = 50_000_000  # ns that a run which can be stopped may take to end
 _SMOOTH = 8  # arrivals that the expected gap between two of them looks back on
@@ -94,10 +94,10 @@ class WorkerLane(TierLane):
     def eta(self, rows: int = 1) -> int:
         """Nanoseconds until an answer: what is ahead in the queue, then a run; or a refusal."""
         if (self._lost and self.zombies >= self.workers) or self._broken():
-            return _BREAKER
+            return BREAKER
         queued = len(self._queue)
         if queued >= self.limit:
-            return _OVERLOAD
+            return OVERLOAD
         own = self.service.eta(rows)
         busy = len(self._running)
         if not queued and busy < self.workers:

@@ -205,22 +205,6 @@ def _label(value: Any) -> Any:
     return value
 
 
-def weights() -> Kind:
-    """A list of numbers, or numbers by feature name."""
-    item = number()
-
-    def parse(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            if not value or not all(isinstance(k, str) for k in value):
-                raise ValueError
-            return FrozenMap((k, item.parse(v)) for k, v in value.items())
-        return _tuple(value, item.parse)
-
-    by_name = {"type": "object", "additionalProperties": {"type": "number"}, "minProperties": 1}
-    one_of = [{"type": "array", "items": {"type": "number"}}, by_name]
-    return Kind("a list of numbers, or numbers by feature name", parse, {"anyOf": one_of})
-
-
 def numbers_by_name() -> Kind:
     """Numbers by name."""
     item = number()
@@ -232,6 +216,24 @@ def numbers_by_name() -> Kind:
 
     schema = {"type": "object", "additionalProperties": {"type": "number"}}
     return Kind("numbers by name", parse, schema)
+
+
+def weights() -> Kind:
+    """A list of numbers, or numbers by feature name."""
+    item, by_name = number(), numbers_by_name()
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return _tuple(value, item.parse)
+        if not value:
+            raise ValueError
+        return by_name.parse(value)
+
+    one_of = [
+        {"type": "array", "items": {"type": "number"}},
+        {**by_name.schema, "minProperties": 1},
+    ]
+    return Kind("a list of numbers, or numbers by feature name", parse, {"anyOf": one_of})
 
 
 class FrozenMap(dict[str, float]):

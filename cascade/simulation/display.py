@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 import numpy as np
 
-from cascade.errors import MissingExtra
+from cascade.fitting.displays import new_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,11 +84,7 @@ class LoadDisplay:
         Raises:
             MissingExtra: it needs the extra ``plot``.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise MissingExtra.for_extra("plot", "matplotlib") from error
-        figure = Figure(figsize=_SIZE, layout="constrained")
+        figure = new_figure(_SIZE)
         came, busy, shares, slow = figure.subplots(4, sharex=True)
         came.plot(self.time, self.arrivals, color="#555")
         came.set_ylabel("arrivals / s")

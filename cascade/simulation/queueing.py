@@ -15,7 +15,7 @@ import attrs
 import numpy as np
 
 from cascade.batching import DeadlineQueue, expected_wait, knee
-from cascade.decide import Call, Decision
+from cascade.decide import OVERLOAD, Call, Decision
 from cascade.facts import Refused, Replied, TimedOut
 from cascade.load import ServiceTime
 from cascade.types import Disposition, Reason
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Events", "Log", "Server", "World"]
 
-_OVERLOAD = -2  # as in cascade.decide
 _DONE, _TIMEOUT = 0, 1
 _GIVEN_UP = Disposition.FAILED, Reason.DEADLINE
 
@@ -138,7 +137,7 @@ class _Lane:
         """Nanoseconds until an answer, as the live lane expects it."""
         queued, server = len(self.queue), self.server
         if queued >= server.limit:
-            return _OVERLOAD
+            return OVERLOAD
         own = self.service.eta()
         if not queued and len(self.running) < server.workers:
             return own

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from cascade.engine import Engine
     from cascade.ledger import Quantiles, Totals
     from cascade.plan import Plan
-    from cascade.policy import Policy
     from cascade.types import Mode
 
 __all__ = ["CacheStatistics", "Health", "Statistics", "TierStatistics", "statistics"]
@@ -86,10 +85,9 @@ class Statistics:
     dropped: int = 0
 
 
-def statistics(
-    engine: Engine, plan: Plan, policy: Policy, mode: Mode, *, recorded: int = 0, dropped: int = 0
-) -> Statistics:
+def statistics(plan: Plan, mode: Mode, *, recorded: int = 0, dropped: int = 0) -> Statistics:
     """Take the snapshot."""
+    engine = plan.engine
     totals = engine.ledger.totals()
     dispositions: Counter[str] = Counter()
     answers = uncovered = 0
@@ -108,7 +106,7 @@ def statistics(
         bottleneck=_bottleneck(totals, plan.site.tiers),
         point=plan.point.index,
         mode=mode,
-        policy=policy.digest,
+        policy=plan.policy.digest,
         observer_errors=engine.observer_errors,
         recorded=recorded,
         dropped=dropped,
