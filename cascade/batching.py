@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch", "Curve", "DeadlineQueue", "Queued", "expected_wait", "fit_curve", "hold", "knee",
+    "wait_ahead",
 ]  # fmt: skip
 
 _GAIN = 0.85  # a batch twice as large is worth it when it costs a row less than this share
@@ -114,21 +115,32 @@ def hold(queued: int, cap: int, curve: Curve, gap: float, slack: int) -> int:
     return round(gap)
 
 
-def expected_wait(own: int, queued: int, cap: int, workers: int, curve: Curve, rest: int) -> int:
-    """Return the expected time (ns) to an answer for one who joins the queue now.
+def wait_ahead(queued: int, cap: int, workers: int, curve: Curve, rest: int) -> int:
+    """Return the expected time (ns) until one who joins the queue now begins to run.
 
-    ``own`` is a run by itself, ``rest`` what is left of the runs that block every worker. Those
-    ahead run in batches of ``cap``, ``workers`` at a time; the last one is one's own.
+    ``rest`` is what is left of the runs that block every worker. Those ahead run in batches of
+    ``cap``, ``workers`` at a time; the last one is one's own.
+
+    >>> wait_ahead(2, 1, 1, Curve(0.0, 100.0), rest=40)
+    240
+    """
+    batches = (queued + cap) // cap
+    turns = (batches + max(1, workers) - 1) // max(1, workers)
+    return rest + (turns - 1) * curve.time(min(cap, queued + 1))
+
+
+def expected_wait(own: int, queued: int, cap: int, workers: int, curve: Curve, rest: int) -> int:
+    """Return the expected time (ns) to an answer; ``own`` is a run by itself.
+
+    The other arguments are those of :func:`wait_ahead`.
 
     >>> expected_wait(100, 0, 1, 1, Curve(0.0, 100.0), rest=40)
     140
     >>> expected_wait(100, 2, 1, 1, Curve(0.0, 100.0), rest=40)
     340
     """
-    together = min(cap, queued + 1)
-    batches = (queued + cap) // cap
-    turns = (batches + max(1, workers) - 1) // max(1, workers)
-    return rest + (turns - 1) * curve.time(together) + max(own, curve.safe(together))
+    ahead = wait_ahead(queued, cap, workers, curve, rest)
+    return ahead + max(own, curve.safe(min(cap, queued + 1)))
 
 
 class Queued(Protocol):

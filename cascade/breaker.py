@@ -45,6 +45,11 @@ class Breaker:
     _until: int | None = None  # no call before; None while it is closed
     _sound: int = 0  # successes when it opened
 
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are kept away, but for a probe."""
+        return self._until is not None
+
     def failed(self, now: int, successes: int) -> None:
         """Take in a failure; ``successes`` counts those of the tier since it was opened."""
         if self._until is not None:

@@ -21,9 +21,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-import attrs
-
 from cascade.facts import Failed, Refused, Replied, TimedOut
+from cascade.ladder import Call, Ladder
 from cascade.types import Disposition, Finish, Reason
 
 if TYPE_CHECKING:
@@ -43,66 +42,6 @@ REFUSALS = {BREAKER: Reason.BREAKER, OVERLOAD: Reason.OVERLOAD, -3: Reason.ALLOW
             -4: Reason.FAULT}  # fmt: skip
 
 
-@attrs.frozen
-class Call:
-    """Ask this tier; its answer counts until the decision's ``until``."""
-
-    tier: int
-
-
-@attrs.frozen(slots=False)
-class Ladder:
-    """What a decision needs to know of a policy: the tiers, and when to abstain."""
-
-    tiers: tuple[str, ...]
-    abstain_below: float | None = None
-    first_only: bool = False
-    top: int = attrs.field(init=False)
-    special: bool = attrs.field(init=False)  # a sure answer may yet be turned down
-    calls: tuple[Call, ...] = attrs.field(init=False, eq=False)
-    accepted: tuple[tuple[Finish, Finish], ...] = attrs.field(init=False, eq=False)
-    _ends: dict[tuple[Disposition, Reason, int, bool], Finish] = attrs.field(
-        factory=dict, init=False, eq=False
-    )
-
-    def __attrs_post_init__(self) -> None:
-        """Derive what every request asks for; ``accepted`` goes by tier and by covered."""
-        top = len(self.tiers) - 1
-        derived = {
-            "top": top,
-            "special": self.first_only or self.abstain_below is not None,
-            "calls": tuple(map(Call, range(top + 1))),
-            "accepted": tuple(
-                (self._accepted(rank, top, False), self._accepted(rank, top, True))  # noqa: FBT003
-                for rank in range(top + 1)
-            ),
-        }
-        for name, value in derived.items():
-            object.__setattr__(self, name, value)
-
-    def _accepted(self, rank: int, top: int, covered: bool) -> Finish:  # noqa: FBT001
-        why = Reason.TOP if rank == top else Reason.CONFIDENT
-        return self.finish(Disposition.ACCEPTED, why, rank, covered)
-
-    def finish(
-        self,
-        disposition: Disposition,
-        reason: Reason,
-        rank: int = -1,
-        covered: bool = False,  # noqa: FBT001, FBT002
-    ) -> Finish:
-        """Return the one record of this kind of end; ``rank`` is that of the tier that answered."""
-        kind = (disposition, reason, rank, covered)
-        found = self._ends.get(kind)
-        if found is None:
-            name, hit = None if rank < 0 else self.tiers[rank], None
-            if disposition is Disposition.ACCEPTED:
-                hit = self.finish(Disposition.CACHED, Reason.CACHE, rank, covered)
-            made = Finish(disposition, reason, name, covered, rank, hit)
-            found = self._ends.setdefault(kind, made)
-        return found
-
-
 class Decision:
     """One request's way up the ladder: ``start`` once, then ``step`` with each fact.
 
@@ -117,6 +56,7 @@ class Decision:
     _why: Reason | None = None  # what first stood in the way of a better answer
     best: Replied | None = None  # the answer of the dearest tier so far
     error: BaseException | None = None  # the last fault
+    point: OperatingPoint  # in force since the start
     refused = -1  # the first tier that refused, for those who have more time
     cost: float | None = None  # of all the tiers that were asked, where they report it
     steps: tuple[RawStep, ...] = ()
@@ -129,7 +69,7 @@ class Decision:
         self, point: OperatingPoint, complexity: float, now: int, until: int, etas: Etas
     ) -> Call | Finish:
         """Choose the entry tier; finish with SHED when no tier can answer in time."""
-        self._point = point
+        self.point = point
         self.until = until
         entry, ladder = self.floor, self._ladder
         if complexity >= point.enters_below and not ladder.first_only:
@@ -155,7 +95,7 @@ class Decision:
 
     def adopt(self, other: Decision, until: int) -> None:
         """Stand where another decision stands, with a deadline of one's own."""
-        self._point, self._entry, self.until = other._point, other._entry, until
+        self.point, self._entry, self.until = other.point, other._entry, until
         self._asked, self._deviated = other._asked, other._deviated
         self.best, self.error, self.cost = other.best, other.error, other.cost
 
@@ -169,7 +109,7 @@ class Decision:
         top = tier == ladder.top
         if not (top if confidence is None else 0.0 <= confidence <= 1.0):  # so written for NaN
             return self._setback(fact, now, etas)
-        threshold = None if top else self._point.thresholds[tier]
+        threshold = None if top else self.point.thresholds[tier]
         # written with >=, so that NaN escalates; only a top tier may lack a confidence
         passed = top or confidence >= threshold  # type: ignore[operator]
         self.best = fact
@@ -183,15 +123,31 @@ class Decision:
             return self._weigh(fact, passed, now, etas)
         if not passed:
             return self._escalate(tier, now, etas)
-        if top or self._deviated or self._refused:
-            return ladder.accepted[tier][top and fact.known]
-        return ladder.accepted[tier][self._point.certified and fact.known]
+        return self._accept(fact, top)
 
-    def _covers(self, fact: Replied, top: bool) -> bool:  # noqa: FBT001
-        """Whether the promise covers this answer: the certified rule would have given it too."""
+    def _accept(self, fact: Replied, top: bool) -> Finish:  # noqa: FBT001
+        """Accept; covered when the certified rule would have given the same answer."""
+        accepted = self._ladder.accepted[fact.tier]
         if top:
-            return fact.known
-        return self._point.certified and fact.known and not (self._deviated or self._refused)
+            return accepted[fact.known]
+        if not self.point.certified:
+            return self._beyond(fact)
+        return accepted[fact.known and not (self._deviated or self._refused)]
+
+    def _beyond(self, fact: Replied) -> Finish:
+        """Accept at a point that is not certified: in brownout, what the promise asks is marked."""
+        promised, tier = self.point.promised, fact.tier
+        if promised is None:
+            return self._ladder.accepted[tier][False]
+        asked = promised.thresholds
+        if fact.confidence < asked[tier]:  # type: ignore[operator]  # it has passed a threshold
+            return self._ladder.finish(Disposition.DEGRADED, Reason.LOAD, tier)
+        same = promised.skip_above == self.point.skip_above and all(
+            confidence is None or confidence < asked[below]
+            for below, _, _, confidence, *_ in self.steps[:-1]
+        )
+        strayed = self._deviated or self._refused
+        return self._ladder.accepted[tier][same and fact.known and not strayed]
 
     def _weigh(self, fact: Replied, passed: bool, now: int, etas: Etas) -> Call | Finish:  # noqa: FBT001
         """Take in a sound reply that is forced, or under a policy's special rules."""
@@ -205,7 +161,7 @@ class Decision:
             return self._escalate(tier, now, etas)
         if top and self._abstains(fact):
             return ladder.finish(Disposition.ABSTAINED, Reason.UNSURE, tier)
-        return ladder.accepted[tier][self._covers(fact, top)]
+        return self._accept(fact, top)
 
     def _setback(self, fact: Fact, now: int, etas: Etas) -> Call | Finish:
         if isinstance(fact, Refused):
@@ -240,18 +196,20 @@ class Decision:
     def _enter_elsewhere(self, now: int, etas: Etas) -> Call | Finish:
         """Without an answer yet: the nearest cheaper tier that can, as a forced accept.
 
-        A tier that is down, and not merely too slow, may also be replaced by one above it.
+        One above the entry tier replaces it first where that is down, and last where it is merely
+        too slow: nothing is shed that any tier could answer.
         """
-        calls = self._ladder.calls
-        if self._why is not Reason.DEADLINE:
-            above = self._first_that_fits(range(self._entry, len(calls)), now, etas)
-            if above >= 0:
-                return calls[above]
-        below = self._first_that_fits(range(self._entry - 1, self.floor - 1, -1), now, etas)
-        if below < 0:
-            return self._give_up()
-        self._forced = self._why
-        return calls[below]
+        calls, late = self._ladder.calls, self._why is Reason.DEADLINE
+        above = range(self._entry, len(calls))
+        found = -1 if late else self._first_that_fits(above, now, etas)
+        if found < 0:
+            below = range(self._entry - 1, self.floor - 1, -1)
+            found = self._first_that_fits(below, now, etas)
+            if found >= 0:
+                self._forced = self._why
+            elif late:
+                found = self._first_that_fits(above, now, etas)
+        return self._give_up() if found < 0 else calls[found]
 
     def _first_that_fits(self, tiers: Iterable[int], now: int, etas: Etas) -> int:
         """Return the first tier not tried that can answer in time, or -1; record refusals."""
@@ -259,7 +217,7 @@ class Decision:
         for tier in tiers:
             if tried >> tier & 1:
                 continue
-            if self._entry < tier < top and self._point.thresholds[tier] > 1.0:
+            if self._entry < tier < top and self.point.thresholds[tier] > 1.0:
                 continue
             eta = etas[tier]()
             if 0 <= eta <= self.until - now:

@@ -148,7 +148,10 @@ class Engine:
         if plan.complexity is not None:
             hard = plan.complexity(x if plan.by_name else request.row)
         request.routed = now = self.clock()
-        return request.start(plan.point, hard, now, request.until, plan.etas)
+        point = plan.point
+        if plan.steering is not None:
+            point = plan.steering.point(now, request.until - now)
+        return request.start(point, hard, now, request.until, plan.etas)
 
     # -- out -------------------------------------------------------------------------------------
 
@@ -175,9 +178,10 @@ class Engine:
         ledger.append(trace)
         if len(ledger.pending) >= FOLD_AT:
             ledger.settle()
+        site = plan.site if plan.steering is None else plan.sites[request.point.index]
         outcome: Outcome[Any] = Outcome(
             next(Serials.serials), value, confidence, request.until - request.arrived, trace,
-            plan.site, extra,
+            site, extra,
         )  # fmt: skip
         if self._observers:
             self._observed(outcome)
@@ -201,7 +205,7 @@ class Engine:
                 self._flights.pop(key, None)
                 return
             need = request.plan.etas[request.refused]() if request.refused >= 0 else -1
-            landed = Landed(finish, request.best, request.error)
+            landed = Landed(finish, request.best, request.error, request.point)
             landing = land(request, landed, self.clock(), need, request.pending)
             if landing.leader is not None:
                 request.pending = None  # now the new leader's
@@ -224,6 +228,7 @@ class Engine:
             answer.value = copy.deepcopy(answer.value)
         tier = 0 if answer is None else answer.tier
         request.best, request.error = answer, landed.error
+        request.point = landed.point or request.plan.point
         request.steps = ((tier, "shared", None, None, None, -1, -1, waited, now, now, 0, None),)
         return self.settle(request, landed.finish)
 

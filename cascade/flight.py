@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cascade.facts import Replied
     from cascade.protocols import QueuedLane
-    from cascade.types import Finish
+    from cascade.types import Finish, OperatingPoint
 
 __all__ = ["Flight", "Follower", "Landed", "Landing", "Lead", "Pending", "Verdict", "land"]
 
@@ -67,6 +67,7 @@ class Landed:
     finish: Finish
     answer: Replied | None = None
     error: BaseException | None = None
+    point: OperatingPoint | None = None
 
 
 @attrs.define(eq=False)

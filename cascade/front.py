@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cascade.columnar import Outcomes
     from cascade.plan import Plan
     from cascade.protocols import Clock, Observer
-    from cascade.types import Mode
+    from cascade.types import LoadSnapshot, Mode
 
 __all__ = ["Front"]
 
@@ -143,6 +143,18 @@ class Front(Watched):
         plan, after = self._service.plan or self._service.open(), self._aftermath
         recorded = 0 if after.recorder is None else after.recorder.rows
         return statistics(plan, self.mode, recorded=recorded, dropped=after.dropped)
+
+    def load(self) -> LoadSnapshot:
+        """Return the load of the latest interval: of this process, in all and per tier.
+
+        Where load moves the operating point that is what the controller has seen last; else the
+        interval since this was last called.
+        """
+        plan = self._service.plan or self._service.open()
+        steering = plan.steering
+        if steering is not None and steering.latest is not None:
+            return steering.latest
+        return plan.monitor.read(self._clock())
 
     def metrics(self) -> str:
         """Return the counters as Prometheus text.

@@ -130,6 +130,12 @@ class Ledger:
             self._ends.update(ends)
             self._calls.update(calls)
 
+    def requests(self) -> int:
+        """Return how many requests have ended."""
+        with self._lock:
+            self._fold()
+            return sum(self._ends.values())
+
     def totals(self) -> Totals:
         """Return everything counted so far."""
         with self._lock:

@@ -37,7 +37,7 @@ class ServiceTime:
 
     __slots__ = (
         "_batches", "_due", "_eta", "_looks", "_quantile", "_rows", "_runs", "_unfitted", "_window",
-        "curve", "on_change",
+        "busy", "curve", "on_change",
     )  # fmt: skip
 
     def __init__(self, start: int = 0, per_row: int = 0, quantile: float = 0.95) -> None:
@@ -50,6 +50,7 @@ class ServiceTime:
         self._rows = 0  # answered in batches
         self._due = _EARLY[0]  # runs after which the quantile is taken again
         self._looks = 0  # at the expectation, since the last run
+        self.busy = 0  # ns in runs, of all that were seen
         self.curve = Curve(float(max(0, start - per_row)), float(per_row))
         self.on_change: Callable[[int], None] | None = None
 
@@ -72,6 +73,7 @@ class ServiceTime:
         """Take in one run of one row (ns)."""
         self._window.append(elapsed)
         self._looks = 0
+        self.busy += elapsed
         runs = self._runs = self._runs + 1
         if runs >= self._due:
             self._refresh()
@@ -99,6 +101,7 @@ class ServiceTime:
             self.observe(elapsed)
         else:
             self._rows += rows
+            self.busy += elapsed
 
     def _refit(self) -> None:
         self._unfitted = 0
@@ -106,6 +109,21 @@ class ServiceTime:
         self.curve = fit_curve(seen, self.curve, self._quantile)
         if any(rows > 1 for rows, _ in seen):  # else the window of single runs says more
             self._expect(self.curve.safe(1))
+
+    def quantiles(self) -> tuple[float, float] | None:
+        """Return p50 and p95 of the latest runs of one row, in seconds; None: not known."""
+        ranked = sorted(self._window.copy())
+        if not ranked:
+            return None
+        last = len(ranked) - 1
+        return ranked[last // 2] / 1e9, ranked[int(0.95 * last)] / 1e9
+
+    def row_seconds(self, rows: int) -> float:
+        """Return what a row costs a worker when so many run together, in seconds."""
+        if self._batches or not self._window:
+            return self.curve.time(rows) / rows / 1e9
+        seen = self._window.copy()
+        return sum(seen) / len(seen) / 1e9
 
     def eta(self, rows: int = 1) -> int:
         """Return the expected time (ns) of a run of so many rows.

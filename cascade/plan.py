@@ -13,6 +13,7 @@ from cascade.errors import PolicyError
 from cascade.inputs import row_caster, rows_caster
 from cascade.keys import key_maker
 from cascade.lanes import AutoLane, Watchdog, make_lane
+from cascade.steering import LoadMonitor, steering_of
 from cascade.types import Mode, Site
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cascade.load import ServiceTime
     from cascade.policy.model import Policy
     from cascade.protocols import BoundTier, Clock, InputSpec, Lane
+    from cascade.steering import Steering
     from cascade.types import OperatingPoint
 
 __all__ = ["Plan", "compile_plan", "in_mode"]
@@ -38,6 +40,9 @@ class Plan:
     engine: Engine
     watchdog: Watchdog
     site: Site
+    sites: tuple[Site, ...]  # of each point, where load moves it
+    steering: Steering | None
+    monitor: LoadMonitor
     clock: Clock
     ladder: Ladder
     point: OperatingPoint
@@ -56,6 +61,11 @@ class Plan:
     prepare: Functions
     postprocess: Functions
     post: Callable[[int, Any], Any] | None
+
+    @property
+    def point_index(self) -> int:
+        """The operating point that load has moved to."""
+        return self.point.index if self.steering is None else self.steering.controller.index
 
 
 def compile_plan(
@@ -89,11 +99,17 @@ def compile_plan(
     cast = row_caster(specs, strict=strict, finite=finite)
     cast_rows = rows_caster(specs, strict=strict, finite=finite)
     rule = policy.complexity
+    site = Site(policy.digest, policy.mode, names, point.index)
+    steering = steering_of(policy, lanes, clock())
+    monitor = LoadMonitor(names, lanes, engine.ledger.requests, clock())
     plan = Plan(
         policy=policy,
         engine=engine,
         watchdog=watchdog,
-        site=Site(policy.digest, policy.mode, names, point.index),
+        site=site,
+        sites=(site,),
+        steering=steering,
+        monitor=monitor if steering is None else steering.monitor,
         clock=clock,
         ladder=Ladder(names, policy.escalation.abstain_below),
         point=point,
@@ -118,9 +134,12 @@ def compile_plan(
 
 def in_mode(plan: Plan, mode: Mode) -> Plan:
     """Return the plan that serves in this mode, over the same lanes."""
+    site = attrs.evolve(plan.site, mode=mode)
+    points = range(0 if plan.steering is None else len(plan.policy.points))
     return attrs.evolve(
         plan,
-        site=attrs.evolve(plan.site, mode=mode),
+        site=site,
+        sites=tuple(attrs.evolve(site, point=index) for index in points),
         floor=len(plan.lanes) - 1 if mode in {Mode.TOP_ONLY, Mode.OBSERVE} else 0,
         ladder=attrs.evolve(plan.ladder, first_only=mode is Mode.FIRST_ONLY),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from cascade.calibration import Calibration
     from cascade.facts import Fact, RowsReply
+    from cascade.load import ServiceTime
     from cascade.policy import Policy, TierSpec
     from cascade.types import Prediction
 
@@ -27,6 +28,7 @@ __all__ = [
     "Job",
     "Lane",
     "Observer",
+    "Occupancy",
     "OnDone",
     "QueuedLane",
     "Rows",
@@ -186,6 +188,20 @@ class TierKind(Protocol):
         """Return the tier that these settings describe; it is opened later."""
 
 
+class Occupancy(NamedTuple):
+    """What a lane is at: calls running and queued, how many may run, and what keeps it from it.
+
+    >>> Occupancy(running=2, workers=2).zombies
+    0
+    """
+
+    running: int = 0
+    queued: int = 0
+    workers: int = 1
+    zombies: int = 0
+    broken: bool = False
+
+
 class Lane(Protocol):
     """How a tier is executed; completes every call with exactly one fact.
 
@@ -193,6 +209,7 @@ class Lane(Protocol):
     """
 
     tier: BoundTier
+    service: ServiceTime
     inline: bool
     calibration: Calibration | None
     pad: Mapping[str, float] | None
@@ -212,6 +229,12 @@ class Lane(Protocol):
 
     def eta(self, rows: int = 1) -> int:
         """Nanoseconds until an answer; negative: a refusal (see ``cascade.decide``)."""
+
+    def wait(self) -> int:
+        """Nanoseconds that a call would wait before it runs."""
+
+    def occupancy(self) -> Occupancy:
+        """Say what the lane is at."""
 
     def retire(self) -> None:
         """Let workers go as soon as they have nothing to do; another lane takes over."""

@@ -20,12 +20,14 @@ __all__ = [
     "Disposition",
     "Issue",
     "Latency",
+    "LoadSnapshot",
     "Mode",
     "OperatingPoint",
     "Prediction",
     "Reason",
     "Site",
     "Step",
+    "TierLoad",
 ]
 
 NEVER = 2.0
@@ -111,7 +113,8 @@ class OperatingPoint:
 
     Tier ``i`` below the top is accepted when its confidence is at least ``thresholds[i]``; a
     threshold of 2.0 is never reached. ``skip_above[j]`` is the complexity at and above which tiers
-    ``0…j`` are skipped.
+    ``0…j`` are skipped. Beyond the certified points (brownout) ``promised`` is the cheapest one
+    that is certified: what it would have escalated is a forced accept.
 
     >>> OperatingPoint(0, (0.82,)).certified
     False
@@ -122,6 +125,7 @@ class OperatingPoint:
     skip_above: tuple[float, ...] = ()
     certified: bool = False
     name: str | None = None
+    promised: OperatingPoint | None = None
     enters_below: float = attrs.field(init=False, repr=False, eq=False)  # an easy input: tier 0
 
     def __attrs_post_init__(self) -> None:
@@ -264,6 +268,48 @@ class Finish:
     covered: bool = False
     rank: int = -1
     hit: Finish | None = None
+
+
+@attrs.frozen
+class TierLoad:
+    """How busy one tier is: calls ``running`` and ``queued``, the wait (s) that a call would have.
+
+    ``seconds`` is what a row costs a worker at the batch size in use, ``p50`` and ``p95`` are
+    quantiles of its service time (None: not known yet), ``utilization`` is the share of its
+    workers' time in the last interval, ``zombies`` counts runs that nobody waits for, ``broken``
+    says that its breaker keeps calls away.
+
+    >>> TierLoad("small").queued
+    0
+    """
+
+    tier: str
+    running: int = 0
+    queued: int = 0
+    delay: float = 0.0
+    seconds: float = 0.0
+    p50: float | None = None
+    p95: float | None = None
+    workers: int = 1
+    utilization: float = 0.0
+    zombies: int = 0
+    broken: bool = False
+
+
+@attrs.frozen
+class LoadSnapshot:
+    """The load of an interval of ``seconds`` that ended ``at`` (ns): arrivals per second, the
+    shortest queue delay (s) that they found, and each tier's own.
+
+    >>> LoadSnapshot(0, 1.0, rate=20.0, delay=0.0, tiers=(TierLoad("small"),)).rate
+    20.0
+    """  # noqa: D205  a list
+
+    at: int
+    seconds: float
+    rate: float
+    delay: float
+    tiers: tuple[TierLoad, ...]
 
 
 @attrs.frozen

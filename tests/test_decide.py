@@ -113,13 +113,23 @@ def test_an_entry_tier_too_slow_is_replaced_by_the_nearest_cheaper_one():
 
 
 def test_a_floor_is_never_undercut():
-    decision, move = begin(floor=1, until=10, times=(1, 50, 5))
+    decision, move = begin(floor=1, until=10, times=(1, 50, 50))
     ends(move, "shed", "deadline")
-    assert [step[0] for step in decision.steps] == [1]
+    assert [step[0] for step in decision.steps] == [1, 2]
+
+
+def test_an_entry_tier_that_is_too_slow_is_overtaken_rather_than_shed():
+    decision, move = begin(until=10, times=(50, 50, 5))
+    assert move.tier == 2
+    end = ends(decision.step(reply(2, None), 5, etas(50, 50, 5)), "accepted", "top")
+    assert end.covered
+    decision, move = begin(until=10, times=(50, 5, 5))
+    end = ends(decision.step(reply(1, 0.95), 5, etas(50, 5, 5)), "accepted", "confident")
+    assert not end.covered  # the certified rule would have heard the small tier
 
 
 def test_shed_before_any_model_runs():
-    _, move = begin(until=10, times=(50, 5, 5))
+    _, move = begin(until=10, times=(50, 50, 50))
     ends(move, "shed", "deadline")
     _, move = begin(until=10, times=(FULL, FULL, FULL))
     ends(move, "shed", "overload")
@@ -206,3 +216,46 @@ def test_a_follower_goes_on_where_the_leader_stopped():
     assert follower.resume(decision, 5, 1000, etas(1, 50, 90)).tier == 1
     assert follower.best is decision.best
     assert follower.step(reply(1, 0.95), 60, etas(1, 50, 90)).covered
+
+
+# -- brownout ------------------------------------------------------------------------------------
+
+
+BROWNOUT = OperatingPoint(1, (0.3, 0.9), promised=CERTIFIED)
+
+
+def test_in_brownout_what_the_promise_would_have_escalated_is_a_forced_accept():
+    decision, _ = begin(BROWNOUT)
+    end = ends(decision.step(reply(0, 0.5), 1, etas(1, 1, 1)), "degraded", "load")
+    assert not end.covered
+    assert (end.hit, decision.best.value) == (None, "from small")  # never cached
+
+
+def test_in_brownout_what_the_promise_accepts_too_is_covered():
+    decision, _ = begin(BROWNOUT)
+    end = ends(decision.step(reply(0, 0.8), 1, etas(1, 1, 1)), "accepted", "confident")
+    assert end.covered
+
+
+def test_in_brownout_the_least_sure_still_escalate():
+    decision, _ = begin(BROWNOUT)
+    assert decision.step(reply(0, 0.2), 1, etas(1, 1, 1)).tier == 1
+    end = ends(decision.step(reply(1, 0.95), 2, etas(1, 1, 1)), "accepted", "confident")
+    assert end.covered  # the certified rule would have gone the same way
+
+
+def test_in_brownout_another_way_up_is_not_covered():
+    higher = OperatingPoint(1, (0.85, 0.3), promised=CERTIFIED)  # not a lower one everywhere
+    decision, _ = begin(higher)
+    assert decision.step(reply(0, 0.82), 1, etas(1, 1, 1)).tier == 1  # certified: accepted
+    end = ends(decision.step(reply(1, 0.95), 2, etas(1, 1, 1)), "accepted", "confident")
+    assert not end.covered
+
+
+def test_in_brownout_abstention_and_other_entry_rules_still_hold():
+    skipping = OperatingPoint(1, (0.3, 0.3), (0.5,), promised=CERTIFIED)
+    decision, _ = begin(skipping, abstain_below=0.1)
+    end = ends(decision.step(reply(0, 0.8), 1, etas(1, 1, 1)), "accepted", "confident")
+    assert not end.covered  # complexity might have sent it elsewhere
+    decision, _ = begin(BROWNOUT, abstain_below=0.1)
+    ends(decision.step(reply(0, 0.5), 1, etas(1, 1, 1)), "degraded", "load")

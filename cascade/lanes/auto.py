@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cascade.breaker import Breaker
     from cascade.facts import RowsReply
     from cascade.lanes.lane import Served
-    from cascade.protocols import Context
+    from cascade.protocols import Context, Occupancy
 
 __all__ = ["FAST", "AutoLane"]
 
@@ -70,6 +70,14 @@ class AutoLane:
         self._near.use(breaker)
         self._far.breaker = breaker
         self._use(inline=self.inline)
+
+    def wait(self) -> int:
+        """Nanoseconds that a call would wait before it runs."""
+        return 0 if self.inline else self._far.wait()
+
+    def occupancy(self) -> Occupancy:
+        """Say what the lane is at; what still runs on a worker counts."""
+        return self._far.occupancy()
 
     def announce(self, etas: list[Callable[[], int]]) -> None:
         """Keep one's place in a list of etas up to date: a call less per look."""

@@ -11,6 +11,7 @@ from cascade.facts import Failed, Replied, RowsReply
 from cascade.lanes.handle import Handle
 from cascade.lanes.rows import groups, is_ragged, join
 from cascade.load import ServiceTime
+from cascade.protocols import Occupancy
 from cascade.tiers.columns import plain
 from cascade.tiers.faults import as_tier_error
 from cascade.tiers.python import each
@@ -78,6 +79,18 @@ class TierLane:
         """Whether the breaker keeps calls away."""
         breaker = self.breaker
         return breaker is not None and breaker.refuses(self._clock(), self.service.answered)
+
+    def wait(self) -> int:
+        """Nanoseconds that a call would wait before it runs: none, where it runs in its caller."""
+        return 0
+
+    def occupancy(self) -> Occupancy:
+        """Say what the lane is at; what runs in its callers is not counted."""
+        return Occupancy(broken=self._is_open())
+
+    def _is_open(self) -> bool:
+        """Whether the breaker keeps calls away, without letting one through."""
+        return self.breaker is not None and self.breaker.is_open
 
     def plain(self, job: Any) -> tuple[Any, float | None]:
         """Ask the tier outside of the ledger: value and confidence before calibration."""

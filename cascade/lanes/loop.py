@@ -15,6 +15,7 @@ from cascade.facts import Failed, Refused, Replied, RowsReply, TimedOut
 from cascade.lanes.handle import Handle
 from cascade.lanes.lane import EXITS, TierLane
 from cascade.lanes.worker import Ticket
+from cascade.protocols import Occupancy
 from cascade.tiers.faults import as_tier_error
 from cascade.types import Reason
 
@@ -55,6 +56,15 @@ class LoopLane(TierLane):
             return OVERLOAD
         own = self.service.eta(rows)
         return own + own * (queued // self.workers) if queued else own
+
+    def wait(self) -> int:
+        """Nanoseconds that a call would wait before it runs."""
+        queued = len(self._queue)
+        return self.service.curve.time(1) * (queued // self.workers + 1) if queued else 0
+
+    def occupancy(self) -> Occupancy:
+        """Say what the lane is at."""
+        return Occupancy(len(self._tasks), len(self._queue), self.workers, broken=self._is_open())
 
     def submit(self, job: Any, on_done: OnDone) -> Ticket:
         """Start the call, or have it wait for its turn."""

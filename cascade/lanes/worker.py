@@ -13,11 +13,12 @@ import math
 import threading
 from typing import TYPE_CHECKING, Any
 
-from cascade.batching import DeadlineQueue, expected_wait, hold, knee
+from cascade.batching import DeadlineQueue, expected_wait, hold, knee, wait_ahead
 from cascade.decide import BREAKER, OVERLOAD
 from cascade.facts import Refused, TimedOut
 from cascade.lanes.handle import Handle
 from cascade.lanes.lane import Served, TierLane
+from cascade.protocols import Occupancy
 from cascade.types import Reason
 
 if TYPE_CHECKING:
@@ -104,6 +105,19 @@ class WorkerLane(TierLane):
             return own
         alive = self.workers - self.zombies
         return expected_wait(own, queued, self._cap(), alive, self.service.curve, self._rest())
+
+    def wait(self) -> int:
+        """Nanoseconds that a call would wait before it runs."""
+        queued, workers = len(self._queue), self.workers - self.zombies
+        if not queued and len(self._running) < self.workers:
+            return 0
+        return wait_ahead(queued, self._cap(), workers, self.service.curve, self._rest())
+
+    def occupancy(self) -> Occupancy:
+        """Say what the lane is at."""
+        zombies, queued = self.zombies, len(self._queue)
+        broken = zombies >= self.workers or self._is_open()
+        return Occupancy(len(self._running), queued, self.workers, zombies, broken)
 
     @property
     def zombies(self) -> int:

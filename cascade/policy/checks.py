@@ -34,12 +34,29 @@ def conflicts(policy: Policy) -> Iterator[tuple[tuple[Any, ...], str]]:
             ("deadline",),
             f"expected at most max_deadline ({longest:g} s), got {policy.deadline:g} s",
         )
+    yield from _load(policy)
     rule = policy.complexity
     if rule is not None:
         if list(rule.skip_above) != sorted(rule.skip_above):
             yield ("complexity", "skip_above"), "expected numbers that do not fall"
         if len(rule.skip_above) > len(policy.tiers) - 1:
             yield ("complexity", "skip_above"), f"expected at most {len(policy.tiers) - 1} numbers"
+
+
+def _load(policy: Policy) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """What moves the point needs a path of points, and must know what each one calls."""
+    certificate, load = policy.certificate, policy.load
+    wanting: list[tuple[str, ...]] = [] if load is None else [("load",)]
+    if policy.escalation.spare_budget:
+        wanting.append(("escalation", "spare_budget"))
+    for path in wanting:
+        if certificate is None:
+            if policy.escalation.certificate is None:
+                yield path, "needs escalation.certificate: its path is what load moves along"
+        elif any(len(point.escalation) != len(policy.tiers) for point in certificate.path):
+            yield path, "needs a certificate that says what each point calls; fit it again"
+        elif certificate.covers != "adaptive" and not (load is not None and load.brownout):
+            yield path, "the certificate covers one fixed point, from which load may not move"
 
 
 def _tiers(policy: Policy) -> Iterator[tuple[tuple[Any, ...], str]]:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchSettings", "BreakerSettings", "CacheSettings", "ComplexityRule", "ConfidenceSettings",
-    "Escalation", "ExternalSpec", "FunctionVersion", "InputSettings", "OnnxSpec", "OutputSettings",
-    "Policy", "TierSpec",
+    "Escalation", "ExternalSpec", "FunctionVersion", "InputSettings", "LoadSettings", "OnnxSpec",
+    "OutputSettings", "Policy", "TierSpec",
 ]  # fmt: skip
 
 _MODES = ("enforce", "observe", "top_only", "first_only")
@@ -176,6 +176,9 @@ class Escalation:
         c.fraction_list(), "One per tier below the top; without promise.", default=None
     )
     abstain_below: float | None = field(c.number(0.0, 1.0), "Below it: no answer.", default=None)
+    spare_budget: bool = field(
+        c.boolean(), "Go on sooner where the deadline and the load leave room.", default=False
+    )
 
 
 @settings
@@ -204,6 +207,16 @@ class InputSettings:
         c.choice(("same_kind", "none")), "Which casts are allowed.", default="same_kind"
     )
     validate: str = field(c.choice(("shape", "finite")), "What is checked.", default="shape")
+
+
+@settings
+class LoadSettings:
+    """How the operating point follows the load."""
+
+    target_utilization: float = field(c.fraction(), "Of the busiest tier.", default=0.7)
+    target_delay: float = field(c.duration(), "Of the shortest queue.", default=0.005)
+    interval: float = field(c.duration(), "Between two looks.", default=1.0)
+    brownout: bool = field(c.boolean(), "May go beyond the promise, flagged.", default=False)
 
 
 @settings
@@ -263,6 +276,9 @@ class Policy:
         c.label_list(), "In the order of probabilities.", default=None
     )
     cache: CacheSettings | None = field(c.section(CacheSettings), "Absent: no cache.", default=None)
+    load: LoadSettings | None = field(
+        c.section(LoadSettings), "Absent: load moves nothing.", default=None
+    )
     profile: str | None = field(c.text(), "File of measured service times.", default=None)
     golden: str | None = field(c.text(), "File of golden inputs and outputs.", default=None)
     certificate: Certificate | None = attrs.field(default=None, eq=False, repr=False)
@@ -300,10 +316,15 @@ class Policy:
         skip = () if self.complexity is None else self.complexity.skip_above
         if self.certificate is not None:
             last = self.certificate.certified - 1
-            return tuple(
-                OperatingPoint(i, p.thresholds, p.skip_above or skip, i <= last, _name(i, last))
-                for i, p in enumerate(self.certificate.path)
-            )
+            points: list[OperatingPoint] = []
+            for i, p in enumerate(self.certificate.path):
+                promised = points[last] if i > last >= 0 else None
+                points.append(
+                    OperatingPoint(
+                        i, p.thresholds, p.skip_above or skip, i <= last, _name(i, last), promised
+                    )
+                )
+            return tuple(points)
         given = self.escalation.thresholds
         never = (NEVER,) * (len(self.tiers) - 1)
         return (OperatingPoint(0, never if given is None else given, skip),)

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from cascade.batching import DeadlineQueue, expected_wait, knee
+from cascade.batching import DeadlineQueue, expected_wait, knee, wait_ahead
 from cascade.decide import OVERLOAD, Call, Decision
 from cascade.facts import Refused, Replied, TimedOut
 from cascade.load import ServiceTime
+from cascade.protocols import Occupancy
+from cascade.steering import steering_of
 from cascade.types import Disposition, Reason
 
 if TYPE_CHECKING:
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from cascade.control import Move
     from cascade.decide import Finish, Ladder
+    from cascade.policy import Policy
     from cascade.types import OperatingPoint
 
 __all__ = ["Events", "Log", "Server", "World"]
@@ -57,6 +61,7 @@ class World:
     confidences: Sequence[Sequence[float | None]]
     hard: Sequence[float]
     plain_timeout: bool = False  # no look ahead: queue, wait, give up
+    policy: Policy | None = None  # by whose load block the point moves
 
 
 @attrs.define(eq=False)
@@ -69,8 +74,10 @@ class Log:
     ends: list[Finish | None]
     calls: npt.NDArray[np.int64]
     busy: npt.NDArray[np.int64]
+    points: npt.NDArray[np.int16]  # the operating point that each went by
     late_starts: int = 0  # runs begun after their request's deadline
     ended: int = 0  # when the last request ended
+    moves: tuple[Move, ...] = ()
     runs: list[array[int]] = attrs.field(factory=list)  # per tier: begin and end in turn, ns
 
     @classmethod
@@ -79,7 +86,7 @@ class Log:
         return cls(
             np.full(n, -1), np.full(n, -1, dtype=np.int16), np.zeros(n, dtype=np.bool_),
             [None] * n, np.zeros(tiers, dtype=np.int64), np.zeros(tiers, dtype=np.int64),
-            runs=[array("q") for _ in range(tiers)],
+            np.zeros(n, dtype=np.int16), runs=[array("q") for _ in range(tiers)],
         )  # fmt: skip
 
     def busy_share(self, tier: int, edges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -141,11 +148,26 @@ class _Lane:
         own = self.service.eta()
         if not queued and len(self.running) < server.workers:
             return own
-        rest = 0
-        if len(self.running) >= server.workers:
-            first = min(expected for _, expected in self.running.values())
-            rest = max(0, first - self._events.now)
-        return expected_wait(own, queued, self.cap, server.workers, self.service.curve, rest)
+        return expected_wait(
+            own, queued, self.cap, server.workers, self.service.curve, self._rest()
+        )
+
+    def _rest(self) -> int:
+        if len(self.running) < self.server.workers:
+            return 0
+        first = min(expected for _, expected in self.running.values())
+        return max(0, first - self._events.now)
+
+    def wait(self) -> int:
+        """Nanoseconds that a call would wait before it runs."""
+        queued, workers = len(self.queue), self.server.workers
+        if not queued and len(self.running) < workers:
+            return 0
+        return wait_ahead(queued, self.cap, workers, self.service.curve, self._rest())
+
+    def occupancy(self) -> Occupancy:
+        """Say what the lane is at."""
+        return Occupancy(len(self.running), len(self.queue), self.server.workers)
 
     @property
     def cap(self) -> int:
@@ -172,6 +194,8 @@ class Events:
         self._lanes = [_Lane(i, server, self) for i, server in enumerate(world.servers)]
         self._etas = [int if world.plain_timeout else lane.eta for lane in self._lanes]
         self.log = Log.empty(len(arrivals), len(self._lanes))
+        policy = world.policy
+        self._steering = None if policy is None else steering_of(policy, self._lanes, 0, None)
 
     def run(self) -> Log:
         """Have every request arrive and end."""
@@ -185,6 +209,8 @@ class Events:
             self._arrive(number, number % rows, budget)
         while heap:
             self._happen()
+        if self._steering is not None:
+            self.log.moves = tuple(self._steering.moves)
         return self.log
 
     def _happen(self) -> None:
@@ -202,10 +228,12 @@ class Events:
 
     def _arrive(self, number: int, row: int, budget: int) -> None:
         world, now = self._world, self.now
-        request = _Request(world.ladder, world.floor, number, row, now)
-        self._go(
-            request, request.start(world.point, world.hard[row], now, now + budget, self._etas)
-        )
+        request, point = _Request(world.ladder, world.floor, number, row, now), world.point
+        if self._steering is not None:
+            point = self._steering.point(now, budget)
+        self.log.points[number] = point.index
+        move = request.start(point, world.hard[row], now, now + budget, self._etas)
+        self._go(request, move)
 
     def _go(self, request: _Request, move: Call | Finish) -> None:
         while type(move) is Call:
@@ -282,6 +310,7 @@ class Events:
     def _free(self, lane: _Lane, batch: _Batch) -> None:
         del lane.running[id(batch)]
         self.log.busy[lane.index] += self.now - batch.started
+        self.log.ended = self.now  # for nobody, it may be
         self.log.runs[lane.index].extend((batch.started, self.now))
         self._pump(lane)
 

@@ -133,11 +133,16 @@ def simulate(  # noqa: PLR0913  a call's keywords
 def _others(world: World) -> dict[str, World]:
     """Return the baselines of a world."""
     first = attrs.evolve(world.ladder, first_only=True)
-    return {
-        "always_small": attrs.evolve(world, ladder=first),
-        "always_large": attrs.evolve(world, floor=len(world.servers) - 1),
-        "plain_timeout": attrs.evolve(world, plain_timeout=True),
+    static = attrs.evolve(world, policy=None)
+    others = {
+        "static": static,
+        "always_small": attrs.evolve(static, ladder=first),
+        "always_large": attrs.evolve(static, floor=len(world.servers) - 1),
+        "plain_timeout": attrs.evolve(static, plain_timeout=True),
     }
+    if world.policy is None:  # it is the static one
+        del others["static"]
+    return others
 
 
 def find_capacity(
@@ -223,7 +228,9 @@ def _world(
     ladder = Ladder(names, policy.escalation.abstain_below, policy.mode == "first_only")
     floor = len(names) - 1 if policy.mode == "top_only" else 0
     confidences, hard = confidences_of(policy, held), complexities_of(policy, held)
-    return World(ladder, policy.point, floor, servers, confidences, hard), np.asarray(good, float)
+    moving = policy if policy.load is not None or policy.escalation.spare_budget else None
+    world = World(ladder, policy.point, floor, servers, confidences, hard, policy=moving)
+    return world, np.asarray(good, float)
 
 
 def _server(

@@ -28,7 +28,7 @@ def prometheus(plan: Plan, mode: Mode, reload_failures: int = 0) -> str:
         *_cache(totals),
         *_latency(totals),
         *_family("cascade_point_index", "gauge", "Operating point in force."),
-        f"cascade_point_index {plan.point.index}",
+        f"cascade_point_index {plan.point_index}",
         *_family("cascade_mode", "gauge", "1 for the mode in force."),
         *(f'cascade_mode{{mode="{m}"}} {int(m is mode)}' for m in Mode),
         *_family("cascade_policy_info", "gauge", "The policy in force."),

@@ -12,6 +12,7 @@ from cascade.types import Disposition
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cascade.control import Move
     from cascade.engine import Engine
     from cascade.ledger import Quantiles, Totals
     from cascade.plan import Plan
@@ -67,6 +68,7 @@ class Statistics:
     ``dispositions`` counts requests by how they ended, ``latency`` has the quantiles per ledger
     part in seconds (single requests only), ``uncovered`` is ρ, the share of answers outside the
     certificate's promise, ``bottleneck`` the tier or part with the largest share of the time;
+    ``point`` is the operating point that load has moved to, ``moves`` the latest of its moves;
     ``recorded`` and ``dropped`` are rows written and jobs dropped after the answers.
     """
 
@@ -83,11 +85,12 @@ class Statistics:
     observer_errors: int
     recorded: int = 0
     dropped: int = 0
+    moves: tuple[Move, ...] = ()
 
 
 def statistics(plan: Plan, mode: Mode, *, recorded: int = 0, dropped: int = 0) -> Statistics:
     """Take the snapshot."""
-    engine = plan.engine
+    engine, steering = plan.engine, plan.steering
     totals = engine.ledger.totals()
     dispositions: Counter[str] = Counter()
     answers = uncovered = 0
@@ -104,12 +107,13 @@ def statistics(plan: Plan, mode: Mode, *, recorded: int = 0, dropped: int = 0) -
         latency=totals.parts,
         uncovered=uncovered / answers if answers else 0.0,
         bottleneck=_bottleneck(totals, plan.site.tiers),
-        point=plan.point.index,
+        point=plan.point_index,
         mode=mode,
         policy=plan.policy.digest,
         observer_errors=engine.observer_errors,
         recorded=recorded,
         dropped=dropped,
+        moves=() if steering is None else tuple(steering.moves),
     )
 
 

@@ -241,7 +241,8 @@ def test_the_schema_rejects_what_it_can():
     VALIDATOR.validate(good)
     for change in (
         {"dedline": 1}, {"version": 2}, {"deadline": -1}, {"deadline": "fast"}, {"mode": "watch"},
-        {"tiers": []}, {"tiers": [{"name": "a", "kind": "onnx"}]}, {"load": {}}, {"name": None},
+        {"tiers": []}, {"tiers": [{"name": "a", "kind": "onnx"}]}, {"name": None},
+        {"load": {"brownout": "yes"}},
     ):  # fmt: skip
         assert not VALIDATOR.is_valid({**good, **change}), change
 
