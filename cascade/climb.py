@@ -114,6 +114,7 @@ class Climb:
         self._strayed = np.zeros(n, dtype=np.bool_)
         self._faulted = np.zeros(n, dtype=np.bool_)
         self._deviated = False  # any row strayed or faulted
+        self._overtaking = False  # nothing cheaper is left for the rows that go up
         self._tried = np.zeros((len(plan.lanes), n), dtype=np.bool_)
 
     def run(self, rows: Any, hard: npt.NDArray[np.float64] | None) -> None:
@@ -122,14 +123,21 @@ class Climb:
         entry = self._entries(hard, useful)
         at = entry.copy()  # the tier that a row is about to ask
         at[self.end != _NONE] = done
-        for tier in range(self._floor, done):
+        self._ascend(rows, at, useful)
+        if (self.end == _NONE).any():
+            self._fall_back(rows, entry)
+            self._overtake(rows, entry, useful)
+            self._give_up()
+
+    def _ascend(self, rows: Any, at: npt.NDArray[np.int16], useful: npt.NDArray[np.int16]) -> None:
+        """Take the rows up from the tiers that they are about to ask."""
+        for tier in range(self._floor, self._top + 1):
             here = np.flatnonzero(at == tier)
             if len(here):
                 at[_ALL if len(here) == self.n else here] = useful[tier + 1]
+                if self._deviated:  # some may have been here before
+                    here = here[~self._tried[tier, here]]
                 self._ask(tier, here, rows, at)
-        if (self.end == _NONE).any():
-            self._fall_back(rows, entry)
-            self._give_up()
 
     def place(self, i: int, held: Entry) -> None:
         """Fill one row from the cache."""
@@ -166,11 +174,12 @@ class Climb:
     ) -> None:
         """Ask one tier for its rows; those that end do not go on."""
         first = self._first_only and tier < self._top
-        for part in self._parts(here):
+        for part in self._parts(here) if len(here) else ():
             run = self._run_tier(tier, part, rows)
-            if run.refusal is Reason.DEADLINE:
-                # only cheaper ones may be in time
-                at[part[self.tier[part] == _NONE]] = self._top + 1
+            if run.refusal is Reason.DEADLINE and not self._overtaking:
+                # the cheaper ones first; not for those whose entry tier is down
+                late = (self.tier[part] == _NONE) & (self._why[part] == _R[Reason.DEADLINE])
+                at[part[late]] = self._top + 1
             if run.refusal is not None:
                 continue
             ended = part[np.flatnonzero(~run.failed if first else run.accepted)]
@@ -305,6 +314,17 @@ class Climb:
             if len(here):
                 run = self._run_tier(tier, here, rows)
                 run.accepted, run.forced = np.zeros(len(here), dtype=np.bool_), True
+
+    def _overtake(
+        self, rows: Any, entry: npt.NDArray[np.int16], useful: npt.NDArray[np.int16]
+    ) -> None:
+        """Without an answer still: the tiers above an entry tier that is too slow."""
+        done = self._top + 1
+        lost = (self.end == _NONE) & (self.tier == _NONE) & (self._why == _R[Reason.DEADLINE])
+        if lost.any():
+            self._overtaking = True
+            above = useful[np.minimum(entry + 1, done)]
+            self._ascend(rows, np.where(lost, above, done).astype(np.int16), useful)
 
     def _give_up(self) -> None:
         """End the rows that are left, all of one kind at a time."""
