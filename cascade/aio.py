@@ -152,6 +152,7 @@ class AsyncRouter(Front, Generic[X, V]):
         at_least: str | None = None,
         use_cache: bool = True,
         received: int | None = None,
+        priority: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Outcome[V]:
         """Answer one row; parameters, results and errors are those of :meth:`Router.route`."""
@@ -175,6 +176,8 @@ class AsyncRouter(Front, Generic[X, V]):
             loop.held += loop.HIT
             return request
         assert type(request) is Request  # noqa: S101  the only other kind
+        if priority is not None:
+            request.put_in(priority)
         if request.follower is not None:
             return await self._follow(loop, request, x)
         return await self._lead(loop, request, x)
@@ -185,7 +188,7 @@ class AsyncRouter(Front, Generic[X, V]):
     ) -> Outcome[V]:  # fmt: skip
         """Drive a request up the ladder, from the start or on from where another stopped."""
         plan = request.plan
-        lanes, etas, engine = plan.lanes, plan.etas, plan.engine
+        lanes, etas, engine = plan.lanes, request.etas, plan.engine
         loop.active += 1
         held = 0
         try:

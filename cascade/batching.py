@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
-    "Batch", "Curve", "DeadlineQueue", "Queued", "expected_wait", "fit_curve", "hold", "knee",
-    "wait_ahead",
+    "NORMAL", "Batch", "Curve", "DeadlineQueue", "Queued", "expected_wait", "fit_curve", "hold",
+    "knee", "wait_ahead",
 ]  # fmt: skip
 
 _GAIN = 0.85  # a batch twice as large is worth it when it costs a row less than this share
@@ -140,13 +140,21 @@ def expected_wait(own: int, queued: int, cap: int, workers: int, curve: Curve, r
     340
     """
     ahead = wait_ahead(queued, cap, workers, curve, rest)
-    return ahead + max(own, curve.safe(min(cap, queued + 1)))
+    # what each run may take longer adds up as independent errors do; p95 alone is late too often
+    turns = 1 + queued // (cap * max(1, workers))
+    unsure = round(2.0 * curve.residual * math.sqrt(turns))
+    return ahead + unsure + max(own, curve.safe(min(cap, queued + 1)))
+
+
+NORMAL = 1
+"""The rank of a request that names no priority; 0 goes before it, 2 after."""
 
 
 class Queued(Protocol):
-    """What the queue needs to know of a request: its deadline (ns)."""
+    """What the queue needs to know of a request: its deadline (ns), and the rank of its class."""
 
     until: int
+    rank: int
 
 
 T = TypeVar("T", bound=Queued)
@@ -162,13 +170,14 @@ class Batch(Generic[T]):
 
 
 class DeadlineQueue(Generic[T]):
-    """Requests in the order of their deadlines; leaving it costs nothing until one's turn comes.
+    """Requests by class, then in the order of their deadlines.
 
-    Not thread-safe: its lane holds the lock.
+    Leaving it costs nothing until one's turn comes. Not thread-safe: its lane holds the lock.
 
     >>> @attrs.define(eq=False)
     ... class Request:
     ...     until: int
+    ...     rank: int = 1
     >>> queue = DeadlineQueue()
     >>> late, early = Request(900), Request(500)
     >>> queue.push(late), queue.push(early), len(queue)
@@ -178,30 +187,50 @@ class DeadlineQueue(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int, T]] = []
+        self._heap: list[tuple[int, int, int, T]] = []
         self._turn = itertools.count()
         self._live: set[int] = set()  # ids of those who still wait
+        self._ranks = [0, 0, 0]  # how many of each class wait
 
     def push(self, request: T) -> None:
         """Enter a request."""
+        rank = request.rank
         self._live.add(id(request))
-        heapq.heappush(self._heap, (request.until, next(self._turn), request))
+        self._ranks[rank] += 1
+        heapq.heappush(self._heap, (rank, request.until, next(self._turn), request))
+
+    def ahead(self, rank: int) -> int:
+        """Return how many would go before, or with, one of this class that comes now."""
+        return len(self._live) - self.behind(rank)
+
+    def behind(self, rank: int) -> int:
+        """Return how many of lower classes wait."""
+        return sum(self._ranks[rank + 1 :])
+
+    def evict(self, rank: int) -> T | None:
+        """Take out the last of a lower class than this one; None where there is none."""
+        if not self.behind(rank):
+            return None
+        last = max(item for item in self._heap if id(item[-1]) in self._live)[-1]
+        self.remove(last)
+        return last
 
     def remove(self, request: T) -> bool:
         """Take a request out wherever it stands; False when it was not in."""
         if id(request) not in self._live:
             return False
         self._live.discard(id(request))
+        self._ranks[request.rank] -= 1
         if len(self._heap) > 2 * len(self._live) + 16:
-            self._heap = [item for item in self._heap if id(item[2]) in self._live]
+            self._heap = [item for item in self._heap if id(item[-1]) in self._live]
             heapq.heapify(self._heap)
         return True
 
     def first(self) -> T | None:
         """Return the request with the earliest deadline."""
-        while self._heap and id(self._heap[0][2]) not in self._live:
+        while self._heap and id(self._heap[0][-1]) not in self._live:
             heapq.heappop(self._heap)
-        return self._heap[0][2] if self._heap else None
+        return self._heap[0][-1] if self._heap else None
 
     def take(self, now: int, cap: int, curve: Curve) -> Batch[T]:
         """Take the next batch: as large as fits the first deadline, at most ``cap``."""
@@ -211,8 +240,9 @@ class DeadlineQueue(Generic[T]):
         while len(taken) < room and (head := self.first()) is not None:
             heapq.heappop(self._heap)
             self._live.discard(id(head))
+            self._ranks[head.rank] -= 1
             slack = head.until - now
-            if slack < max(1, curve.time(1)):
+            if slack < max(1, curve.safe(1)):
                 dropped.append(head)
                 continue
             if not taken:
@@ -228,9 +258,10 @@ class DeadlineQueue(Generic[T]):
 
     def clear(self) -> list[Any]:
         """Take everything out."""
-        left = [item[2] for item in sorted(self._heap) if id(item[2]) in self._live]
+        left = [item[-1] for item in sorted(self._heap) if id(item[-1]) in self._live]
         self._heap.clear()
         self._live.clear()
+        self._ranks = [0, 0, 0]
         return left
 
     def __len__(self) -> int:

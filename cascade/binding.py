@@ -96,7 +96,7 @@ def _in_its_process(spec: TierSpec, tier: BoundTier) -> BoundTier:
         return tier
     from cascade.lanes.process import ProcessTier
 
-    return ProcessTier(tier, spec.workers or 1)
+    return ProcessTier(tier, 1 if spec.workers is None else spec.workers.max)
 
 
 def _bind_one(

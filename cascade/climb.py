@@ -114,6 +114,7 @@ class Climb:
         self._strayed = np.zeros(n, dtype=np.bool_)
         self._faulted = np.zeros(n, dtype=np.bool_)
         self._deviated = False  # any row strayed or faulted
+        self._purse = None if plan.allowance is None else plan.allowance.earn(tenant, n)
         self._overtaking = False  # nothing cheaper is left for the rows that go up
         self._tried = np.zeros((len(plan.lanes), n), dtype=np.bool_)
 
@@ -174,6 +175,8 @@ class Climb:
     ) -> None:
         """Ask one tier for its rows; those that end do not go on."""
         first = self._first_only and tier < self._top
+        if tier > self._floor and self._purse is not None:
+            here = self._afford(tier, here)
         for part in self._parts(here) if len(here) else ():
             run = self._run_tier(tier, part, rows)
             if run.refusal is Reason.DEADLINE and not self._overtaking:
@@ -189,6 +192,26 @@ class Climb:
                 self._accept(tier, ended, run.known)
             at[ended] = self._top + 1
 
+    def _afford(self, tier: int, here: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Pay for as many rows as the allowance holds; refuse the others."""
+        assert self._purse is not None  # noqa: S101  the caller looked
+        paid = self._purse.take(len(here))
+        if paid < len(here):
+            self._refuse(tier, here[paid:], Reason.ALLOWANCE, self._clock())
+        return here[:paid]
+
+    def _refuse(
+        self, tier: int, part: npt.NDArray[np.intp], reason: Reason, now: int, eta: int = -1
+    ) -> Run:
+        """Note that a tier was not to be had for these rows."""
+        self._tried[tier, part] = True
+        self._blame(part, reason)
+        self._strayed[part] = self._deviated = True
+        left = max(0, self._until - now)
+        run = Run(tier, part, now, now, refusal=reason, eta=eta, left=left)
+        self.runs.append(run)
+        return run
+
     def _parts(self, here: npt.NDArray[np.intp]) -> Iterable[npt.NDArray[np.intp]]:
         if self._until >= _FOREVER or len(here) <= _CHUNK:
             return [here]
@@ -201,12 +224,7 @@ class Climb:
         self._tried[tier, _ALL if everything else part] = True
         eta, left = lane.eta(len(part)), self._until - now
         if not 0 <= eta <= left:
-            reason = REFUSALS.get(eta, Reason.DEADLINE)
-            self._blame(part, reason)
-            self._strayed[part] = self._deviated = True
-            run = Run(tier, part, now, now, refusal=reason, eta=eta, left=max(0, left))
-            self.runs.append(run)
-            return run
+            return self._refuse(tier, part, REFUSALS.get(eta, Reason.DEADLINE), now, eta)
         given = rows if everything else take(rows, part)
         try:
             reply = self._bounded(lane, given, len(part))

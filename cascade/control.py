@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from cascade.types import LoadSnapshot, TierLoad
 
-__all__ = ["Controller", "Gears", "Move", "strictest_useful"]
+__all__ = ["Controller", "Gears", "Move", "Scaler", "strictest_useful"]
 
 _CALM = 3  # intervals with room to spare before the point grows stricter
 _DEAD = 0.85  # of its bound: what a stricter point may use at most, lest it is left at once
@@ -37,6 +37,10 @@ _LEVELS = 12  # steps in which the fast loop reads the queue
 _COMFORT = 1 / 3  # share of a request's slack that may go in waiting before the point eases
 _FAINT = 0.5  # of the calls, where the wait takes all the slack
 _FULL = 1 / _FAINT  # utilisation that the fast loop can take off by itself
+_PAYS = 1.1  # throughput with one worker more ÷ that before: at least, to keep it
+_IDLE = 0.6  # utilisation that the others would have, below which a worker is taken back
+_TRIAL = 3  # intervals that a new worker is given to show what it brings; the first one is mixed
+_REST = 30, 480  # intervals before a worker that brought nothing is tried again; doubled up to
 
 
 @attrs.frozen
@@ -217,3 +221,72 @@ class Gears:
             wanted = calls[settled] * left
         found = (j for j in range(begin, self.last) if calls[j] <= wanted + 1e-12)
         return next(found, self.last)
+
+
+@attrs.define(eq=False)
+class Scaler:
+    """How many workers a tier has, between two bounds, by measured benefit.
+
+    One more when its queue stands for two intervals; taken back when that did not raise the
+    throughput (where cores or an interpreter lock bound it, it does not), and not tried again for a
+    while; one less after three calm intervals.
+
+    >>> from cascade.types import TierLoad
+    >>> scaler = Scaler(low=1, high=4)
+    >>> busy = TierLoad("large", delay=0.2, workers=1, utilization=1.0, answered=50.0)
+    >>> scaler.step(busy), scaler.step(busy).after
+    (None, 2)
+    """
+
+    low: int
+    high: int
+    delay: float = 0.005
+    workers: int = attrs.field(init=False)
+    _pressed: int = attrs.field(init=False, default=0)
+    _calm: int = attrs.field(init=False, default=0)
+    _before: float = attrs.field(init=False, default=0.0)  # throughput before the latest was added
+    _trial: int = attrs.field(init=False, default=0)  # intervals that are left of it
+    _best: float = attrs.field(init=False, default=0.0)  # throughput seen in the trial
+    _rest: int = attrs.field(init=False, default=0)
+    _pause: int = attrs.field(init=False, default=_REST[0])
+
+    def __attrs_post_init__(self) -> None:
+        """Begin with as few as there may be."""
+        self.workers = self.low
+
+    def step(self, tier: TierLoad, at: int = 0) -> Move | None:
+        """Take in an interval; return the change that it calls for."""
+        stands = tier.utilization > _BUSY and tier.delay > self.delay
+        self._pressed = self._pressed + 1 if stands else 0
+        if self._trial:
+            return self._try(tier, at, stands=stands)
+        self._rest = max(0, self._rest - 1)
+        if self._pressed >= 2 and self.workers < self.high and not self._rest:
+            self._before, self._trial, self._best = tier.answered, _TRIAL, 0.0
+            return self._change(tier, at, 1, f"a queue of {tier.delay * 1e3:.3g} ms stands")
+        left = self.workers - 1
+        spare = left >= self.low and tier.utilization * self.workers < _IDLE * left
+        self._calm = self._calm + 1 if spare else 0
+        if self._calm < _CALM:
+            return None
+        return self._change(tier, at, -1, f"utilisation {tier.utilization:.0%}")
+
+    def _try(self, tier: TierLoad, at: int, *, stands: bool) -> Move | None:
+        """See whether the latest worker is worth it, while there is work for all of them."""
+        self._trial -= 1
+        if self._trial < _TRIAL - 1:
+            self._best = max(self._best, tier.answered)
+        if not stands:  # it has done its work
+            self._trial, self._pause = 0, _REST[0]
+            return None
+        if self._trial or self._best >= _PAYS * self._before:
+            return None
+        self._rest, self._pause = self._pause, min(2 * self._pause, _REST[1])
+        why = f"throughput {self._best:.3g}/s, {self._before:.3g}/s without the last one"
+        return self._change(tier, at, -1, why)
+
+    def _change(self, tier: TierLoad, at: int, by: int, why: str) -> Move:
+        self._calm = self._pressed = 0
+        move = Move(at, f"workers of {tier.tier}", self.workers, self.workers + by, why)
+        self.workers += by
+        return move

@@ -28,6 +28,7 @@ from cascade.types import Disposition, Finish, Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from cascade.allowance import Purse
     from cascade.facts import Fact
     from cascade.types import OperatingPoint, RawStep
 
@@ -37,8 +38,8 @@ Etas: TypeAlias = "Sequence[Callable[[], int]]"
 """Per tier, asked only when it is needed: nanoseconds until it would answer; a negative number is a
 refusal, one of REFUSALS."""
 
-BREAKER, OVERLOAD = -1, -2
-REFUSALS = {BREAKER: Reason.BREAKER, OVERLOAD: Reason.OVERLOAD, -3: Reason.ALLOWANCE,
+BREAKER, OVERLOAD, ALLOWANCE = -1, -2, -3
+REFUSALS = {BREAKER: Reason.BREAKER, OVERLOAD: Reason.OVERLOAD, ALLOWANCE: Reason.ALLOWANCE,
             -4: Reason.FAULT}  # fmt: skip
 
 
@@ -58,6 +59,7 @@ class Decision:
     error: BaseException | None = None  # the last fault
     point: OperatingPoint  # in force since the start
     refused = -1  # the first tier that refused, for those who have more time
+    purse: Purse | None = None  # what pays for tiers above the floor, where that is limited
     cost: float | None = None  # of all the tiers that were asked, where they report it
     steps: tuple[RawStep, ...] = ()
 
@@ -77,8 +79,10 @@ class Decision:
         self._entry = entry
         eta = etas[entry]()
         if 0 <= eta <= until - now:
-            self._asked = 1 << entry
-            return ladder.calls[entry]
+            if entry == self.floor or self.purse is None or self.purse.take():
+                self._asked = 1 << entry
+                return ladder.calls[entry]
+            eta = ALLOWANCE
         self._refuse(entry, eta, now)
         return self._enter_elsewhere(now, etas)
 
@@ -98,6 +102,7 @@ class Decision:
         self.point, self._entry, self.until = other.point, other._entry, until
         self._asked, self._deviated = other._asked, other._deviated
         self.best, self.error, self.cost = other.best, other.error, other.cost
+        self.purse = self.purse or other.purse
 
     def step(self, fact: Fact, now: int, etas: Etas) -> Call | Finish:
         """Take in a fact and say what is next."""
@@ -221,8 +226,10 @@ class Decision:
                 continue
             eta = etas[tier]()
             if 0 <= eta <= self.until - now:
-                self._asked |= 1 << tier
-                return tier
+                if tier <= self.floor or self.purse is None or self.purse.take():
+                    self._asked |= 1 << tier
+                    return tier
+                eta = ALLOWANCE
             self._refuse(tier, eta, now)
         return -1
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import math
 import threading
 from sys import getsizeof
 from typing import TYPE_CHECKING, Any
 
+from cascade.admission import Priority, retry_after
 from cascade.budget import Budget, nanoseconds
 from cascade.cache import PLAIN, Entry, ResultCache, entry
 from cascade.errors import DeadlineExceeded, Overloaded, PolicyError, TierError, TierOutputError
@@ -45,11 +45,13 @@ class Request(Flight):
     follower: Follower | None = None  # set when it waits for another's answer
     pending: Pending | None = None  # the call that it waits for, on another thread
     routed = 0
+    rank = 1  # of its class
 
     def __init__(self, plan: Plan, row: Any, floor: int, arrived: int, until: int) -> None:
         self._ladder = plan.ladder  # as Decision.__init__ does: a call less
         self.floor = floor
         self.plan = plan
+        self.etas = plan.etas
         self.row = row
         self.arrived = arrived
         self.until = until
@@ -61,6 +63,11 @@ class Request(Flight):
     def cancelled(self) -> bool:
         """Whether nobody waits any more: here, once the deadline has passed."""
         return self.plan.clock() >= self.until
+
+    def put_in(self, priority: str) -> None:
+        """Put the request into a class."""
+        found = Priority.of(priority)
+        self.rank, self.etas = found.rank, self.plan.ranked[found]
 
     def flight_key(self) -> Hashable:
         """Tell flights apart that may be answered by different tiers."""
@@ -151,7 +158,10 @@ class Engine:
         point = plan.point
         if plan.steering is not None:
             point = plan.steering.point(now, request.until - now)
-        return request.start(point, hard, now, request.until, plan.etas)
+        if plan.allowance is not None:
+            with self.lock:
+                request.purse = plan.allowance.earn(request.tenant)
+        return request.start(point, hard, now, request.until, request.etas)
 
     # -- out -------------------------------------------------------------------------------------
 
@@ -204,7 +214,7 @@ class Engine:
             if request.followers is None:
                 self._flights.pop(key, None)
                 return
-            need = request.plan.etas[request.refused]() if request.refused >= 0 else -1
+            need = request.etas[request.refused]() if request.refused >= 0 else -1
             landed = Landed(finish, request.best, request.error, request.point)
             landing = land(request, landed, self.clock(), need, request.pending)
             if landing.leader is not None:
@@ -284,9 +294,10 @@ class Engine:
         for follower, verdict in landing.verdicts:
             follower.wake(verdict)
 
-    def _retry_after(self, request: Request) -> float:
-        eta = request.plan.etas[request.floor]()
-        return max(0.001, eta / _NANO) if math.isfinite(eta) else 1.0
+    @staticmethod
+    def _retry_after(request: Request) -> float:
+        lane, budget = request.plan.lanes[request.floor], request.until - request.arrived
+        return retry_after(lane.wait(), request.etas[request.floor](), budget)
 
     def _observed(self, outcome: Outcome[Any]) -> Outcome[Any]:
         for observer in self._observers:
@@ -298,16 +309,15 @@ class Engine:
         return outcome
 
 
-def refusal(outcome: Outcome[Any], error: BaseException | None, retry_after: float) -> Exception:
-    """Return the exception for an outcome without an answer."""
-    reason = outcome.reason
+def refusal(outcome: Outcome[Any], error: BaseException | None, later: float) -> Exception:
+    """Return the exception for an outcome without an answer; ``later`` is when to come back (s)."""
+    reason, shed = outcome.reason, outcome.disposition is Disposition.SHED
     if reason is Reason.DEADLINE:
-        when = (
-            "no tier can answer in time" if outcome.disposition is Disposition.SHED else "expired"
-        )
-        return DeadlineExceeded(f"{when}: budget {outcome.deadline} s", outcome)
-    if outcome.disposition is Disposition.SHED:
-        return Overloaded(f"refused: {reason}", outcome, retry_after=retry_after)
+        when = "no tier can answer in time" if shed else "expired"
+        what = f"{when}: budget {outcome.deadline} s"
+        return DeadlineExceeded(what, outcome, retry_after=later if shed else None)
+    if shed:
+        return Overloaded(f"refused: {reason}", outcome, retry_after=later)
     if not isinstance(error, TierError):
         names = ", ".join(step.tier for step in outcome.steps)
         error = TierOutputError(f"no usable answer from {names}: confidence not in [0, 1]")

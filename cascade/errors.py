@@ -89,9 +89,21 @@ class _WithOutcome(CascadeError):
 class DeadlineExceeded(_WithOutcome, TimeoutError):
     """No answer could be had before the deadline; ``.outcome`` is the SHED or FAILED outcome.
 
+    Of one that was refused beforehand (SHED), ``.retry_after`` is when it might be answered (s).
+
     >>> issubclass(DeadlineExceeded, TimeoutError)
     True
     """
+
+    def __init__(
+        self,
+        message: str,
+        outcome: Outcome[Any] | None = None,
+        *,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, outcome)
+        self.retry_after = retry_after
 
 
 class Overloaded(_WithOutcome):

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from cascade.admission import Priority
+from cascade.allowance import allowance_of
 from cascade.complexity import estimator, rows_estimator
 from cascade.cores import find_cores
 from cascade.decide import Etas, Ladder
@@ -13,12 +15,14 @@ from cascade.errors import PolicyError
 from cascade.inputs import row_caster, rows_caster
 from cascade.keys import key_maker
 from cascade.lanes import AutoLane, Watchdog, make_lane
+from cascade.lanes.choose import workers_of
 from cascade.steering import LoadMonitor, steering_of
 from cascade.types import Mode, Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cascade.allowance import Allowance
     from cascade.binding import Functions
     from cascade.engine import Engine
     from cascade.load import ServiceTime
@@ -42,6 +46,8 @@ class Plan:
     site: Site
     sites: tuple[Site, ...]  # of each point, where load moves it
     steering: Steering | None
+    allowance: Allowance | None
+    ranked: Mapping[Priority, Etas]  # as ``etas``, for requests of another class
     monitor: LoadMonitor
     clock: Clock
     ladder: Ladder
@@ -100,7 +106,8 @@ def compile_plan(
     cast_rows = rows_caster(specs, strict=strict, finite=finite)
     rule = policy.complexity
     site = Site(policy.digest, policy.mode, names, point.index)
-    steering = steering_of(policy, lanes, clock())
+    crews = [workers_of(spec, find_cores(env).usable) for spec in policy.tiers]
+    steering = steering_of(policy, lanes, crews, clock())
     monitor = LoadMonitor(names, lanes, engine.ledger.requests, clock())
     plan = Plan(
         policy=policy,
@@ -109,6 +116,8 @@ def compile_plan(
         site=site,
         sites=(site,),
         steering=steering,
+        allowance=allowance_of(policy),
+        ranked={one: [lane.eta_for(one.rank) for lane in lanes] for one in Priority},
         monitor=monitor if steering is None else steering.monitor,
         clock=clock,
         ladder=Ladder(names, policy.escalation.abstain_below),

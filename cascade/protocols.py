@@ -110,6 +110,7 @@ class Job(Protocol):
 
     row: Any
     until: int
+    rank: int  # of its class: 0 goes first
 
 
 Rows: TypeAlias = "tuple[npt.NDArray[Any], npt.NDArray[np.float64] | None]"
@@ -230,11 +231,17 @@ class Lane(Protocol):
     def eta(self, rows: int = 1) -> int:
         """Nanoseconds until an answer; negative: a refusal (see ``cascade.decide``)."""
 
+    def eta_for(self, rank: int) -> Callable[[], int]:
+        """Return the ``eta`` of a class of requests: 0 goes first, 1 is that of ``eta``."""
+
     def wait(self) -> int:
         """Nanoseconds that a call would wait before it runs."""
 
     def occupancy(self) -> Occupancy:
         """Say what the lane is at."""
+
+    def resize(self, workers: int) -> None:
+        """Have so many workers from now on."""
 
     def retire(self) -> None:
         """Let workers go as soon as they have nothing to do; another lane takes over."""

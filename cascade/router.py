@@ -125,6 +125,7 @@ class Router(Front, Generic[X, V]):
         at_least: str | None = None,
         use_cache: bool = True,
         received: int | None = None,
+        priority: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Outcome[V]:
         """Answer one row.
@@ -132,11 +133,12 @@ class Router(Front, Generic[X, V]):
         ``x`` is a string, number, array, list of numbers, or a dict of arrays, without a batch
         axis. ``deadline`` is in seconds, a duration such as ``"20ms"``, or a Budget; by default the
         policy's. ``at_least`` names the lowest tier that may answer. ``received`` starts the budget
-        at a ``time.monotonic_ns()`` of arrival. ``metadata`` reaches the tiers' context.
+        at a ``time.monotonic_ns()`` of arrival. ``priority`` (``high``, ``normal``, ``low``) says
+        who goes first in the queues. ``metadata`` reaches the tiers' context.
 
         Raises:
             InputTypeError, InputValueError: the input is not what the first tier declares.
-            ValueError: the deadline is zero, negative or NaN.
+            ValueError: the deadline is zero, negative or NaN; no such priority.
             PolicyError: no deadline in call and policy, or no such tier.
             DeadlineExceeded: no tier can answer in time; ``.outcome`` says more.
             Overloaded: refused by a bound.
@@ -156,6 +158,8 @@ class Router(Front, Generic[X, V]):
         if type(request) is Outcome:  # from the cache
             return request
         assert type(request) is Request  # noqa: S101  the only other kind
+        if priority is not None:
+            request.put_in(priority)
         if request.follower is not None:
             return self._follow(request, x)
         return self._lead(request, x)
@@ -165,7 +169,7 @@ class Router(Front, Generic[X, V]):
     ) -> Outcome[V]:
         """Drive a request up the ladder, from the start or on from where another stopped."""
         plan = request.plan
-        lanes, etas, engine = plan.lanes, plan.etas, plan.engine
+        lanes, etas, engine = plan.lanes, request.etas, plan.engine
         try:
             if after is None:
                 move = engine.start(request, x)

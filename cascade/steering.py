@@ -10,11 +10,11 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from cascade.control import Controller, Gears, strictest_useful
+from cascade.control import Controller, Gears, Scaler, strictest_useful
 from cascade.types import LoadSnapshot, TierLoad
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cascade.control import Move
     from cascade.load import ServiceTime
@@ -45,6 +45,9 @@ class Measured(Protocol):
     def occupancy(self) -> Occupancy:
         """Say what the lane is at."""
 
+    def resize(self, workers: int) -> None:
+        """Have so many workers from now on."""
+
 
 class LoadMonitor:
     """Reads the lanes; ``arrived`` says how many requests there have been."""
@@ -55,32 +58,36 @@ class LoadMonitor:
         self._names = names
         self._lanes = lanes
         self._arrived = arrived
-        self._last = now, arrived(), [lane.service.busy for lane in lanes]
+        self._last = now, arrived(), self._done()
         self.shortest = _FOREVER  # the shortest wait that a request found, ns
+
+    def _done(self) -> list[tuple[int, int]]:
+        """Return how long each tier has run, and how many rows it has answered."""
+        return [(lane.service.busy, lane.service.answered) for lane in self._lanes]
 
     def read(self, now: int) -> LoadSnapshot:
         """Return the load since this was called last."""
-        (since, before, busy_before), count = self._last, self._arrived()
+        (since, before, then), count = self._last, self._arrived()
         seconds = max(1, now - since) / _NANO
-        busy = [lane.service.busy for lane in self._lanes]
-        self._last = now, count, busy
+        done = self._done()
+        self._last = now, count, done
         shortest, self.shortest = self.shortest, _FOREVER
         tiers = tuple(
-            _tier_load(name, lane, (after - then) / _NANO / seconds)
-            for name, lane, after, then in zip(
-                self._names, self._lanes, busy, busy_before, strict=True
+            _tier_load(name, lane, (busy - was) / _NANO / seconds, (rows - had) / seconds)
+            for name, lane, (busy, rows), (was, had) in zip(
+                self._names, self._lanes, done, then, strict=True
             )
         )
         delay = 0.0 if shortest == _FOREVER else shortest / _NANO
         return LoadSnapshot(now, seconds, (count - before) / seconds, delay, tiers)
 
 
-def _tier_load(name: str, lane: Measured, workers_busy: float) -> TierLoad:
+def _tier_load(name: str, lane: Measured, workers_busy: float, answered: float) -> TierLoad:
     at, service = lane.occupancy(), lane.service
     p50, p95 = service.quantiles() or (None, None)
     return TierLoad(
         name, at.running, at.queued, lane.wait() / _NANO, service.row_seconds(lane.cap), p50, p95,
-        at.workers, workers_busy / max(1, at.workers), at.zombies, at.broken,
+        at.workers, workers_busy / max(1, at.workers), answered, at.zombies, at.broken,
     )  # fmt: skip
 
 
@@ -89,7 +96,8 @@ class Steering:
 
     def __init__(
         self, points: Sequence[OperatingPoint], controller: Controller, gears: Gears,
-        names: Sequence[str], lanes: Sequence[Measured], now: int, kept: int | None = _KEPT,
+        scalers: Mapping[int, Scaler], names: Sequence[str], lanes: Sequence[Measured], now: int,
+        kept: int | None = _KEPT,
     ) -> None:  # fmt: skip
         self._arrived = 0
         self.controller = controller
@@ -98,6 +106,8 @@ class Steering:
         self.monitor = LoadMonitor(names, lanes, lambda: self._arrived, now)
         self._points = points
         self._gears = gears
+        self._scalers = scalers
+        self._lanes = lanes
         self._wait = lanes[-1].wait
         self._service = lanes[-1].service
         self._interval = round(controller.interval * _NANO)
@@ -123,25 +133,41 @@ class Steering:
         self._due = now + self._interval  # first, so that no other thread looks too
         load = self.latest = self.monitor.read(now)
         self._own = self._service.curve.time(1)
-        move = self.controller.step(load)
+        moves = [self.controller.step(load)]
+        for tier, scaler in self._scalers.items():
+            moves.append(scaler.step(load.tiers[tier], now))
+            if moves[-1] is not None:
+                self._lanes[tier].resize(scaler.workers)
         slack = self._gears.slack
         self._spare = slack is not None and self.controller.spare(slack, load)
-        if move is not None:
+        for move in filter(None, moves):
             self.moves.append(move)
             _log.info("load: %s", move)
 
 
 def steering_of(
-    policy: Policy, lanes: Sequence[Measured], now: int, kept: int | None = _KEPT
-) -> Steering | None:
-    """Return what moves a policy's operating point; None where nothing may.
+    policy: Policy, lanes: Sequence[Measured], crews: Sequence[tuple[int, int]], now: int,
+    kept: int | None = _KEPT,
+) -> Steering | None:  # fmt: skip
+    """Return what follows the load for a policy; None where nothing may.
 
-    ``kept`` is how many of its moves are remembered, None for all.
+    ``crews`` are the fewest and most workers of each tier; ``kept`` is how many moves are
+    remembered, None for all.
     """
-    load, certificate = policy.load, policy.certificate
-    spare = policy.escalation.spare_budget
-    if certificate is None or (load is None and not spare):
+    load, escalation = policy.load, policy.escalation
+    scalers = {i: Scaler(low, high) for i, (low, high) in enumerate(crews) if low < high}
+    if load is None and not escalation.spare_budget and not scalers:
         return None
+    names = [spec.name for spec in policy.tiers]
+    return Steering(policy.points, *_loops(policy), scalers, names, lanes, now, kept)
+
+
+def _loops(policy: Policy) -> tuple[Controller, Gears]:
+    """Return the two loops of a policy; without a certificate they stand still."""
+    load, certificate = policy.load, policy.certificate
+    if certificate is None:
+        still = [[1.0] * len(policy.tiers)]
+        return Controller(still, 0, 0, 0), Gears(still, 0, 0)
     path = certificate.path
     cheapest = max(0, certificate.certified - 1)
     calls = [point.escalation for point in path]
@@ -149,15 +175,10 @@ def steering_of(
     useful = strictest_useful([point.losses for point in path], certificate.certified)
     last = len(path) - 1 if load is not None and load.brownout else cheapest
     strictest = useful if load is not None and may_move else cheapest
+    slack = useful if policy.escalation.spare_budget and may_move else None
     settings = {} if load is None else {
         "target": load.target_utilization, "delay": load.target_delay, "interval": load.interval,
     }  # fmt: skip
-    return Steering(
-        policy.points,
-        Controller(calls, strictest, cheapest, last, **settings),
-        Gears(calls, cheapest, last, useful if spare and may_move else None),
-        [spec.name for spec in policy.tiers],
-        lanes,
-        now,
-        kept,
+    return Controller(calls, strictest, cheapest, last, **settings), Gears(
+        calls, cheapest, last, slack
     )

@@ -276,8 +276,8 @@ class TierLoad:
 
     ``seconds`` is what a row costs a worker at the batch size in use, ``p50`` and ``p95`` are
     quantiles of its service time (None: not known yet), ``utilization`` is the share of its
-    workers' time in the last interval, ``zombies`` counts runs that nobody waits for, ``broken``
-    says that its breaker keeps calls away.
+    workers' time in the last interval, ``answered`` its rows per second, ``zombies`` counts runs
+    that nobody waits for, ``broken`` says that its breaker keeps calls away.
 
     >>> TierLoad("small").queued
     0
@@ -292,6 +292,7 @@ class TierLoad:
     p95: float | None = None
     workers: int = 1
     utilization: float = 0.0
+    answered: float = 0.0
     zombies: int = 0
     broken: bool = False
 

@@ -135,7 +135,7 @@ def test_a_call_that_is_cancelled_before_it_began_frees_its_place():
     world = World(specs={"small": {"workers": 1}})
 
     async def scene():
-        lane, job = world.plan.lanes[0], SimpleNamespace(row="first", until=2**62)
+        lane, job = world.plan.lanes[0], SimpleNamespace(row="first", until=2**62, rank=1)
         assert lane.cancel(lane.submit(job, pytest.fail))  # before its task has taken a step
         return await world.router.route("second")
 

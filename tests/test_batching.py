@@ -16,6 +16,7 @@ TIMES = st.floats(0, 1e9)
 @attrs.define(eq=False)
 class Request:
     until: int
+    rank: int = 1
 
 
 @given(st.floats(0, 1e8), st.floats(0, 1e7), st.lists(st.integers(1, 64), min_size=2))
@@ -121,9 +122,9 @@ class Queueing(RuleBasedStateMachine):
         super().__init__()
         self.queue, self.waiting, self.over, self.now = DeadlineQueue(), [], [], 0
 
-    @rule(until=st.integers(0, 1_000))
-    def push(self, until):
-        request = Request(self.now + until)
+    @rule(until=st.integers(0, 1_000), rank=st.integers(0, 2))
+    def push(self, until, rank):
+        request = Request(self.now + until, rank)
         self.queue.push(request)
         self.waiting.append(request)
 
@@ -145,7 +146,18 @@ class Queueing(RuleBasedStateMachine):
         assert all(request.until >= self.now + 11 for request in batch.taken)
         assert all(request.until < self.now + 11 for request in batch.dropped)
         if batch.taken and self.waiting:
-            assert batch.taken[-1].until <= min(r.until for r in self.waiting)
+            last = batch.taken[-1]
+            assert (last.rank, last.until) <= min((r.rank, r.until) for r in self.waiting)
+
+    @precondition(lambda self: self.waiting)
+    @rule(rank=st.integers(0, 2))
+    def evict(self, rank):
+        lower = [request for request in self.waiting if request.rank > rank]
+        evicted = self.queue.evict(rank)
+        assert (evicted is None) == (not lower)
+        if evicted is not None:
+            assert (evicted.rank, evicted.until) == max((r.rank, r.until) for r in lower)
+            self.waiting.remove(evicted)
 
     @invariant()
     def those_who_wait_are_counted(self):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.control import Controller, Gears, strictest_useful
+from cascade.control import Controller, Gears, Scaler, strictest_useful
 from cascade.types import LoadSnapshot, TierLoad
 
 CALLS = [(1, c) for c in (1.0, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.1, 0.05, 0.0)]
@@ -164,3 +164,56 @@ def test_the_strictest_useful_point_wins_half_of_the_losses_back():
 def test_a_controller_without_spare_points_stands_still():
     still = attrs.evolve(controller(), strictest=CHEAPEST, last=CHEAPEST)
     assert all(still.step(load(rate)) is None for rate in (0.1, 10.0, 1e5, 0.1, 0.1, 0.1))
+
+
+# -- workers -------------------------------------------------------------------------------------
+
+
+def tier(answered, *, delay=0.1, busy=1.0):
+    return TierLoad("large", delay=delay, utilization=busy, answered=answered)
+
+
+def test_a_queue_that_stands_brings_a_worker_and_a_gain_keeps_it():
+    scaler = Scaler(1, 3)
+    assert scaler.step(tier(100.0)) is None
+    assert scaler.step(tier(100.0)).after == 2
+    assert [scaler.step(tier(180.0)) for _ in range(3)] == [None] * 3  # the trial
+    assert scaler.step(tier(180.0)).after == 3
+    for _ in range(10):
+        scaler.step(tier(250.0))
+    assert scaler.workers == 3
+
+
+def test_a_worker_that_brings_nothing_is_taken_back_and_not_soon_tried_again():
+    scaler = Scaler(1, 4)
+    moves = [scaler.step(tier(100.0)) for _ in range(1_000)]
+    at = [i for i, move in enumerate(moves) if move is not None]
+    assert [moves[i].after for i in at] == [2, 1] * (len(at) // 2)
+    assert "throughput 100/s, 100/s without" in str(moves[at[1]])
+    tries = [b - a for a, b in zip(at[::2], at[2::2], strict=False)]
+    assert tries == sorted(tries)
+    assert tries[0] >= 30
+    assert len(at) <= 2 * 7  # doubled each time
+
+
+def test_workers_go_when_the_others_can_do_the_work():
+    scaler = Scaler(1, 4)
+    for answered in (100.0, 100.0, 200.0, 200.0, 200.0):
+        scaler.step(tier(answered))
+    assert scaler.workers >= 2
+    calm = [scaler.step(tier(20.0, delay=0.0, busy=0.1)) for _ in range(20)]
+    assert scaler.workers == 1
+    assert [move.after for move in calm if move is not None][-1] == 1
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1e4), st.floats(0, 1), st.floats(0, 1)), max_size=60),
+    st.integers(1, 3), st.integers(0, 4),
+)  # fmt: skip
+def test_workers_stay_within_their_bounds_and_change_by_one(readings, low, more):
+    scaler = Scaler(low, low + more)
+    for answered, delay, busy in readings:
+        before = scaler.workers
+        move = scaler.step(tier(answered, delay=delay, busy=busy))
+        assert low <= scaler.workers <= low + more
+        assert abs(scaler.workers - before) == (move is not None)

@@ -74,7 +74,7 @@ def test_the_load_can_be_read():
 
 def test_the_load_can_be_read_without_a_load_block():
     policy = attrs.evolve(moving()[0], load=None)
-    with router_for(policy, tiers=recorded(fitted()[1])) as router:
+    with router_for(policy, **recorded(fitted()[1])) as router:
         router.load()
         for i in range(5):
             router.route(i)

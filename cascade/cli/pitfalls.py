@@ -66,8 +66,9 @@ def _models(policy: Policy, cores: int) -> Iterator[str]:
 
 
 def _lane(spec: TierSpec, threads: int, cores: int) -> Iterator[str]:
-    if threads and (spec.workers or 1) * threads > cores:
-        total = f"{spec.workers or 1} workers × {threads} threads"
+    most = 1 if spec.workers is None else spec.workers.max
+    if threads and most * threads > cores:
+        total = f"{most} workers × {threads} threads"
         yield f"tier {spec.name!r}: {total} on {cores} usable cores; fewer workers are run"
     if spec.batch is not None and spec.batch.max_size == 1:
         yield f"tier {spec.name!r}: batches of one row: batching can do nothing"

@@ -71,9 +71,17 @@ class AutoLane:
         self._far.breaker = breaker
         self._use(inline=self.inline)
 
+    def eta_for(self, rank: int) -> Callable[[], int]:
+        """Return the ``eta`` of requests of another class."""
+        return lambda: self._near.eta() if self.inline else self._far.eta(1, rank)
+
     def wait(self) -> int:
         """Nanoseconds that a call would wait before it runs."""
         return 0 if self.inline else self._far.wait()
+
+    def resize(self, workers: int) -> None:
+        """Have so many workers, for when the tier does not run inline."""
+        self._far.resize(workers)
 
     def occupancy(self) -> Occupancy:
         """Say what the lane is at; what still runs on a worker counts."""

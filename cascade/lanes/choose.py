@@ -62,13 +62,15 @@ def _lane(
     batch = spec.batch
     cap = 1 if batch is None or not tier.batches else batch.max_size
     crew: Any = {
-        "workers": workers_of(spec, cores),
+        "workers": workers_of(spec, cores)[0],
         "limit": spec.queue,
         "cap": cap,
         "pad": None if batch is None else batch.pad,
     }
     if hasattr(tier, "predict_async"):
-        return LoopLane(*parts, **crew | {"workers": spec.workers or _AWAITED})
+        return LoopLane(
+            *parts, **crew | {"workers": spec.workers.low if spec.workers else _AWAITED}
+        )
     if spec.execution == "inline":
         slow = known and service.eta() >= FAST
         return InlineLane(*parts, watchdog=watchdog if slow else None, pad=crew["pad"], cap=cap)
@@ -84,7 +86,8 @@ def foresee(spec: TierSpec, profile: Profile | None, cores: int) -> tuple[str, s
     >>> foresee(OnnxSpec(name="a", model="a.onnx", execution="worker"), None, 2)
     ('worker, 1 at a time', 'the policy says so')
     """
-    crowd = f"{workers_of(spec, cores)} at a time"
+    low, high = workers_of(spec, cores)
+    crowd = f"{low if low == high else f'{low} to {high}'} at a time"
     if spec.execution != "auto":
         lane = spec.execution
         return lane if lane == "inline" else f"{lane}, {crowd}", "the policy says so"
@@ -97,12 +100,14 @@ def foresee(spec: TierSpec, profile: Profile | None, cores: int) -> tuple[str, s
     return f"worker, {crowd}", f"{measured}: not under 100 µs"
 
 
-def workers_of(spec: TierSpec, cores: int) -> int:
-    """Return how many runs of a tier go on at a time, when it is not inline.
+def workers_of(spec: TierSpec, cores: int) -> tuple[int, int]:
+    """Return how few and how many runs of a tier go on at a time, when it is not inline.
 
     Those that compute in this process share its cores: workers × threads is at most their number.
     """
     threads: int | None = getattr(spec, "threads", None)
+    low, high = (1, 1) if spec.workers is None else (spec.workers.low, spec.workers.max)
     if threads is None:
-        return spec.workers or _EXTERNAL
-    return max(1, min(spec.workers or 1, cores // min(threads, cores)))
+        return (low, high) if spec.workers is not None else (_EXTERNAL, _EXTERNAL)
+    limit = max(1, cores // min(threads, cores))
+    return min(low, limit), min(high, limit)

@@ -80,9 +80,16 @@ class TierLane:
         breaker = self.breaker
         return breaker is not None and breaker.refuses(self._clock(), self.service.answered)
 
+    def eta_for(self, rank: int) -> Callable[[], int]:  # noqa: ARG002  there is no queue
+        """Return the ``eta`` of requests of another class."""
+        return lambda: self.eta()  # type: ignore[attr-defined]  # noqa: PLW0108  it may change
+
     def wait(self) -> int:
         """Nanoseconds that a call would wait before it runs: none, where it runs in its caller."""
         return 0
+
+    def resize(self, workers: int) -> None:
+        """Have so many workers: none, where it runs in its caller."""
 
     def occupancy(self) -> Occupancy:
         """Say what the lane is at; what runs in its callers is not counted."""

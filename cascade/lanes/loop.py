@@ -7,9 +7,10 @@ that.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cascade.batching import DeadlineQueue
+from cascade.batching import NORMAL, DeadlineQueue
 from cascade.decide import BREAKER, OVERLOAD
 from cascade.facts import Failed, Refused, Replied, RowsReply, TimedOut
 from cascade.lanes.handle import Handle
@@ -20,7 +21,7 @@ from cascade.tiers.faults import as_tier_error
 from cascade.types import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cascade.facts import Fact
     from cascade.protocols import Context, OnDone
@@ -47,13 +48,18 @@ class LoopLane(TierLane):
         self._tasks: dict[Ticket, asyncio.Task[None]] = {}
         self._closing = False
 
-    def eta(self, rows: int = 1) -> int:
+    def eta_for(self, rank: int) -> Callable[[], int]:
+        """Return the ``eta`` of requests of another class."""
+        return partial(self.eta, 1, rank)
+
+    def eta(self, rows: int = 1, rank: int = NORMAL) -> int:
         """Nanoseconds until an answer; negative: a refusal."""
         if self._broken():
             return BREAKER
-        queued = len(self._queue)
-        if queued >= self.limit:
+        queue = self._queue
+        if len(queue) >= self.limit and not queue.behind(rank):
             return OVERLOAD
+        queued = queue.ahead(rank)
         own = self.service.eta(rows)
         return own + own * (queued // self.workers) if queued else own
 
@@ -62,6 +68,10 @@ class LoopLane(TierLane):
         queued = len(self._queue)
         return self.service.curve.time(1) * (queued // self.workers + 1) if queued else 0
 
+    def resize(self, workers: int) -> None:
+        """Await so many calls at a time."""
+        self.workers = workers
+
     def occupancy(self) -> Occupancy:
         """Say what the lane is at."""
         return Occupancy(len(self._tasks), len(self._queue), self.workers, broken=self._is_open())
@@ -69,9 +79,13 @@ class LoopLane(TierLane):
     def submit(self, job: Any, on_done: OnDone) -> Ticket:
         """Start the call, or have it wait for its turn."""
         ticket = Ticket(job, self._clock(), on_done)
-        if self._closing or len(self._queue) >= self.limit:
-            ticket.fact = Refused(self.index, Reason.OVERLOAD, ticket.submitted)
-            on_done(ticket.fact)
+        full = len(self._queue) >= self.limit
+        evicted = self._queue.evict(ticket.rank) if full else None
+        turned = ticket if self._closing or (full and evicted is None) else evicted
+        if turned is not None:
+            turned.fact = Refused(self.index, Reason.OVERLOAD, ticket.submitted)
+            turned.on_done(turned.fact)
+        if turned is ticket:
             return ticket
         self._queue.push(ticket)
         self._pump()

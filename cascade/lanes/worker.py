@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextvars
 import math
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cascade.batching import DeadlineQueue, expected_wait, hold, knee, wait_ahead
+from cascade.batching import NORMAL, Curve, DeadlineQueue, expected_wait, hold, knee, wait_ahead
 from cascade.decide import BREAKER, OVERLOAD
 from cascade.facts import Refused, TimedOut
 from cascade.lanes.handle import Handle
@@ -22,7 +23,7 @@ from cascade.protocols import Occupancy
 from cascade.types import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cascade.facts import Fact
     from cascade.protocols import OnDone
@@ -31,17 +32,18 @@ __all__ = ["Ticket", "WorkerLane"]
 
 _NANO = 1_000_000_000
 _STOPPING = 50_000_000  # ns that a run which can be stopped may take to end
-_SMOOTH = 8  # arrivals that the expected gap between two of them looks back on
+_SMOOTH = 8  # arrivals, or runs, that an average of theirs looks back on
 
 
 class Ticket(Served):
     """One call in the lane: who waits for it, until when, and where it is."""
 
-    __slots__ = ("context", "gone", "on_done", "run", "until")
+    __slots__ = ("context", "gone", "on_done", "rank", "run", "until")
 
     def __init__(self, job: Any, submitted: int, on_done: OnDone) -> None:
         super().__init__(job, submitted)
         self.until: int = job.until
+        self.rank: int = job.rank
         self.on_done = on_done
         self.run: _Run | None = None
         self.gone = False  # nobody waits any more
@@ -88,30 +90,51 @@ class WorkerLane(TierLane):
         self._lost = 0  # runs that nobody waits for
         self._closing = self._retired = False
         self._gap, self._last = math.inf, 0
+        self._around = 0.0  # ns of a worker's time per run that are not the model's
         self._drained = threading.Condition(self._lock)
 
     # -- asking ----------------------------------------------------------------------------------
 
-    def eta(self, rows: int = 1) -> int:
+    def eta_for(self, rank: int) -> Callable[[], int]:
+        """Return the ``eta`` of requests of another class."""
+        return partial(self.eta, 1, rank)
+
+    def eta(self, rows: int = 1, rank: int = NORMAL) -> int:
         """Nanoseconds until an answer: what is ahead in the queue, then a run; or a refusal."""
         if (self._lost and self.zombies >= self.workers) or self._broken():
             return BREAKER
-        queued = len(self._queue)
-        if queued >= self.limit:
+        queue = self._queue
+        if len(queue) >= self.limit and not queue.behind(rank):
             return OVERLOAD
-        own = self.service.eta(rows)
+        queued = queue.ahead(rank)
+        own = self.service.eta(rows) + round(self._around)
         busy = len(self._running)
         if not queued and busy < self.workers:
             return own
         alive = self.workers - self.zombies
-        return expected_wait(own, queued, self._cap(), alive, self.service.curve, self._rest())
+        return expected_wait(own, queued, self._cap(), alive, self._cycle(), self._rest())
+
+    def _cycle(self) -> Curve:
+        """Return what a run keeps a worker busy for: the model's time, and what is around it."""
+        curve = self.service.curve
+        return Curve(curve.overhead + self._around, curve.per_row, curve.residual)
 
     def wait(self) -> int:
         """Nanoseconds that a call would wait before it runs."""
         queued, workers = len(self._queue), self.workers - self.zombies
         if not queued and len(self._running) < self.workers:
             return 0
-        return wait_ahead(queued, self._cap(), workers, self.service.curve, self._rest())
+        return wait_ahead(queued, self._cap(), workers, self._cycle(), self._rest())
+
+    def resize(self, workers: int) -> None:
+        """Have so many workers; one too many leaves when it has nothing to run."""
+        with self._lock:
+            self.workers = workers
+            if len(self._queue):
+                for _ in range(max(1, workers - self._threads)):
+                    self._wake()
+            elif self._threads > workers and self._idle:
+                self._idle.pop().release()
 
     def occupancy(self) -> Occupancy:
         """Say what the lane is at."""
@@ -144,19 +167,23 @@ class WorkerLane(TierLane):
         now = self._clock()
         ticket = Ticket(job, now, on_done)
         with self._lock:
-            refused = self._refusal()
+            refused, evicted = self._refusal(), None
+            if refused is None and len(self._queue) >= self.limit:
+                evicted = self._queue.evict(ticket.rank)
+                refused = Reason.OVERLOAD if evicted is None else None
             if refused is None:
                 self._queue.push(ticket)
                 if self.cap > 1:
                     self._count_arrival(now)
                 self._wake()
-        if refused is not None:
-            ticket.fact = Refused(self.index, refused, now)
-            on_done(ticket.fact)
+        turned = ticket if refused is not None else evicted
+        if turned is not None:
+            turned.fact = Refused(self.index, refused or Reason.OVERLOAD, now)
+            turned.on_done(turned.fact)
         return ticket
 
     def _refusal(self) -> Reason | None:
-        if self._closing or len(self._queue) >= self.limit:
+        if self._closing:
             return Reason.OVERLOAD
         stuck = self._lost and self.zombies >= self.workers
         return Reason.BREAKER if stuck else None
@@ -233,7 +260,7 @@ class WorkerLane(TierLane):
                 return False
             ticket.on_done = on_done
             if ticket.run is None and self._queue.remove(ticket):
-                ticket.until = job.until
+                ticket.until, ticket.rank = job.until, job.rank
                 ticket.job = job
                 self._queue.push(ticket)
             return True
@@ -268,6 +295,11 @@ class WorkerLane(TierLane):
             gate.acquire(blocking=False)  # it may have been woken just as it gave up waiting
             done = [] if over is None else self._close(over)
             held, self._held = self._held is gate, None
+            if self._threads > self.workers:  # there are fewer from now on
+                self._threads -= 1
+                if self._idle and len(self._queue):
+                    self._idle.pop().release()
+                return done, None, None
             head = self._queue.first()
             if head is None:
                 if self._closing or self._retired:
@@ -275,7 +307,7 @@ class WorkerLane(TierLane):
                     return done, None, None
                 self._idle.append(gate)
                 return done, None, -1
-            now, cap, curve = self._clock(), self._cap(), self.service.curve
+            now, cap, curve = self._clock(), self._cap(), self._cycle()
             if cap > 1 and not held:
                 wait = hold(len(self._queue), cap, curve, self._gap, head.until - now)
                 if wait:
@@ -308,6 +340,8 @@ class WorkerLane(TierLane):
             self._lost -= 1
             if self.tier.can_stop:  # it was stopped, and takes at least so long
                 self.service.outlasted(self._clock() - run.started, len(run.tickets))
+        else:
+            self._look_around(run)
         waiting = [ticket for ticket in run.tickets if not ticket.gone]
         for ticket in waiting:
             if ticket.fact is None:  # its time had passed before it could begin
@@ -315,6 +349,19 @@ class WorkerLane(TierLane):
         if self._closing:
             self._drained.notify_all()
         return waiting
+
+    def _look_around(self, run: _Run) -> None:
+        """Learn what of a run's time was not the model's: shapes, hand-over, the interpreter."""
+        inside = sum(
+            {
+                (fact.started, fact.finished): fact.finished - fact.started
+                for ticket in run.tickets
+                if (fact := ticket.fact) is not None and hasattr(fact, "started")
+            }.values()
+        )
+        if inside:
+            around = self._clock() - run.started - inside
+            self._around += (max(0, around) - self._around) / _SMOOTH
 
     # -- ending ----------------------------------------------------------------------------------
 

@@ -66,6 +66,12 @@ def _tiers(policy: Policy) -> Iterator[tuple[tuple[Any, ...], str]]:
     for i, spec in enumerate(policy.tiers):
         if names[spec.name] > 1:
             yield ("tiers", i, "name"), f"expected a name of its own, got {spec.name!r} twice"
+        crew = spec.workers
+        if crew is not None and crew.low > crew.max:
+            yield (
+                ("tiers", i, "workers", "min"),
+                f"expected at most max ({crew.max}), got {crew.min}",
+            )
         differ = set(spec.classes or ()) ^ set(policy.classes or ())
         if spec.classes is not None and policy.classes is not None and differ:
             yield ("tiers", i, "classes"), "expected the same set of classes as the policy's"

@@ -30,7 +30,8 @@ def plain(settings: Any) -> Any:
         value = getattr(settings, name)
         if value is not None:
             found[name] = plain(value)
-    return found
+    bare = getattr(type(settings), "SHORTHAND", None) if hasattr(type(settings), "BARE") else None
+    return found[bare] if bare is not None and set(found) == {bare} else found
 
 
 _BUILT_IN = {"onnx", "external"}

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from cascade.policy.certificate import Certificate
 
 __all__ = [
-    "BatchSettings", "BreakerSettings", "CacheSettings", "ComplexityRule", "ConfidenceSettings",
-    "Escalation", "ExternalSpec", "FunctionVersion", "InputSettings", "LoadSettings", "OnnxSpec",
-    "OutputSettings", "Policy", "TierSpec",
+    "AllowanceSettings", "BatchSettings", "BreakerSettings", "CacheSettings", "ComplexityRule",
+    "ConfidenceSettings", "Escalation", "ExternalSpec", "FunctionVersion", "InputSettings",
+    "LoadSettings", "OnnxSpec", "OutputSettings", "Policy", "TierSpec", "WorkerSettings",
 ]  # fmt: skip
 
 _MODES = ("enforce", "observe", "top_only", "first_only")
@@ -67,6 +67,29 @@ class BatchSettings:
 
 
 @settings
+class WorkerSettings:
+    """How many runs of a tier go on at a time; a bare number is both bounds.
+
+    >>> OnnxSpec(name="a", model="a.onnx", workers=2).workers.low
+    2
+    """
+
+    SHORTHAND: ClassVar[str] = "max"
+    BARE: ClassVar[bool] = True  # written as the bare number where that says it all
+    min: int | None = field(c.integer(1, 256), "At least.", default=None)
+    max: int = field(c.integer(1, 256), "At most.")
+
+    @property
+    def low(self) -> int:
+        """The lower bound."""
+        return self.max if self.min is None else self.min
+
+
+def _workers(given: Any) -> Any:
+    return WorkerSettings(max=given) if type(given) is int else given
+
+
+@settings
 class BreakerSettings:
     """When a tier that mostly fails is left alone."""
 
@@ -101,7 +124,10 @@ class TierSpec:
     execution: str = field(
         c.choice(("auto", "inline", "worker", "process")), "Where it runs.", default="auto"
     )
-    workers: int | None = field(c.integer(1, 256), "Runs at a time, when not inline.", default=None)
+    workers: WorkerSettings | None = field(
+        c.section(WorkerSettings), "Runs at a time, when not inline.", default=None,
+        converter=_workers,
+    )  # fmt: skip
     queue: int = field(c.integer(1, 100_000), "Requests that may wait for it.", default=256)
     batch: BatchSettings | None = field(
         c.section(BatchSettings), "Rows run together.", default=None
@@ -168,6 +194,15 @@ def kind_settings(kind: Any) -> type[TierSpec] | None:
 
 
 @settings
+class AllowanceSettings:
+    """Escalations per request, saved up to a burst."""
+
+    overall: float | None = field(c.fraction(), "Of all requests.", default=None)
+    per_tenant: float | None = field(c.fraction(), "Of each tenant's.", default=None)
+    burst: int = field(c.integer(1, 1_000_000), "That a tenant may save up.", default=20)
+
+
+@settings
 class Escalation:
     """When a request goes on to a larger tier."""
 
@@ -178,6 +213,9 @@ class Escalation:
     abstain_below: float | None = field(c.number(0.0, 1.0), "Below it: no answer.", default=None)
     spare_budget: bool = field(
         c.boolean(), "Go on sooner where the deadline and the load leave room.", default=False
+    )
+    allowance: AllowanceSettings | None = field(
+        c.section(AllowanceSettings), "How many escalations there may be.", default=None
     )
 
 

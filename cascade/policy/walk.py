@@ -38,7 +38,7 @@ def walk(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) ->
         if cls is None:
             return None
     shorthand = getattr(cls, "SHORTHAND", None)
-    if isinstance(tree, str) and shorthand is not None:
+    if isinstance(tree, (str, int)) and shorthand is not None:
         tree = {shorthand: tree}
     if not isinstance(tree, Mapping):
         problems.append((path, f"expected a mapping, got {_show(tree)}"))

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
+from cascade.admission import Priority
 from cascade.errors import RecordingError
+from cascade.tiers.columns import object_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +24,10 @@ __all__ = ["Arrivals", "gamma", "on_off", "poisson"]
 
 @attrs.frozen(eq=False)
 class Arrivals:
-    """Times (n,) in seconds, rising from 0; ``deadlines`` (n,) in seconds, NaN where none is named.
+    """Times (n,) in seconds, rising from 0, and what requests name besides.
+
+    ``deadlines`` (n,) in seconds, NaN where none is named; ``ranks`` (n,) of their priorities (0
+    high, 1 normal, 2 low); ``tenants`` (n,).
 
     >>> Arrivals.of([3.0, 1.0, 2.0]).times.tolist()
     [0.0, 1.0, 2.0]
@@ -30,6 +35,8 @@ class Arrivals:
 
     times: npt.NDArray[np.float64]
     deadlines: npt.NDArray[np.float64] | None = None
+    ranks: npt.NDArray[np.int64] | None = None
+    tenants: npt.NDArray[np.object_] | None = None
 
     @classmethod
     def of(cls, given: Any) -> Arrivals:
@@ -49,7 +56,7 @@ class Arrivals:
 
     @classmethod
     def read(cls, path: str | Path) -> Arrivals:
-        """Read a CSV or CSV.gz with ``arrival_s``, and ``deadline_s`` where requests name one.
+        """Read a CSV or CSV.gz with ``arrival_s``, and ``deadline_s``, ``tenant``, ``priority``.
 
         Raises:
             RecordingError: the file cannot be read, or a cell is not a number.
@@ -69,7 +76,12 @@ class Arrivals:
         deadlines = None
         if "deadline_s" in rows[0]:
             deadlines = np.array(list(_numbers(path, rows, "deadline_s", empty=True)))[order]
-        return cls(times[order] - times[order[0]], deadlines)
+        ranks = tenants = None
+        if "priority" in rows[0]:
+            ranks = np.array(list(_ranks(path, rows)))[order]
+        if "tenant" in rows[0]:
+            tenants = object_column([row["tenant"] or None for row in rows])[order]
+        return cls(times[order] - times[order[0]], deadlines, ranks, tenants)
 
     def at_speed(self, speed: float) -> Arrivals:
         """Return the same arrivals, ``speed`` times as fast; deadlines stay as they are."""
@@ -97,6 +109,14 @@ def _numbers(
         if not np.isfinite(number):
             raise RecordingError(f"{path}:{line}: {column}: expected a number, got {text!r}")
         yield number
+
+
+def _ranks(path: Path, rows: list[dict[str, str]]) -> Iterable[int]:
+    for line, row in enumerate(rows, 2):
+        try:
+            yield Priority.of((row["priority"] or "").strip() or Priority.NORMAL).rank
+        except ValueError as error:
+            raise RecordingError(f"{path}:{line}: {error}") from None
 
 
 def poisson(rate: float, n: int, seed: int = 0) -> Arrivals:

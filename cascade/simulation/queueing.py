@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import heapq
 from array import array
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
 
-from cascade.batching import DeadlineQueue, expected_wait, knee, wait_ahead
+from cascade.admission import Priority
+from cascade.allowance import allowance_of
+from cascade.batching import NORMAL, DeadlineQueue, expected_wait, knee, wait_ahead
 from cascade.decide import OVERLOAD, Call, Decision
 from cascade.facts import Refused, Replied, TimedOut
 from cascade.load import ServiceTime
@@ -75,6 +78,7 @@ class Log:
     calls: npt.NDArray[np.int64]
     busy: npt.NDArray[np.int64]
     points: npt.NDArray[np.int16]  # the operating point that each went by
+    worker_time: npt.NDArray[np.int64]  # that each tier's workers had, ns
     late_starts: int = 0  # runs begun after their request's deadline
     ended: int = 0  # when the last request ended
     moves: tuple[Move, ...] = ()
@@ -86,7 +90,8 @@ class Log:
         return cls(
             np.full(n, -1), np.full(n, -1, dtype=np.int16), np.zeros(n, dtype=np.bool_),
             [None] * n, np.zeros(tiers, dtype=np.int64), np.zeros(tiers, dtype=np.int64),
-            np.zeros(n, dtype=np.int16), runs=[array("q") for _ in range(tiers)],
+            np.zeros(n, dtype=np.int16), np.zeros(tiers, dtype=np.int64),
+            runs=[array("q") for _ in range(tiers)],
         )  # fmt: skip
 
     def busy_share(self, tier: int, edges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -101,6 +106,7 @@ class _Request(Decision):
     """One request: which it is, its row, and the call that it waits for."""
 
     waits: _Call | None = None
+    rank = NORMAL
 
     def __init__(self, ladder: Ladder, floor: int, number: int, row: int, arrived: int) -> None:
         super().__init__(ladder, floor)
@@ -112,10 +118,11 @@ class _Request(Decision):
 class _Call:
     """A request in one lane: queued, then running in a batch."""
 
-    __slots__ = ("batch", "request", "submitted", "tier", "until")
+    __slots__ = ("batch", "rank", "request", "submitted", "tier", "until")
 
     def __init__(self, request: _Request, tier: int, now: int, until: int) -> None:
         self.request = request
+        self.rank = request.rank
         self.tier = tier
         self.submitted = now
         self.until = until
@@ -135,39 +142,52 @@ class _Lane:
     def __init__(self, index: int, server: Server, events: Events) -> None:
         self.index = index
         self.server = server
+        self.workers = server.workers
+        self._had = self._since = 0
         self.service = ServiceTime(int(np.quantile(server.seconds, 0.95)))
         self.queue: DeadlineQueue[_Call] = DeadlineQueue()
         self.running: dict[int, tuple[_Batch, int]] = {}  # with when it should be over
         self._events = events
 
-    def eta(self) -> int:
+    def eta(self, rank: int = NORMAL) -> int:
         """Nanoseconds until an answer, as the live lane expects it."""
-        queued, server = len(self.queue), self.server
-        if queued >= server.limit:
+        queued, server = self.queue.ahead(rank), self.server
+        if len(self.queue) >= server.limit and not self.queue.behind(rank):
             return OVERLOAD
         own = self.service.eta()
-        if not queued and len(self.running) < server.workers:
+        if not queued and len(self.running) < self.workers:
             return own
-        return expected_wait(
-            own, queued, self.cap, server.workers, self.service.curve, self._rest()
-        )
+        return expected_wait(own, queued, self.cap, self.workers, self.service.curve, self._rest())
 
     def _rest(self) -> int:
-        if len(self.running) < self.server.workers:
+        if len(self.running) < self.workers:
             return 0
         first = min(expected for _, expected in self.running.values())
         return max(0, first - self._events.now)
 
     def wait(self) -> int:
         """Nanoseconds that a call would wait before it runs."""
-        queued, workers = len(self.queue), self.server.workers
+        queued, workers = len(self.queue), self.workers
         if not queued and len(self.running) < workers:
             return 0
         return wait_ahead(queued, self.cap, workers, self.service.curve, self._rest())
 
+    def resize(self, workers: int) -> None:
+        """Have so many workers from now on."""
+        self.worker_time()
+        self.workers = workers
+        self._events.pump(self)
+
+    def worker_time(self) -> int:
+        """Return how much time its workers have had so far, in ns."""
+        now = self._events.now
+        self._had += self.workers * (now - self._since)
+        self._since = now
+        return self._had
+
     def occupancy(self) -> Occupancy:
         """Say what the lane is at."""
-        return Occupancy(len(self.running), len(self.queue), self.server.workers)
+        return Occupancy(len(self.running), len(self.queue), self.workers)
 
     @property
     def cap(self) -> int:
@@ -181,21 +201,37 @@ class _Lane:
         return shared + sum(max(0, each - shared) for each in alone)
 
 
+def _crews(policy: Policy) -> list[tuple[int, int]]:
+    crews = [spec.workers for spec in policy.tiers]
+    return [(1, 1) if crew is None else (crew.low, crew.max) for crew in crews]
+
+
 class Events:
     """The event loop of one simulation."""
 
-    def __init__(self, world: World, arrivals: npt.NDArray[np.int64], budgets: Any) -> None:
+    def __init__(
+        self, world: World, arrivals: npt.NDArray[np.int64], budgets: Any,
+        ranks: Sequence[int] | None = None, tenants: Sequence[str | None] | None = None,
+    ) -> None:  # fmt: skip
         self.now = 0
         self._world = world
+        self._ranks = ranks
+        self._tenants = tenants
         self._arrivals = arrivals
         self._budgets = budgets
         self._heap: list[tuple[int, int, int, Any]] = []
         self._turn = 0
         self._lanes = [_Lane(i, server, self) for i, server in enumerate(world.servers)]
-        self._etas = [int if world.plain_timeout else lane.eta for lane in self._lanes]
+        self._etas = [
+            [int if world.plain_timeout else partial(lane.eta, one.rank) for lane in self._lanes]
+            for one in Priority
+        ]
         self.log = Log.empty(len(arrivals), len(self._lanes))
         policy = world.policy
-        self._steering = None if policy is None else steering_of(policy, self._lanes, 0, None)
+        self._steering = (
+            None if policy is None else steering_of(policy, self._lanes, _crews(policy), 0, None)
+        )
+        self._allowance = None if policy is None else allowance_of(policy)
 
     def run(self) -> Log:
         """Have every request arrive and end."""
@@ -209,6 +245,8 @@ class Events:
             self._arrive(number, number % rows, budget)
         while heap:
             self._happen()
+        self.now = self.log.ended  # what is left in the heap were timers
+        self.log.worker_time[:] = [lane.worker_time() for lane in self._lanes]
         if self._steering is not None:
             self.log.moves = tuple(self._steering.moves)
         return self.log
@@ -232,21 +270,31 @@ class Events:
         if self._steering is not None:
             point = self._steering.point(now, budget)
         self.log.points[number] = point.index
-        move = request.start(point, world.hard[row], now, now + budget, self._etas)
+        if self._ranks is not None:
+            request.rank = self._ranks[number]
+        if self._allowance is not None:
+            tenant = None if self._tenants is None else self._tenants[number]
+            request.purse = self._allowance.earn(tenant)
+        etas = self._etas[request.rank]
+        move = request.start(point, world.hard[row], now, now + budget, etas)
         self._go(request, move)
 
     def _go(self, request: _Request, move: Call | Finish) -> None:
         while type(move) is Call:
             lane = self._lanes[move.tier]
             if len(lane.queue) >= lane.server.limit:
+                evicted = lane.queue.evict(request.rank)
                 fact = Refused(move.tier, Reason.OVERLOAD, self.now)
-                move = request.step(fact, self.now, self._etas)
-                continue
+                if evicted is None:
+                    move = request.step(fact, self.now, self._etas[request.rank])
+                    continue
+                other = evicted.request
+                self._go(other, other.step(fact, self.now, self._etas[other.rank]))
             request.waits = call = _Call(request, move.tier, self.now, request.until)
             if self._world.plain_timeout:  # first come, first served
                 call.until = request.arrived + (1 << 60)
             lane.queue.push(call)
-            self._pump(lane)
+            self.pump(lane)
             if request.waits is call and call.batch is None:
                 self._at(request.until, _TIMEOUT, call)
             return
@@ -278,13 +326,13 @@ class Events:
             self._free(lane, batch)
         started = self.now if batch is None else batch.started
         fact = TimedOut(call.tier, call.submitted, started, self.now)
-        self._go(request, request.step(fact, self.now, self._etas))
+        self._go(request, request.step(fact, self.now, self._etas[request.rank]))
 
     # -- one lane --------------------------------------------------------------------------------
 
-    def _pump(self, lane: _Lane) -> None:
+    def pump(self, lane: _Lane) -> None:
         """Start what can start, and drop what can no longer make it."""
-        while len(lane.queue) and len(lane.running) < lane.server.workers:
+        while len(lane.queue) and len(lane.running) < lane.workers:
             batch = lane.queue.take(self.now, lane.cap, lane.service.curve)
             if batch.taken:
                 self._start(lane, batch.taken)
@@ -292,7 +340,7 @@ class Events:
                 request = call.request
                 if request.waits is call:
                     fact = Refused(call.tier, Reason.DEADLINE, self.now)
-                    self._go(request, request.step(fact, self.now, self._etas))
+                    self._go(request, request.step(fact, self.now, self._etas[request.rank]))
 
     def _start(self, lane: _Lane, calls: list[_Call]) -> None:
         batch, taken = _Batch(calls, self.now), lane.takes(calls)
@@ -312,7 +360,7 @@ class Events:
         self.log.busy[lane.index] += self.now - batch.started
         self.log.ended = self.now  # for nobody, it may be
         self.log.runs[lane.index].extend((batch.started, self.now))
-        self._pump(lane)
+        self.pump(lane)
 
     def _done(self, lane: _Lane, batch: _Batch) -> None:
         if batch.stopped:
@@ -328,4 +376,4 @@ class Events:
             confidence = confidences[request.row]
             times = call.submitted, batch.started, self.now
             fact = Replied(lane.index, None, confidence, *times)
-            self._go(request, request.step(fact, self.now, self._etas))
+            self._go(request, request.step(fact, self.now, self._etas[request.rank]))

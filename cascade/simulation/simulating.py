@@ -179,13 +179,14 @@ def _run(
     budgets: npt.NDArray[np.int64],
 ) -> Simulation:  # fmt: skip
     times = np.round(when.times * _NANO).astype(np.int64)
-    log = Events(world, times, budgets).run()
+    ranks = None if when.ranks is None else when.ranks.tolist()
+    tenants = None if when.tenants is None else when.tenants.tolist()
+    log = Events(world, times, budgets, ranks, tenants).run()
     n = len(times)
     answered = log.latency >= 0
     rows = np.arange(n) % len(good)
     right = good[rows[answered], log.rank[answered]]
     ends = [end for end in log.ends if end is not None]
-    span = max(1, log.ended)
     forced = [
         end.disposition is Disposition.DEGRADED or (world.point.certified and not end.covered)
         for end in ends
@@ -203,7 +204,9 @@ def _run(
         p50=p50,
         p99=p99,
         calls=dict(zip(names, (log.calls / n).tolist(), strict=True)),
-        utilization=dict(zip(names, (log.busy / (span * workers)).tolist(), strict=True)),
+        utilization=dict(
+            zip(names, (log.busy / np.maximum(1, log.worker_time)).tolist(), strict=True)
+        ),
         workers=dict(zip(names, workers.tolist(), strict=True)),
         log=log,
         arrivals=when,
@@ -228,7 +231,10 @@ def _world(
     ladder = Ladder(names, policy.escalation.abstain_below, policy.mode == "first_only")
     floor = len(names) - 1 if policy.mode == "top_only" else 0
     confidences, hard = confidences_of(policy, held), complexities_of(policy, held)
-    moving = policy if policy.load is not None or policy.escalation.spare_budget else None
+    rules = policy.escalation
+    scaled = any(spec.workers is not None and spec.workers.min for spec in policy.tiers)
+    moved = scaled or policy.load or rules.spare_budget or rules.allowance
+    moving = policy if moved else None
     world = World(ladder, policy.point, floor, servers, confidences, hard, policy=moving)
     return world, np.asarray(good, float)
 
@@ -250,7 +256,7 @@ def _server(
         )
     return Server(
         np.maximum(1, np.round(taken * _NANO)).astype(np.int64),
-        spec.workers or 1,
+        1 if spec.workers is None else spec.workers.low,
         1 if spec.batch is None else spec.batch.max_size,
         spec.queue,
         round(overhead * _NANO),

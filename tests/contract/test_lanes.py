@@ -23,7 +23,7 @@ KINDS = ["inline", "auto", "worker", "process", "loop"]
 class Job:
     """A request as a lane sees it."""
 
-    tenant, metadata = None, {}
+    tenant, metadata, rank = None, {}, 1
 
     def __init__(self, row, seconds=LONG):
         self.row = row

@@ -247,6 +247,27 @@ def test_a_retired_lane_still_answers_and_keeps_no_thread(lane):
         time.sleep(0.001)
 
 
+def test_workers_can_be_added_and_taken_back(lane, gate):
+    facts, it = Facts(), lane(workers=1)
+    for i in range(5):
+        it.submit(Job(i), facts.of(i))
+    assert gate.entered.acquire(timeout=LONG)
+    assert it.occupancy()[:3] == (1, 4, 1)
+    it.resize(3)
+    gate.go.release()  # who comes back finds work for the new ones too
+    facts.wait(1)
+    for _ in range(2):
+        assert gate.entered.acquire(timeout=LONG)
+    assert it.occupancy().workers == 3
+    it.resize(1)
+    gate.go.release(9)
+    facts.wait(4)
+    while it._threads > 1:
+        time.sleep(0.001)
+    gate.go.release()
+    assert it.call(Job("last")).value == "last"
+
+
 def test_arrays_are_stacked_by_shape(lane, gate):
     shapes = []
 

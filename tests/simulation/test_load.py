@@ -2,9 +2,11 @@
 
 import itertools
 
+import attrs
 import numpy as np
 import pytest
 
+from cascade.policy.model import WorkerSettings
 from cascade.simulation import poisson, simulate
 from tests.certified import fitted, moving
 
@@ -93,3 +95,17 @@ def test_the_same_input_gives_the_same_moves():
     assert runs[0].log.moves == runs[1].log.moves
     assert (runs[0].log.points == runs[1].log.points).all()
     assert runs[0].to_dict() == runs[1].to_dict()
+
+
+def test_workers_come_with_the_load_and_go_with_it():
+    policy, recording = moving(load=False)
+    tiers = (policy.tiers[0], attrs.evolve(policy.tiers[1], workers=WorkerSettings(min=1, max=4)))
+    scaled = attrs.evolve(policy, tiers=tiers)
+    rate = full(policy)
+    phases = arrivals((0.3 * rate, 10), (2.5 * rate, 30), (0.3 * rate, 30))
+    found = simulate(scaled, recording, phases, seconds=TIMES)
+    moves = [(move.what, move.after) for move in found.log.moves]
+    assert moves[:2] == [("workers of large", 2), ("workers of large", 3)]
+    assert moves[-1] == ("workers of large", 1)
+    assert found.accuracy > found.baselines["static"].accuracy
+    assert found.utilization["large"] < 1.0
