@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["simulate", "times"]
 
+_SHOWN = 10  # moves
 _REQUESTS = 100_000
 
 
@@ -38,7 +39,7 @@ def simulate(  # noqa: PLR0913  a command's options
         text = f"{slo:.2%} of the answers are in time up to speed {found:.4g} ({rate:.4g} / s)"
         return Reply(text, {"speed": found, "rate": rate, "slo": slo})
     run = cascade.simulate(given, held, when, speed=speed, **settings)
-    lines = [_title(when, speed), table(_rows(run), indent="")]
+    lines = [_title(when, speed), table(_rows(run), indent=""), *_moves(run)]
     if plot is not None:
         from cascade.simulation.display import LoadDisplay
 
@@ -96,6 +97,15 @@ def times(text: str | None) -> dict[str, str]:
 def _title(when: Arrivals, speed: float) -> str:
     rate = when.rate * speed
     return f"{len(when.times):,} arrivals at {rate:.4g} / s (speed {speed:g})\n"
+
+
+def _moves(run: Simulation) -> list[str]:
+    """Tell what followed the load, the first and the last of it."""
+    moves = () if run.log is None else run.log.moves
+    told = [f"{move.at / 1e9:8.1f} s  {move}" for move in moves]
+    if len(told) > _SHOWN:
+        told[_SHOWN // 2 : -_SHOWN // 2] = [f"          … {len(told) - _SHOWN} more"]
+    return ["", *told] if told else []
 
 
 def _rows(run: Simulation) -> list[tuple[str, ...]]:

@@ -28,14 +28,15 @@ _SIZE = (8.0, 7.0)
 class LoadDisplay:
     """Columns over ``time`` (bins,), in seconds: ``arrivals`` per second; per tier the ``busy``
     share of its workers; the shares of the requests of that moment that were answered by the top
-    tier, ``forced``, or not at all (``lost``); ``slowest``, their latency at p99 in seconds.
+    tier, ``forced``, or not at all (``lost``); ``slowest``, their latency at p99 in seconds;
+    ``point``, the mean index of the operating point (0 is the strictest).
 
     >>> display = LoadDisplay(
-    ...     *(np.zeros(2) for _ in range(2)), {"a": np.zeros(2)}, *(np.zeros(2) for _ in range(4))
+    ...     *(np.zeros(2) for _ in range(2)), {"a": np.zeros(2)}, *(np.zeros(2) for _ in range(5))
     ... )
     >>> sorted(display.busy)
     ['a']
-    """  # noqa: D205  a summary of six columns
+    """  # noqa: D205  a summary of seven columns
 
     time: Floats
     arrivals: Floats
@@ -44,6 +45,7 @@ class LoadDisplay:
     forced: Floats
     lost: Floats
     slowest: Floats
+    point: Floats
 
     @classmethod
     def from_simulation(cls, found: Simulation) -> Self:
@@ -61,7 +63,7 @@ class LoadDisplay:
         forced = np.array([e is not None and str(e.disposition) == "degraded" for e in log.ends])
         top = log.rank == len(found.calls) - 1
 
-        def shares(flags: npt.NDArray[np.bool_]) -> Floats:
+        def shares(flags: npt.NDArray[Any]) -> Floats:
             return np.bincount(bins, weights=flags, minlength=_BINS) / share
 
         slowest = np.full(_BINS, np.nan)
@@ -76,16 +78,19 @@ class LoadDisplay:
         return cls(
             (edges[1:] + edges[:-1]) / 2, count / width, busy,
             shares(top), shares(forced), shares(unanswered), slowest,
+            np.where(count > 0, shares(log.points), np.nan),
         )  # fmt: skip
 
     def plot(self) -> Any:
-        """Draw four panels under each other; returns the figure.
+        """Draw four panels under each other, five where the point moves; returns the figure.
 
         Raises:
             MissingExtra: it needs the extra ``plot``.
         """
+        seen = self.point[np.isfinite(self.point)]
+        moves = len(seen) > 0 and float(np.ptp(seen)) > 0
         figure = new_figure(_SIZE)
-        came, busy, shares, slow = figure.subplots(4, sharex=True)
+        came, busy, shares, slow, *more = figure.subplots(5 if moves else 4, sharex=True)
         came.plot(self.time, self.arrivals, color="#555")
         came.set_ylabel("arrivals / s")
         for name, column in self.busy.items():
@@ -99,7 +104,12 @@ class LoadDisplay:
         shares.set(ylabel="share of requests", ylim=(0, 1))
         shares.legend(loc="upper right", fontsize="small")
         slow.plot(self.time, self.slowest * 1e3, ".", color="#4c78a8", markersize=4)
-        slow.set(ylabel="p99, ms", xlabel="time, s", ylim=(0, None))
+        slow.set(ylabel="p99, ms", ylim=(0, None))
+        for panel in more:
+            panel.plot(self.time, self.point, ".", color="#555", markersize=4)
+            panel.set(ylabel="point")
+            panel.invert_yaxis()  # stricter is up
+        (more or [slow])[-1].set_xlabel("time, s")
         return figure
 
     def save(self, path: str | Path) -> None:

@@ -51,6 +51,7 @@ class Server:
     limit: int = 256
     overhead: int = 0  # of a run, which its rows share
     can_stop: bool = False
+    most: int = 1  # workers, where they follow the load
 
 
 @attrs.frozen(eq=False)

@@ -194,7 +194,7 @@ def _run(
     ]
     took = log.latency[answered] / _NANO
     p50, p99 = np.quantile(took, [0.5, 0.99]).tolist() if len(took) else (None, None)
-    workers = np.array([server.workers for server in world.servers])
+    workers = np.array([server.most for server in world.servers])
     return Simulation(
         n=n,
         slo_attainment=float((answered & (log.latency <= budgets)).mean()),
@@ -261,6 +261,7 @@ def _server(
         spec.queue,
         round(overhead * _NANO),
         can_stop=spec.kind == "onnx" or spec.execution == "process",
+        most=1 if spec.workers is None else spec.workers.max,
     )
 
 
