@@ -147,6 +147,13 @@ class OnnxSpec(TierSpec):
         c.text(r"^[0-9a-f]{64}$", "64 hexadecimal digits"), "Its digest.", default=None
     )
     threads: int = field(c.integer(1, 1024), "Intra-op threads.", default=1)
+    provider: str | None = field(
+        c.text(), "Execution provider; the CPU's by default.", default=None
+    )
+    spinning: bool = field(c.boolean(), "Idle threads spin, and burn CPU.", default=False)
+    optimization: str = field(
+        c.choice(("all", "extended", "basic", "off")), "Of the graph, at load.", default="all"
+    )
 
 
 @settings

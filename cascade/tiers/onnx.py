@@ -15,6 +15,7 @@ import onnxruntime as ort
 from cascade.confidence import OutputFault, row_reader, rows_reader, tolerance_for
 from cascade.cores import find_cores
 from cascade.errors import ModelIntegrityError, PolicyError
+from cascade.policy.walk import nearest
 from cascade.protocols import BoundTier, InputSpec
 from cascade.tiers.buffers import LARGEST, bound_run
 from cascade.tiers.columns import object_column, plain
@@ -49,6 +50,9 @@ _DTYPES = {
 }
 _MATRIX = ("probabilities", "logits", "sigmoid")
 _ERRORS_ONLY = 3
+_CPU = "CPUExecutionProvider"
+_LEVELS = {"all": "ENABLE_ALL", "extended": "ENABLE_EXTENDED", "basic": "ENABLE_BASIC",
+           "off": "DISABLE_ALL"}  # fmt: skip
 _SESSIONS: weakref.WeakValueDictionary[Any, ort.InferenceSession] = weakref.WeakValueDictionary()
 _MAKING = threading.Lock()
 
@@ -62,27 +66,45 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def make_session(model: bytes, threads: int = 1) -> ort.InferenceSession:
+def make_session(
+    model: bytes, threads: int = 1, provider: str | None = None, *, spinning: bool = False,
+    optimization: str = "all",
+) -> ort.InferenceSession:  # fmt: skip
     """Make a session that wastes nothing: no spinning, and as many threads as it was given.
 
     Spinning burns up to 23 times the CPU for sparse traffic, and the default thread count ignores
     the affinity mask.
+
+    Raises:
+        PolicyError: the execution provider is not in this build, or does not start on this machine;
+            onnxruntime itself would quietly take the CPU.
     """
+    name = provider or _CPU
+    if name not in (known := available_providers()):
+        hint = nearest(name, known)
+        raise PolicyError(f"provider {name!r} is not in this build of onnxruntime; {hint}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    options.graph_optimization_level = getattr(
+        ort.GraphOptimizationLevel, f"ORT_{_LEVELS[optimization]}"
+    )
     options.log_severity_level = _ERRORS_ONLY
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model, options, providers=[name])
+    if session.get_providers()[0] != name:
+        raise PolicyError(f"provider {name!r} does not start on this machine")
+    return session
 
 
-def shared_session(model: bytes, threads: int) -> ort.InferenceSession:
+def shared_session(model: bytes, threads: int, **settings: Any) -> ort.InferenceSession:
     """Return the session of a model in this process: one for all routers, swaps and tiers."""
-    key = (os.getpid(), hashlib.blake2b(model, digest_size=16).digest(), threads)
+    digest = hashlib.blake2b(model, digest_size=16).digest()
+    key = (os.getpid(), digest, threads, *sorted(settings.items()))
     with _MAKING:  # making two at once is not known to be safe
         session = _SESSIONS.get(key)
         if session is None:
-            session = _SESSIONS[key] = make_session(model, threads)
+            session = _SESSIONS[key] = make_session(model, threads, **settings)
         return session
 
 
@@ -123,8 +145,14 @@ class OnnxTier(BoundTier):
         if self._session is not None:
             return
         try:
-            session = shared_session(self._load(), min(self._spec.threads, find_cores().usable))
-        except (ModelIntegrityError, PolicyError):
+            given, threads = self._spec, min(self._spec.threads, find_cores().usable)
+            session = shared_session(
+                self._load(), threads, provider=given.provider, spinning=given.spinning,
+                optimization=given.optimization,
+            )  # fmt: skip
+        except PolicyError as error:
+            raise PolicyError(f"tier {self.name!r}: {error}") from error
+        except ModelIntegrityError:
             raise
         except Exception as error:  # ORT raises six unrelated types, UnicodeDecodeError among them
             msg = f"tier {self.name!r}: {self._spec.model} is not a model that can be loaded"

@@ -7,6 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 import cascade
 from cascade import ModelIntegrityError, Policy, PolicyError, Router
 from cascade.bundle import sha256_file
+from cascade.policy import OnnxSpec
+from cascade.tiers.onnx import OnnxTier
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 
@@ -267,3 +269,27 @@ def test_sessions_do_not_spin(tmp_path):
     options = make_session(path.read_bytes(), 2).get_session_options()
     assert options.intra_op_num_threads == 2
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_settings_of_the_session_are_honoured(tmp_path):
+    path = identity(tmp_path / "m.onnx", 2)
+    spec = OnnxSpec(name="it", model="m.onnx", spinning=True, optimization="basic")
+    bound = OnnxTier(spec, path.read_bytes, None)
+    bound.open()
+    options = bound._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "1"
+    assert options.graph_optimization_level.name == "ORT_ENABLE_BASIC"
+
+
+@pytest.mark.parametrize(
+    ("provider", "hint"),
+    [
+        ("CPUExecutionProvidr", "did you mean 'CPUExecutionProvider'"),
+        ("NoSuch", "expected one of .*CPUExecutionProvider"),
+    ],
+)
+def test_a_provider_that_is_absent_is_an_error_not_a_silent_cpu(tmp_path, provider, hint):
+    path = identity(tmp_path / "m.onnx", 2)
+    bound = OnnxTier(OnnxSpec(name="it", model="m.onnx", provider=provider), path.read_bytes, None)
+    with pytest.raises(PolicyError, match=f"tier 'it': provider '{provider}' .*{hint}"):
+        bound.open()
