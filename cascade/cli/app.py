@@ -256,6 +256,28 @@ def pin(policy: Path, /, *, as_json: AsJson = False) -> int:
 
 
 @app.command
+def profile(
+    policy: Path,
+    data: Path | None = None,
+    /,
+    *,
+    plot: Path | None = None,
+    as_json: AsJson = False,
+) -> int:
+    """Measure every tier, find the bottleneck, and write the profile that lanes start from.
+
+    Args:
+        policy: The policy's YAML file; only its ``profile`` may be added, comments stay.
+        data: Rows as .npy, or .npz with X and y (default: the golden inputs of the bundle).
+        plot: Save a plot over batch sizes to this file.
+        as_json: Print one JSON object.
+    """
+    from cascade.cli.profile import profile as run
+
+    return run(policy, data, plot=plot).print(as_json=as_json)
+
+
+@app.command
 def doctor(*, as_json: AsJson = False) -> int:
     """Show what is installed, providers and cores, what is missing, and name clashes.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cascade.cli.edits import replace_file
 from cascade.cli.places import Places
 from cascade.cli.reply import Reply, table
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["pin"]
 
@@ -37,7 +38,7 @@ def pin(path: Path) -> Reply:
                 ("tiers", index), "sha256", _quoted(digests[spec.name]), after="model"
             )
     if changed:
-        _replace(path.resolve(), text)
+        replace_file(path.resolve(), text.encode("utf-8"))
     rows = [
         (name, sha, "pinned" if name in changed else "unchanged") for name, sha in digests.items()
     ]
@@ -48,15 +49,3 @@ def pin(path: Path) -> Reply:
 def _quoted(digest: str) -> str:
     """Quote a digest that YAML would read as a number (all decimal digits, or like 12e34…)."""
     return f'"{digest}"' if digest.replace("e", "", 1).isdecimal() else digest
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        shutil.copymode(path, name)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -54,6 +54,11 @@ class Places:
             return None
         return f"{self._file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
 
+    def mapping(self, path: tuple[str | int, ...]) -> list[str]:
+        """Return the keys of the mapping at ``path``; none where it is something else."""
+        node = self._find(path)
+        return [key.value for key, _ in node.value] if isinstance(node, MappingNode) else []
+
     def put(self, path: tuple[str | int, ...], key: str, value: str, *, after: str) -> str:
         """Return the text with ``key: value`` in the mapping at ``path``; all else stays as it is.
 

@@ -57,12 +57,23 @@ def run(
     classifier.export(
         bundle, deadline=DEADLINE, cache={"entries": 10_000, "bytes": "64MB", "ttl": "5m"}
     )
+    _save_rows(out, split)
     order = stream_order(held_out, repeats, seed)
     say(f"serving {len(order):,} single requests, five ways in turn")
     served = serve(bundle, split.held_rows, order)
     say("drawing")
     result = _judge(split, order, served, classifier.certificate_, bundle, out)
     return _timed(result, time.perf_counter() - start)
+
+
+def _save_rows(out: Path, split: Split) -> None:
+    """Save the rows that no tier was trained on, for ``cascade profile`` and its like."""
+    half = len(split.fit_rows) // 2
+    np.savez_compressed(
+        out / "rows.npz",
+        X=np.concatenate([split.fit_rows[half:], split.held_rows]),
+        y=np.concatenate([split.fit_labels[half:], split.held_labels]),
+    )
 
 
 def _judge(

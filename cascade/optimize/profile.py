@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,11 @@ import numpy as np
 from cascade.bundle import Profile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
-__all__ = ["measure"]
+__all__ = ["law", "measure", "times"]
 
 _SECONDS = 0.4  # of measuring per tier
 _REPEATS = (5, 200)  # runs per batch size: at least, at most
@@ -35,25 +36,42 @@ def measure(
     batches = {size: np.resize(X, (size, *X.shape[1:])) for size in sizes}
     for batch in batches.values():
         run(batch)  # the first run of a shape allocates
-    taken = {size: _times(run, batch, len(sizes), clock) for size, batch in batches.items()}
+    taken = {
+        size: times(functools.partial(run, batch), _SECONDS / len(sizes), clock)
+        for size, batch in batches.items()
+    }
+    return law(taken)
+
+
+def law(taken: Mapping[int, npt.NDArray[np.float64]]) -> Profile:
+    """Fit ``overhead + per_row · n`` to seconds by batch size, and the residual of single runs.
+
+    >>> found = law({1: np.array([3.0, 3.0]), 2: np.array([4.0, 4.0])})
+    >>> round(found.overhead, 9), round(found.per_row, 9), round(found.residual, 9)
+    (2.0, 1.0, 0.0)
+    """
     overhead, per_row = _affine({size: float(np.median(times)) for size, times in taken.items()})
     above = [times - (overhead + per_row * size) for size, times in taken.items()]
     residual = max(0.0, float(np.quantile(np.concatenate(above), 0.95)))
     return Profile(overhead=overhead, per_row=per_row, residual=residual)
 
 
-def _times(
-    run: Callable[[npt.NDArray[Any]], Any],
-    batch: npt.NDArray[Any],
-    shares: int,
-    clock: Callable[[], float],
+def times(
+    run: Callable[[], object],
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+    calls: tuple[int, int] = _REPEATS,
 ) -> npt.NDArray[np.float64]:
-    least, most = _REPEATS
+    """Return what single runs take, (calls,): for so many seconds, but at least 5 and at most 200.
+
+    ``calls`` says otherwise.
+    """
+    least, most = calls
     taken: list[float] = []
-    until = clock() + _SECONDS / shares
+    until = clock() + seconds
     while len(taken) < least or (len(taken) < most and clock() < until):
         began = clock()
-        run(batch)
+        run()
         taken.append(clock() - began)
     return np.array(taken)
 

@@ -126,3 +126,11 @@ def test_a_repeat_comes_after_its_first_asking():
         assert row in seen or row == len(seen)
         seen.add(row)
     assert len(seen) == 50
+
+
+def test_leaves_the_rows_that_no_tier_was_trained_on(result):
+    held = np.load(Path(result.bundle).parent / "rows.npz")
+    split = load(0, 200, 1500)
+    assert held["X"].shape == (650 + 200, 784)
+    assert np.array_equal(held["y"], np.concatenate([split.fit_labels[650:], split.held_labels]))
+    assert np.array_equal(held["X"][-200:], split.held_rows)

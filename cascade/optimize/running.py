@@ -1,0 +1,153 @@
+"""Run a tier's model under given settings, as a lane would: the same session, the same reading."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+
+from cascade.bundle import resolve_model, verify_model
+from cascade.errors import InputValueError
+from cascade.policy import OnnxSpec
+from cascade.policy.walk import nearest
+from cascade.tiers.onnx import OnnxTier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from cascade.optimize.data import Data
+    from cascade.policy import Policy
+
+    Array = npt.NDArray[Any]
+
+__all__ = ["Running", "load_models", "open_tier", "tier_named"]
+
+
+@attrs.define(eq=False)
+class Running:
+    """An opened tier and how to run it; ``model`` is the file's bytes, ``spec`` its settings."""
+
+    spec: OnnxSpec
+    model: bytes
+    tier: Any
+    labels: tuple[Any, ...] | None
+
+    def single(self, data: Data) -> Callable[[], object]:
+        """Return a call that answers the next row of ``data``, round and round: run and read."""
+        run, read, count = self.tier.run, self.tier.read, 0
+        jobs = [SimpleNamespace(row=self.row(data, i)) for i in range(min(data.n, 256))]
+
+        def call() -> object:
+            nonlocal count
+            count += 1
+            return read(run(jobs[count % len(jobs)]))
+
+        return call
+
+    def batch(self, data: Data, size: int) -> Callable[[], object]:
+        """Return a call that answers so many rows at once."""
+        if size == 1:
+            return self.single(data)
+        rows = self.cast(data.batch(0, size))
+        return lambda: self.tier.read_rows(self.tier.run_rows(rows, size, None), size)
+
+    def row(self, data: Data, i: int) -> Any:
+        """Return a row in the dtypes and names that the model takes."""
+        rows = self.cast(data.batch(i, 1))
+        return {k: v[0] for k, v in rows.items()} if isinstance(rows, dict) else rows[0]
+
+    def cast(self, rows: Any) -> Any:
+        """Return rows in the model's dtypes.
+
+        Raises:
+            InputValueError: they are not what the model takes.
+        """
+        inputs = self.tier.inputs
+        if not isinstance(rows, dict):
+            if len(inputs) > 1:
+                names = ", ".join(repr(spec.name) for spec in inputs)
+                raise InputValueError(
+                    f"tier {self.spec.name!r}: expected the inputs {names}, got X"
+                )
+            return _fitting(rows, inputs[0], self.spec.name)
+        for spec in inputs:
+            if spec.name not in rows:
+                hint = nearest(spec.name, rows)
+                raise InputValueError(f"tier {self.spec.name!r}: no input {spec.name!r}; {hint}")
+        found = {spec.name: _fitting(rows[spec.name], spec, self.spec.name) for spec in inputs}
+        return found if len(inputs) > 1 else found[inputs[0].name]
+
+    def outputs(self, data: Data) -> Array:
+        """Return the model's first output, (n, classes), row by row: as single requests get it."""
+        rows = (self.cast(data.batch(i, 1)) for i in range(data.n))
+        return np.concatenate([self.tier.run_rows(row, 1, None)[0] for row in rows])
+
+    def answers(self, outputs: Array) -> tuple[Array, Array]:
+        """Return values and confidences (n,) of outputs, as serving reads them."""
+        values, confidences = self.tier.read_rows([outputs], len(outputs))
+        sure = np.full(len(outputs), np.nan) if confidences is None else confidences
+        return np.asarray(values), np.asarray(sure)
+
+
+def _fitting(rows: Any, spec: Any, tier: str) -> Any:
+    if spec.dtype == "text":
+        return list(map(str, rows))
+    array = np.asarray(rows)
+    want = tuple(spec.shape)
+    fits = array.ndim - 1 == len(want) and all(
+        axis in {None, own} for axis, own in zip(want, array.shape[1:], strict=False)
+    )
+    if not fits or not np.can_cast(array.dtype, spec.dtype, "same_kind"):
+        shape = "×".join(str(axis or "any") for axis in ("n", *want))
+        got = "×".join(map(str, array.shape))
+        raise InputValueError(
+            f"tier {tier!r}: input {spec.name!r}: expected {spec.dtype} of {shape}, "
+            f"got {array.dtype} of {got}"
+        )
+    return np.ascontiguousarray(array, dtype=spec.dtype)
+
+
+def open_tier(spec: OnnxSpec, model: bytes, policy: Policy, **settings: Any) -> Running:
+    """Open a model under a tier's settings, some of them changed.
+
+    Raises:
+        PolicyError: a setting cannot be had, such as a provider that is absent.
+        ModelIntegrityError: the bytes are not a model.
+    """
+    given: Any = spec
+    changed = attrs.evolve(given, **settings)
+    labels = spec.classes or policy.classes
+    tier = OnnxTier(changed, lambda: model, labels)
+    tier.open()
+    return Running(changed, model, tier, labels)
+
+
+def load_models(policy: Policy) -> dict[str, tuple[OnnxSpec, bytes]]:
+    """Return spec and bytes of every ONNX tier, by name.
+
+    Raises:
+        ModelIntegrityError: a file is missing, or is not the one that the policy names.
+    """
+    return {
+        spec.name: (spec, verify_model(resolve_model(policy, spec), spec))
+        for spec in policy.tiers
+        if isinstance(spec, OnnxSpec)
+    }
+
+
+def tier_named(policy: Policy, name: str) -> OnnxSpec:
+    """Return the ONNX tier of that name.
+
+    Raises:
+        InputValueError: there is none; the message has the nearest name.
+    """
+    for spec in policy.tiers:
+        if spec.name == name and isinstance(spec, OnnxSpec):
+            return spec
+        if spec.name == name:
+            raise InputValueError(f"tier {name!r} is {spec.kind}: only ONNX models can be changed")
+    raise InputValueError(f"no tier {name!r}; {nearest(name, [s.name for s in policy.tiers])}")

@@ -1,0 +1,80 @@
+import json
+
+import numpy as np
+import pytest
+
+from cascade import Policy
+from cascade.bundle import load_profile
+from cascade.cli import main
+from tests.cli.conftest import edit
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    from cascade.optimize import profiling
+
+    monkeypatch.setattr(profiling, "_SECONDS", 0.02)
+    monkeypatch.setattr(profiling, "_SPARSE", 3)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    random = np.random.default_rng(0)
+    path = tmp_path / "rows.npz"
+    np.savez(path, X=random.normal(size=(40, 4)), y=random.choice(["a", "b", "c"], 40))
+    return path
+
+
+def test_measures_and_writes_what_lanes_start_from(policy, rows, quick, capsys):
+    plot = policy.parent / "plot.png"
+    before = policy.read_text()
+    assert main(["profile", str(policy), str(rows), "--plot", str(plot), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [tier["name"] for tier in found["tiers"]] == ["small", "large"]
+    small = found["tiers"][0]
+    assert [size["rows"] for size in small["sizes"]] == [1, 2, 4, 8, 16, 32]
+    assert 0.0 < small["hot"]["p50"] <= small["hot"]["p99"]
+    assert small["sparse"]["cpu"] > 0.0
+    assert small["cold"]["load"] > 0.0
+    assert 0.0 <= small["accuracy"] <= 1.0
+    assert found["ledger"]["calls"]["small"] == pytest.approx(1.0)
+    assert found["bottleneck"]
+    assert plot.stat().st_size > 1_000
+    assert policy.read_text() == before.replace(
+        "name: flowers\n", "name: flowers\nprofile: profile.json\n"
+    )
+    held = load_profile(Policy.from_yaml(policy, env={}))
+    assert held["large"].to_dict() == found["tiers"][1]["law"]
+
+
+def test_the_golden_inputs_stand_in_for_data_and_have_no_truth(policy, quick, capsys):
+    one = {"inputs": {"x": {"dtype": "float32", "data": [[0.1, 0.2, 0.3, 0.4]]}}, "outputs": {}}
+    (policy.parent / "golden.json").write_text(json.dumps({"small": one}))
+    edit(policy, "name: flowers", "name: flowers\ngolden: golden.json")
+    assert main(["profile", str(policy)]) == 0
+    said = capsys.readouterr().out
+    assert "Without truth (y in DATA)" in said
+    assert "Bottleneck: " in said
+
+
+def test_says_what_it_needs_without_data(policy, capsys):
+    assert main(["profile", str(policy)]) == 2
+    assert "give DATA, a .npy or .npz file of rows" in capsys.readouterr().err
+
+
+def test_says_what_the_model_takes(policy, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.ones((3, 5)))
+    assert main(["profile", str(policy), str(tmp_path / "x.npy")]) == 2
+    said = capsys.readouterr().err
+    assert "tier 'small': input 'x': expected float32 of n×4, got float64 of 1×5" in said
+
+
+def test_external_tiers_are_skipped_and_said_so(policy, rows, quick, capsys):
+    text = policy.read_text()
+    start = text.index("  - {name: large")
+    line = text[start : text.index("\n", start)]
+    edit(policy, line, "  - {name: large, kind: external}")
+    assert main(["profile", str(policy), str(rows)]) == 0
+    said = capsys.readouterr().out
+    assert "large: not measured (external: bound in Python, not in a file)" in said
+    assert "Bottleneck" not in said
