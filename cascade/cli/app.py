@@ -278,6 +278,38 @@ def profile(
 
 
 @app.command
+def tune(
+    policy: Path,
+    data: Path | None = None,
+    /,
+    *,
+    objective: str,
+    rate: float | None = None,
+    tiers: str | None = None,
+    providers: str | None = None,
+    dry_run: bool = False,
+    as_json: AsJson = False,
+) -> int:
+    """Find how each model runs best here, and write it into the policy; answers do not change.
+
+    Args:
+        policy: The policy's YAML file; comments stay.
+        data: Rows as .npy or .npz (default: the golden inputs of the bundle).
+        objective: p50, p99 (under --rate), throughput or cpu (per call).
+        rate: Requests per second.
+        tiers: Names, separated by commas; all ONNX tiers by default.
+        providers: Execution providers to try, separated by commas (default: all that run here).
+        dry_run: Show the difference, and write nothing.
+        as_json: Print one JSON object.
+    """
+    from cascade.cli.tune import tune as run
+
+    return run(
+        policy, data, objective, rate=rate, tiers=tiers, providers=providers, dry_run=dry_run
+    ).print(as_json=as_json)
+
+
+@app.command
 def doctor(*, as_json: AsJson = False) -> int:
     """Show what is installed, providers and cores, what is missing, and name clashes.
 

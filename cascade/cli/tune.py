@@ -1,0 +1,77 @@
+"""``cascade tune``: how each model runs best here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cascade.cli.edits import Edits
+from cascade.cli.profile import progress, rows_of, seconds
+from cascade.cli.reply import Reply
+from cascade.cores import find_cores
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cascade.optimize.tuning import TierTuning
+
+__all__ = ["tune"]
+
+_WHAT = {
+    "p50": "a call", "p99": "the slowest hundredth", "throughput": "a row", "cpu": "CPU a call",
+}  # fmt: skip
+
+
+def tune(
+    path: Path, data: Path | None, objective: str, *, rate: float | None, tiers: str | None,
+    providers: str | None, dry_run: bool,
+) -> Reply:  # fmt: skip
+    """Tune the policy at ``path``; with ``dry_run`` only the difference is shown.
+
+    Raises:
+        PolicyError: the objective, a provider or a tier is not known.
+        InputValueError: the rows cannot be used.
+    """
+    from cascade.optimize.tuning import tune_policy
+    from cascade.policy import Policy
+
+    policy, cores = Policy.from_yaml(path), find_cores().usable
+    found = tune_policy(
+        policy, rows_of(policy, data), objective, cores=cores, rate=rate, tiers=_names(tiers),
+        providers=_names(providers), say=progress,
+    )  # fmt: skip
+    edits = Edits(path)
+    places = {spec.name: index for index, spec in enumerate(policy.tiers)}
+    for one in found:
+        edits.tier(places[one.name], one.changes)
+    difference = edits.difference()
+    if not dry_run:
+        edits.save()
+    lines = [f"Objective {objective}, {cores} usable cores", "", *map(_said, found), ""]
+    lines += difference or ["Nothing to change."]
+    if difference and not dry_run:
+        lines += ["", f"Written: {path}. Measure again: cascade profile {path} DATA"]
+    changed: dict[str, Any] = {one.name: one.changes for one in found if one.changes}
+    facts = {"objective": objective, "cores": cores, "written": bool(difference) and not dry_run}
+    reply = {**facts, "changed": changed, "tiers": [one.to_dict() for one in found]}
+    return Reply("\n".join(lines), reply)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _said(one: TierTuning) -> str:
+    choice = one.choice
+    effort = f"{choice.measurements} measurements of {choice.candidates} settings"
+    if choice.comparison is None or choice.seconds is None:
+        return f"{one.name}: stays as it is, nothing was better ({effort})"
+    what, told = _WHAT[one.objective], choice.comparison.describe()
+    if not one.changes:
+        return f"{one.name}: stays as it is; the best other one is no gain ({told}; {effort})"
+    before, after = map(seconds, choice.seconds)
+    words = ", ".join(f"{key}: {_word(value)}" for key, value in one.changes.items())
+    return f"{one.name}: {words}; {what} {before} → {after} ({told}; {effort})"
+
+
+def _word(value: Any) -> str:
+    return str(value["max_size"]) if isinstance(value, dict) else str(value).lower()

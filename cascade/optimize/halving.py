@@ -1,0 +1,146 @@
+"""Find the best of many settings with few measurements, and change only what pays for itself.
+
+Successive halving (Jamieson & Talwalkar, 'Non-stochastic Best Arm Identification and Hyperparameter
+Optimization', AISTATS 2016), keeping a third: all settings are measured briefly, the better third
+for longer, until one is left. That one is then measured against the setting in force on fresh
+rounds, so that having been chosen by its luck does not help it. Pure: what is measured comes from
+a function, and the search knows neither clock nor model.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import attrs
+
+from cascade.optimize.timing import GAIN, ROUNDS, Comparison, compare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["Choice", "changed", "choose", "halve"]
+
+T = TypeVar("T", bound=attrs.AttrsInstance)
+if TYPE_CHECKING:
+    Measure = Callable[[Sequence[T], int], Sequence[Sequence[float]]]
+
+_RUNGS = (1, 2, 4)  # fresh rounds; the last is repeated until one is left
+_TOLL = GAIN / 2  # what each changed field must gain in the ranking
+
+
+@attrs.frozen
+class Choice(Generic[T]):
+    """What was chosen, and why.
+
+    ``comparison`` is of the search's winner with the setting in force, None where they are one;
+    ``measurements`` counts settings × rounds; ``seconds`` holds the medians of ``before`` and
+    ``after`` on the fresh rounds, None where there were none.
+    """
+
+    before: T
+    after: T
+    comparison: Comparison | None
+    measurements: int
+    candidates: int
+    seconds: tuple[float, float] | None = None
+
+
+def choose(before: T, candidates: Sequence[T], measure: Measure[T]) -> Choice[T]:
+    """Search ``candidates`` for something measurably better than ``before``.
+
+    ``measure(settings, rounds)`` returns so many numbers per setting, lower being better, taken in
+    the same rounds. The winner of the search replaces ``before`` only if it is measurably faster on
+    fresh rounds; each field that it changes goes back if the winner is not measurably faster than
+    without that change.
+    """
+    spent = 0
+
+    def counted(settings: Sequence[T], rounds: int) -> Sequence[Sequence[float]]:
+        nonlocal spent
+        spent += len(settings) * rounds
+        return measure(settings, rounds)
+
+    everyone = list(dict.fromkeys([before, *candidates]))
+    winner = halve(everyone, counted, lambda one: 1.0 + _TOLL * len(changed(before, one)))
+    if winner == before:
+        return Choice(before, before, None, spent, len(everyone))
+    after, found, times = _settled(before, winner, counted)
+    return Choice(before, after, found, spent, len(everyone), times)
+
+
+def halve(
+    candidates: Sequence[T], measure: Measure[T], weight: Callable[[T], float] = lambda _: 1.0
+) -> T:
+    """Return the one whose median, times its weight, is the least after the last rung.
+
+    >>> @attrs.frozen
+    ... class Threads:
+    ...     n: int
+    >>> halve(
+    ...     [Threads(n) for n in range(1, 9)],
+    ...     lambda some, rounds: [[abs(one.n - 3.0)] * rounds for one in some],
+    ... )
+    Threads(n=3)
+    """
+    left, rung = list(candidates), 0
+    seen: dict[T, list[float]] = {one: [] for one in left}
+    while len(left) > 1:
+        rounds = _RUNGS[min(rung, len(_RUNGS) - 1)]
+        for one, numbers in zip(left, measure(left, rounds), strict=True):
+            seen[one].extend(numbers)
+        scores = {one: median(seen[one]) * weight(one) for one in left}
+        left = sorted(left, key=scores.__getitem__)[: math.ceil(len(left) / 3)]
+        rung += 1
+    return left[0]
+
+
+def changed(before: T, after: T) -> dict[str, tuple[object, object]]:
+    """Return the fields that differ, each with what it was and is."""
+    names = [field.name for field in attrs.fields(type(before))]
+    pairs = {name: (getattr(before, name), getattr(after, name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _settled(
+    before: T, winner: T, measure: Measure[T]
+) -> tuple[T, Comparison, tuple[float, float]]:
+    """Measure the winner, and it without each of its changes, on fresh rounds."""
+    differing = changed(before, winner)
+    without = {}
+    if len(differing) > 1:
+        without = {name: _with(winner, name, was) for name, (was, _) in differing.items()}
+    settings = [before, winner, *without.values()]
+    numbers = dict(zip(settings, measure(settings, ROUNDS), strict=True))
+    found = compare(numbers[winner], numbers[before])
+    if not found.faster:
+        return before, found, _medians(numbers, before, before)
+    return _leanest(before, winner, without, numbers), found, _medians(numbers, before, winner)
+
+
+def _with(one: T, name: str, value: object) -> T:
+    given: Any = one
+    made: T = attrs.evolve(given, **{name: value})
+    return made
+
+
+def _leanest(
+    before: T, winner: T, without: Mapping[str, T], numbers: Mapping[T, Sequence[float]]
+) -> T:
+    """Take back the change that gains least, if the winner is not measurably faster for it.
+
+    One at a time: two changes that each do without the other may not do without both.
+    """
+    idle = {}
+    for name, one in without.items():
+        gain = compare(numbers[winner], numbers[one])
+        if not gain.faster and compare(numbers[one], numbers[before]).faster:
+            idle[name] = gain.ratio
+    if not idle:
+        return winner
+    return without[max(idle, key=idle.__getitem__)]
+
+
+def _medians(numbers: Mapping[T, Sequence[float]], before: T, after: T) -> tuple[float, float]:
+    return median(numbers[before]), median(numbers[after])

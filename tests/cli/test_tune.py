@@ -1,0 +1,68 @@
+import json
+
+import numpy as np
+import pytest
+
+from cascade import Policy
+from cascade.cli import main
+from cascade.optimize.objectives import Meter
+
+
+@pytest.fixture
+def rows(tmp_path):
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(8, 4)))
+    return str(tmp_path / "rows.npy")
+
+
+def script(monkeypatch, fast):
+    """Have the meter say that settings for which ``fast`` holds take half the time."""
+    monkeypatch.setattr(
+        Meter,
+        "__call__",
+        lambda self, some, n: [[0.5 if fast(s) else 1.0] * n for s in some],
+    )
+
+
+def test_writes_the_policy_and_keeps_its_comments(policy, rows, monkeypatch, capsys):
+    script(monkeypatch, lambda s: s.cap == 8)
+    before = policy.read_text()
+    assert main(["tune", str(policy), rows, "--objective", "throughput", "--tiers", "small"]) == 0
+    said = capsys.readouterr().out
+    assert "small: batch: 8; a row 1 s → 500 ms (0.50 × the time, faster in 15 of 15" in said
+    assert policy.read_text() == before.replace(
+        "  # the cheap one\n", "  # the cheap one\n    batch: {max_size: 8}\n"
+    )
+    assert Policy.from_yaml(policy, env={}).tiers[0].batch.max_size == 8
+
+
+def test_a_dry_run_shows_the_difference_and_writes_nothing(policy, rows, monkeypatch, capsys):
+    script(monkeypatch, lambda s: s.optimization == "off")
+    before = policy.read_text()
+    call = ["tune", str(policy), rows, "--objective", "p50", "--dry-run"]
+    assert main(call) == 0
+    assert '+    optimization: "off"' in capsys.readouterr().out
+    assert main([*call, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["changed"] == {
+        "small": {"optimization": "off"},
+        "large": {"optimization": "off"},
+    }
+    assert found["written"] is False
+    assert found["tiers"][0]["comparison"]["wins"] == 15
+    assert policy.read_text() == before
+
+
+def test_nothing_changes_without_a_gain(policy, rows, monkeypatch, capsys):
+    script(monkeypatch, lambda s: False)
+    before = policy.read_text()
+    assert main(["tune", str(policy), rows, "--objective", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "small: stays as it is, nothing was better" in said
+    assert said.endswith("Nothing to change.\n")
+    assert policy.read_text() == before
+
+
+def test_a_missing_provider_is_an_error(policy, rows, capsys):
+    call = ["tune", str(policy), rows, "--objective", "p50", "--providers"]
+    assert main([*call, "CUDAExecutionProvider"]) == 2
+    assert "--providers: 'CUDAExecutionProvider' is not available" in capsys.readouterr().err

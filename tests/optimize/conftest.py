@@ -1,0 +1,3 @@
+from tests.cli.conftest import policy
+
+__all__ = ["policy"]
