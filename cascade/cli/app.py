@@ -310,6 +310,70 @@ def tune(
 
 
 @app.command
+def quantize(
+    policy: Path,
+    tier: str,
+    /,
+    *,
+    data: Path,
+    max_loss: float = 0.01,
+    alpha: float = 0.1,
+    seed: int = 0,
+    dry_run: bool = False,
+    as_json: AsJson = False,
+) -> int:
+    """Quantise a tier's model where that is faster and loses little; certify anew.
+
+    Args:
+        policy: The policy's YAML file; comments stay.
+        tier: The tier's name.
+        data: Rows as .npy, or .npz with X and y, that the model was not trained on.
+        max_loss: The share of its right answers that the new model may lose.
+        alpha: The risk that it loses more.
+        seed: Seed of the split into rows to calibrate, to choose by and to certify on.
+        dry_run: Measure and show, and write nothing.
+        as_json: Print one JSON object.
+    """
+    from cascade.cli.smaller import smaller as run
+
+    return run(
+        policy, tier, data, "quantize", max_loss=max_loss, alpha=alpha, seed=seed, dry_run=dry_run
+    ).print(as_json=as_json)
+
+
+@app.command
+def prune(
+    policy: Path,
+    tier: str,
+    /,
+    *,
+    data: Path,
+    max_loss: float = 0.01,
+    alpha: float = 0.1,
+    seed: int = 0,
+    dry_run: bool = False,
+    as_json: AsJson = False,
+) -> int:
+    """Prune a tier's model where that is faster and loses little; certify anew.
+
+    Args:
+        policy: The policy's YAML file; comments stay.
+        tier: The tier's name.
+        data: Rows as .npy, or .npz with X and y, that the model was not trained on.
+        max_loss: The share of its right answers that the new model may lose.
+        alpha: The risk that it loses more.
+        seed: Seed of the split into rows to calibrate, to choose by and to certify on.
+        dry_run: Measure and show, and write nothing.
+        as_json: Print one JSON object.
+    """
+    from cascade.cli.smaller import smaller as run
+
+    return run(
+        policy, tier, data, "prune", max_loss=max_loss, alpha=alpha, seed=seed, dry_run=dry_run
+    ).print(as_json=as_json)
+
+
+@app.command
 def doctor(*, as_json: AsJson = False) -> int:
     """Show what is installed, providers and cores, what is missing, and name clashes.
 

@@ -30,6 +30,7 @@ EXTRAS = {
     "export": ("onnx", "skl2onnx"),
     "parquet": ("pyarrow",),
     "plot": ("matplotlib",),
+    "quantize": ("onnx",),
     "serve": ("starlette", "uvicorn"),
     "demo": ("cyclopts", "matplotlib", "mlxtend", "onnx", "rich", "skl2onnx"),
 }

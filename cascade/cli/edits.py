@@ -41,12 +41,21 @@ class Edits:
         """Put settings of one tier; ``batch`` and ``confidence`` may hold settings of their own."""
         for key, value in settings.items():
             nested = isinstance(value, dict) and self.has(("tiers", index, key))
-            held = Places(self.text, str(self.path)).mapping(("tiers", index, key))
+            held = self.keys(("tiers", index, key))
             if nested and held:
                 for inner, item in value.items():
                     self.put(("tiers", index, key), inner, item, after=held[0])
             else:
                 self.put(("tiers", index), key, value, after="model")
+
+    def keys(self, where: tuple[str | int, ...]) -> list[str]:
+        """Return the keys of the mapping at ``where``; none where it is something else."""
+        return Places(self.text, str(self.path)).mapping(where)
+
+    def comment(self, before: list[str], after: list[str]) -> None:
+        """Replace lines of comment, where the file has them one after the other."""
+        old, new = ("".join(f"# {line}\n" for line in lines) for lines in (before, after))
+        self.text = self.text.replace(old, new, 1)
 
     def difference(self) -> list[str]:
         """Return the lines of a unified diff."""

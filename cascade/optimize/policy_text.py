@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from cascade.policy import Certificate, Policy, TierSpec
 
-__all__ = ["policy_text"]
+__all__ = ["policy_text", "promise_lines"]
 
 _WIDTH = 96
 
@@ -29,7 +29,7 @@ def policy_text(
     lines = [
         "# yaml-language-server: $schema=policy.schema.json",
         "# A bundle, served by cascade.Router.from_yaml(this file).",
-        *(f"# {line}" for line in _promise(certificate)),
+        *(f"# {line}" for line in promise_lines(certificate)),
         "version: 1  # of the format",
         f"name: {_scalar(name)}",
         *(f"{key}: {_flow(value)}" for key, value in extra.items()),
@@ -47,7 +47,8 @@ def policy_text(
     return "\n".join(lines) + "\n"
 
 
-def _promise(cert: Certificate) -> list[str]:
+def promise_lines(cert: Certificate) -> list[str]:
+    """Return what a certificate promises, as a bundle's policy says it on top."""
     if cert.certified <= 1:
         return ["Nothing could be certified: every request goes to the top tier."]
     return [

@@ -31,7 +31,7 @@ ROUNDS = 15
 """Rounds of a comparison."""
 
 _MOMENT = 0.004  # s of calls per contender and round
-_CALLS = (3, 100)  # at least, at most
+_CALLS = (1, 100)  # at least, at most
 
 
 @attrs.frozen
@@ -95,7 +95,7 @@ def interleave(
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Return the seconds of a call per contender and round, (rounds,) each.
 
-    Each contender runs for about 4 ms a round, at least 3 and at most 100 calls; one untimed call
+    Each contender runs for about 4 ms a round, at least 1 and at most 100 calls; one untimed call
     comes before each turn, for a contender deployed alone finds its model in the caches.
     """
     order = list(runs)

@@ -191,7 +191,7 @@ class OnnxTier(BoundTier):
     def _compile(self, session: ort.InferenceSession) -> None:
         outputs = {node.name: node for node in session.get_outputs()}
         settings = self._spec.outputs
-        kind = settings.kind if settings is not None else _recognise(outputs)
+        kind = self.kind = settings.kind if settings is not None else _recognise(outputs)
         self._names = self._fetched(kind, settings, outputs)
         self._run_session = session.run
         self.run = self._one_array() if self._plain_input() else self._one_feed  # type: ignore[method-assign, assignment]

@@ -1,0 +1,133 @@
+"""Tree ensembles as ONNX holds them: which trees help most, and a model of those alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+import onnxruntime as ort
+
+from cascade.optimize.lazily import require_onnx
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+
+__all__ = ["Forest"]
+
+_OP = "TreeEnsembleClassifier"
+_MANY = 150  # trees; beyond, ranking them one by one takes too long
+_ROWS = 500  # that trees are ranked on
+_EVEN = 1e-3
+
+
+@attrs.frozen(eq=False)
+class Forest:
+    """The one tree ensemble of a model; ``averaged`` when its trees vote with equal shares.
+
+    The votes of a boosted ensemble add up instead, and its trees correct those before them.
+    """
+
+    model: bytes
+    place: int
+    ids: Array
+    averaged: bool
+
+    @classmethod
+    def find(cls, model: bytes) -> Forest | None:
+        """Return the ensemble of a model; None where there is none, or several.
+
+        Raises:
+            MissingExtra: onnx is not installed.
+        """
+        nodes = require_onnx().load_from_string(model).graph.node
+        places = [place for place, node in enumerate(nodes) if node.op_type == _OP]
+        if len(places) != 1:
+            return None
+        held = _arrays(nodes[places[0]])
+        ids = np.unique(held["nodes_treeids"])
+        return cls(model, places[0], ids, _averaged(held, len(ids)))
+
+    def ranked(self, rows: Array, truth: Array | None) -> Array:
+        """Return the trees' ids, first the one that helps most, then the one that helps it most.
+
+        ``rows`` (n, features), ``truth`` (n,) class indices; without it the ensemble's own answers
+        are what is right. A boosted ensemble keeps its order: each tree was grown on what those
+        before it left over.
+        """
+        if not self.averaged or len(self.ids) > _MANY:
+            return self.ids
+        some = rows[:_ROWS]
+        votes = np.stack([_votes(self.only([one]), some) / len(self.ids) for one in self.ids])
+        right = votes.sum(axis=0).argmax(axis=1) if truth is None else truth[:_ROWS]
+        return np.asarray(self.ids[_greedy(votes, right)])
+
+    def only(self, ids: Any) -> bytes:
+        """Return the model with these trees alone, the votes of averaged ones in proportion."""
+        onnx = require_onnx()
+        loaded = onnx.load_from_string(self.model)
+        node = loaded.graph.node[self.place]
+        held = _arrays(node)
+        masks = {prefix: np.isin(held[f"{prefix}_treeids"], ids) for prefix in ("nodes", "class")}
+        scale = len(self.ids) / len(ids) if self.averaged else 1.0
+        for attribute in node.attribute:
+            prefix = attribute.name.partition("_")[0]
+            if prefix not in masks:
+                continue
+            mask = masks[prefix]
+            for field in ("ints", "floats", "strings"):
+                values = getattr(attribute, field)
+                if len(values) != len(mask):
+                    continue
+                kept = [value for value, keep in zip(values, mask, strict=True) if keep]
+                if attribute.name == "class_weights":
+                    kept = [value * scale for value in kept]
+                del values[:]
+                values.extend(kept)
+        return bytes(loaded.SerializeToString(deterministic=True))
+
+
+def _arrays(node: Any) -> dict[str, Array]:
+    return {
+        a.name: np.array(a.ints if len(a.ints) else a.floats)
+        for a in node.attribute
+        if len(a.ints) or len(a.floats)
+    }
+
+
+def _averaged(held: dict[str, Array], trees: int) -> bool:
+    """Whether each leaf's weights sum to 1/trees: then they are shares of one vote."""
+    leaves = np.stack([held["class_treeids"], held["class_nodeids"]])
+    _, inverse = np.unique(leaves, axis=1, return_inverse=True)
+    sums = np.bincount(inverse.ravel(), weights=held["class_weights"])
+    return bool(np.abs(sums * trees - 1.0).max() < _EVEN)
+
+
+def _votes(model: bytes, rows: Array) -> Array:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    found = [output.name for output in session.get_outputs()]
+    return np.asarray(session.run(found[-1:], {name: rows.astype(np.float32)})[0])
+
+
+def _greedy(votes: Array, right: Array) -> list[int]:
+    """Order trees by what each adds to those before it: the least Brier score of their mean.
+
+    ``votes`` is (trees, n, classes), ``right`` (n,). A proper score, for counting hits would
+    overfit the rows.
+    """
+    scale = len(votes)  # each tree holds its share of the vote
+    wanted = np.eye(votes.shape[2])[right]
+    order: list[int] = []
+    total, left = np.zeros(votes.shape[1:]), list(range(len(votes)))
+    while left:
+        means = (total + scale * votes[left]) / (len(order) + 1)
+        best = left[int(((means - wanted) ** 2).sum(axis=2).mean(axis=1).argmin())]
+        total += scale * votes[best]
+        order.append(best)
+        left.remove(best)
+    return order

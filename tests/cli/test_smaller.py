@@ -1,0 +1,213 @@
+"""quantize and prune on a bundle, with a scripted clock: what is written, and what is said."""
+
+import hashlib
+import json
+
+import attrs
+import numpy as np
+import pytest
+
+from cascade import Policy, Router
+from cascade.bundle import sha256_file
+from cascade.cli import main
+from cascade.optimize import slimming
+from cascade.optimize.certifying import certify_anew
+from cascade.optimize.data import Data, split
+from cascade.optimize.running import load_models
+from cascade.policy import Certificate
+from cascade.policy.certificate import PathPoint
+from tests.optimize.models import convolution, perceptron, rows
+
+POLICY = """\
+# ours
+version: 1
+name: quarters
+deadline: 1s
+tiers:
+  - {{name: small, kind: onnx, model: small.onnx, sha256: "{small}"}}
+  - name: large
+    kind: onnx
+    model: large.onnx  # the convolution
+    sha256: "{large}"
+escalation:
+{escalation}
+golden: golden.json
+profile: profile.json
+"""
+CERTIFIED = "  certificate: certificate.json"
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A certified policy of two tiers, with golden answers and a profile."""
+    models = {"small": perceptron(), "large": convolution()}
+    digests = {name: hashlib.sha256(model).hexdigest() for name, model in models.items()}
+    for name, model in models.items():
+        (tmp_path / f"{name}.onnx").write_bytes(model)
+    path = tmp_path / "policy.yaml"
+    profile = {name: {"overhead": 0.01, "per_row": 0.01} for name in models}
+    (tmp_path / "profile.json").write_text(json.dumps(profile))
+    (tmp_path / "golden.json").write_text("{}")
+    path.write_text(POLICY.format(**digests, escalation="  thresholds: [0.9]"))
+    policy = Policy.from_yaml(path, env={})
+    X, y = rows(2_000)
+    np.savez(tmp_path / "rows.npz", X=X, y=y)
+    np.save(tmp_path / "rows.npy", X)
+    point = PathPoint(thresholds=(2.0,), losses=0, p_value=0.0)
+    promise = Certificate(
+        max_loss=0.02, alpha=0.1, loss="gross", covers="adaptive", n=100,
+        tiers=("small", "large"), path=(point,), certified=1,
+    )  # fmt: skip
+    made, problem = certify_anew(policy, promise, split(Data({"": X}, y)), models)
+    assert problem is None
+    made.save(tmp_path / "certificate.json")
+    path.write_text(POLICY.format(**digests, escalation=CERTIFIED))
+    with Router(Policy.from_yaml(path, env={}), env={}) as router:
+        assert router.route(X[0]).covered
+    answer = {"dtype": "float32", "data": np.full((1, 4), 0.25).tolist()}
+    one = {"inputs": {"x": {"dtype": "float32", "data": X[:1].tolist()}}, "outputs": {"p": answer}}
+    (tmp_path / "golden.json").write_text(json.dumps({"large": one}))
+    return path
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Have the clock say what a variant takes: by name, everything else as long as the original."""
+
+    def set_times(**seconds):
+        names = {name.replace("_", " "): time for name, time in seconds.items()}
+        monkeypatch.setattr(
+            slimming,
+            "interleave",
+            lambda runs, rounds: {
+                name: np.full(rounds, next((t for n, t in names.items() if n in name), 1.0))
+                for name in runs
+            },
+        )
+
+    return set_times
+
+
+def rows_of(bundle, kind="npz"):
+    return str(bundle.parent / f"rows.{kind}")
+
+
+def test_what_wins_is_written_and_certified_anew(bundle, script, capsys):
+    script(MinMax=0.5)
+    before = Policy.from_yaml(bundle, env={})
+    assert main(["quantize", str(bundle), "large", "--data", rows_of(bundle), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kept"].startswith("static int8, MinMax")
+    assert found["written"]
+    assert found["certificate"]["n"] == 750
+    now = Policy.from_yaml(bundle, env={})
+    spec = now.tiers[1]
+    assert spec.sha256 == sha256_file(bundle.parent / spec.model) != before.tiers[1].sha256
+    assert spec.confidence.temperature == found["temperature"]
+    assert now.certificate.certified > 1
+    assert now.certificate.digests != before.certificate.digests
+    text = bundle.read_text()
+    assert text.startswith("# ours")
+    assert f"model: {spec.model}  # the convolution" in text
+    profile = json.loads((bundle.parent / "profile.json").read_text())
+    assert profile["large"]["per_row"] < 0.01 == profile["small"]["per_row"]
+    with Router(now, env={}) as router:  # the golden answer is the new model's
+        X, y = rows(200, seed=5)
+        assert np.mean([router.route(x).value for x in X] == y) > 0.95
+
+
+def test_nothing_is_written_when_nothing_wins(bundle, script, capsys):
+    script(dynamic=4.0)
+    before = {file: file.read_bytes() for file in bundle.parent.iterdir()}
+    assert main(["quantize", str(bundle), "large", "--data", rows_of(bundle)]) == 0
+    said = capsys.readouterr().out
+    assert "Kept: none; the model stays as it is." in said
+    assert "slower" in said
+    assert {file: file.read_bytes() for file in bundle.parent.iterdir()} == before
+
+
+def test_a_dry_run_writes_nothing(bundle, script, capsys):
+    script(neurons=0.5)
+    before = {file: file.read_bytes() for file in bundle.parent.iterdir()}
+    call = ["prune", str(bundle), "small", "--data", rows_of(bundle), "--dry-run"]
+    assert main(call) == 0
+    assert "Nothing is written" in capsys.readouterr().out
+    assert {file: file.read_bytes() for file in bundle.parent.iterdir()} == before
+
+
+def test_without_truth_the_certificate_is_void_and_what_to_run_is_said(bundle, script, capsys):
+    script(neurons=0.5)
+    call = ["prune", str(bundle), "small", "--data", rows_of(bundle, "npy")]
+    assert main(call) == 0
+    said = capsys.readouterr().out
+    assert "The certificate is void" in said
+    assert "needs the truth (y in DATA)" in said
+    assert f"Run: cascade fit RECORDING --policy {bundle} --max-loss 0.02 --alpha 0.1" in said
+    now = Policy.from_yaml(bundle, env={})
+    assert [point.thresholds for point in now.points] == [(2.0,)]
+    (bundle.parent / "golden.json").write_text("{}")
+    with Router(now, env={}) as router:
+        assert router.route(rows(1)[0][0]).tier == "large"
+
+
+def test_thresholds_without_a_promise_are_said_to_be_stale(bundle, script, capsys):
+    script(neurons=0.5)
+    bundle.write_text(bundle.read_text().replace(CERTIFIED, "  thresholds: [0.9]"))
+    assert main(["prune", str(bundle), "small", "--data", rows_of(bundle)]) == 0
+    said = capsys.readouterr().out
+    assert "The thresholds promise nothing, and were made for the old model." in said
+    assert "Run: cascade fit RECORDING --policy" in said
+
+
+def test_what_certifies_nothing_is_not_written(bundle, script, capsys, monkeypatch):
+    from cascade.cli import rewrite  # noqa: F401  imported before what it uses is replaced
+    from cascade.errors import CannotCertify
+    from cascade.optimize import certifying
+
+    script(neurons=0.5)
+    real = certifying.certify_anew
+    monkeypatch.setattr(
+        certifying, "certify_anew", lambda *a: (real(*a)[0], CannotCertify("no threshold holds"))
+    )
+    before = {file: file.read_bytes() for file in bundle.parent.iterdir()}
+    assert main(["prune", str(bundle), "small", "--data", rows_of(bundle)]) == 1
+    assert "passes, but no threshold holds; nothing is written" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in bundle.parent.iterdir()} == before
+
+
+def test_a_model_that_cannot_be_changed_says_why(bundle, capsys):
+    assert main(["prune", str(bundle), "large", "--data", rows_of(bundle)]) == 0
+    said = capsys.readouterr().out
+    assert "cannot be done: it has neither several trees nor a hidden layer" in said
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (["quantize", "{policy}", "lrge", "--data", "{rows}"], "no tier 'lrge'; did you mean"),
+        (["prune", "{policy}", "large", "--data", "{rows}", "--alpha", "2"], "alpha: expected"),
+        (["prune", "{policy}", "large", "--data", "few.npy"], "at least 80 rows, got 10"),
+    ],
+)
+def test_bad_arguments_are_said(bundle, call, said, capsys, monkeypatch):
+    monkeypatch.chdir(bundle.parent)
+    np.save("few.npy", rows(10)[0])
+    words = [word.format(policy=bundle, rows=rows_of(bundle)) for word in call]
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_certificate_is_that_of_the_models_in_hand(bundle):
+    policy = Policy.from_yaml(bundle, env={})
+    models = {name: model for name, (_, model) in load_models(policy).items()}
+    X, y = rows(2_000)
+    bare = attrs.evolve(policy, certificate=None, mode="top_only")
+    one, _ = certify_anew(bare, policy.certificate, split(Data({"": X}, y)), models)
+    assert one.path == tuple(
+        attrs.evolve(point, cost=own.cost)
+        for point, own in zip(policy.certificate.path, one.path, strict=True)
+    )
+    wrong = Data({"": X}, (y + 1) % 4)
+    other, problem = certify_anew(bare, policy.certificate, split(wrong), models)
+    assert problem is None  # the top tier is wrong everywhere: nothing can be lost
+    assert other.digests["data"] != one.digests["data"]
