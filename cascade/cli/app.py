@@ -262,6 +262,7 @@ def profile(
     /,
     *,
     plot: Path | None = None,
+    report: Path | None = None,
     as_json: AsJson = False,
 ) -> int:
     """Measure every tier, find the bottleneck, and write the profile that lanes start from.
@@ -270,11 +271,13 @@ def profile(
         policy: The policy's YAML file; only its ``profile`` may be added, comments stay.
         data: Rows as .npy, or .npz with X and y (default: the golden inputs of the bundle).
         plot: Save a plot over batch sizes to this file.
+        report: Try every smaller model of every tier; write tables, a plot and the fastest ladder
+            that keeps the promise to this folder. The policy itself does not change.
         as_json: Print one JSON object.
     """
     from cascade.cli.profile import profile as run
 
-    return run(policy, data, plot=plot).print(as_json=as_json)
+    return run(policy, data, plot=plot, report=report).print(as_json=as_json)
 
 
 @app.command

@@ -21,8 +21,12 @@ __all__ = ["percent", "profile", "progress", "rows_of", "seconds"]
 _FILE = "profile.json"
 
 
-def profile(path: Path, data: Path | None, *, plot: Path | None = None) -> Reply:
+def profile(
+    path: Path, data: Path | None, *, plot: Path | None = None, report: Path | None = None
+) -> Reply:
     """Measure the policy at ``path``, and write the profile file that lanes start from.
+
+    With ``report`` every smaller model of every tier is tried, and told of in that folder.
 
     Raises:
         InputValueError: the rows cannot be used.
@@ -32,7 +36,8 @@ def profile(path: Path, data: Path | None, *, plot: Path | None = None) -> Reply
     from cascade.policy import Policy
 
     policy = Policy.from_yaml(path)
-    found = profile_policy(policy, rows_of(policy, data), progress)
+    rows = rows_of(policy, data)
+    found = profile_policy(policy, rows, progress)
     lines = [*_report(found), ""]
     if plot is not None:
         from cascade.optimize.displays import ProfileDisplay
@@ -41,7 +46,14 @@ def profile(path: Path, data: Path | None, *, plot: Path | None = None) -> Reply
         lines.append(f"Plot: {plot}")
     written = _write(policy, path, found)
     lines.append(f"Written: {written}")
-    return Reply("\n".join(lines), {**found.to_dict(), "profile": str(written)})
+    facts = {**found.to_dict(), "profile": str(written)}
+    if report is not None:
+        from cascade.cli.report import write_report
+
+        explored, told = write_report(policy, rows, report)
+        facts["report"] = explored.to_dict()
+        lines += ["", *told]
+    return Reply("\n".join(lines), facts)
 
 
 def rows_of(policy: Policy, data: Path | None) -> Data:

@@ -11,9 +11,11 @@ from cascade.fitting.displays import new_figure
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cascade.optimize.exploring import Exploration
+    from cascade.optimize.frontier import Ladder
     from cascade.optimize.profiling import PolicyProfile
 
-__all__ = ["ProfileDisplay"]
+__all__ = ["LadderDisplay", "ProfileDisplay"]
 
 _SIZE = (8.0, 3.8)
 _DPI = 130
@@ -68,3 +70,87 @@ class ProfileDisplay:
             MissingExtra: it needs the extra ``plot``.
         """
         self.plot().savefig(path, dpi=_DPI)
+
+
+@attrs.define(eq=False, slots=False)
+class LadderDisplay:
+    """Accuracy against latency: every candidate of every tier, and the front of cascades.
+
+    ``tiers`` holds (variant, seconds, accuracy) per tier; ``front`` and the single points
+    ``before`` and ``chosen`` are (mean seconds, accuracy); ``steps`` those chosen.
+
+    >>> LadderDisplay({"a": [("original", 0.001, 0.9)]}, [], None, None, ()).front
+    []
+    """
+
+    tiers: dict[str, list[tuple[str, float, float]]]
+    front: list[tuple[float, float]]
+    before: tuple[float, float] | None
+    chosen: tuple[float, float] | None
+    steps: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def from_exploration(cls, found: Exploration) -> Self:
+        """Take what was measured; candidates without a time or an accuracy are left out."""
+        tiers = {
+            tier: [
+                (one.name, one.seconds, one.accuracy)
+                for one in some
+                if one.seconds is not None and one.accuracy is not None
+            ]
+            for tier, some in found.candidates.items()
+        }
+        points = [_point(ladder) for ladder in found.front]
+        steps = () if found.chosen is None else found.chosen.steps
+        return cls(
+            tiers, [point for point in points if point], _point(found.before),
+            _point(found.chosen), steps,
+        )  # fmt: skip
+
+    def plot(self) -> Any:
+        """Draw; returns the figure.
+
+        Raises:
+            MissingExtra: it needs the extra ``plot``.
+        """
+        figure = new_figure(_SIZE)
+        axes = figure.subplots()
+        for tier, some in self.tiers.items():
+            if not some:
+                continue
+            times = [time * 1e6 for _, time, _ in some]
+            right = [100 * share for _, _, share in some]
+            dots = axes.plot(times, right, "o", ms=5, label=tier)
+            for name, time, share in some:
+                if (tier, name) in self.steps:
+                    axes.plot(time * 1e6, 100 * share, "o", ms=12, mfc="none",
+                              color=dots[0].get_color())  # fmt: skip
+        if self.front:
+            x, y = zip(*sorted(self.front), strict=True)
+            axes.plot([t * 1e6 for t in x], [100 * a for a in y], ".-", color="0.5", lw=1,
+                      label="cascades: the front, where chosen")  # fmt: skip
+        for point, mark, label in (
+            (self.before, "s", "as it is, on fresh rows"),
+            (self.chosen, "*", "chosen, on fresh rows"),
+        ):
+            if point is not None:
+                axes.plot(point[0] * 1e6, 100 * point[1], mark, ms=13, mec="white", label=label)
+        axes.set(xscale="log", xlabel="mean latency of the models, µs", ylabel="accuracy, %")
+        axes.set_title("Every candidate (circled: in the chosen ladder), and whole cascades")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+        return figure
+
+    def save(self, path: str | Path) -> None:
+        """Draw into a file.
+
+        Raises:
+            MissingExtra: it needs the extra ``plot``.
+        """
+        self.plot().savefig(path, dpi=_DPI)
+
+
+def _point(ladder: Ladder | None) -> tuple[float, float] | None:
+    if ladder is None or ladder.accuracy is None:
+        return None
+    return ladder.seconds, ladder.accuracy

@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 __all__ = ["convnet"]
 
 SIDE = 28
-PATCHES = 20_000
+PATCHES = 8_000
 
 
-def convnet(X: Array, y: Array, first: int = 48, second: int = 192, seed: int = 0) -> bytes:
+def convnet(X: Array, y: Array, first: int = 48, second: int = 144, seed: int = 0) -> bytes:
     """Return an ONNX model: 'input' (n, 784) float32 to 'probabilities' (n, classes)."""
     weights = {"w1": _filters(X.reshape(-1, 1, SIDE, SIDE), first, 5, seed)}
     weights["b1"] = np.full(first, -0.3, np.float32)
     maps = _run(_model(weights, "maps"), X)
-    weights["w2"] = _filters(maps, second, 3, seed)
+    weights["w2"] = _filters(maps, second, 5, seed)
     weights["b2"] = np.full(second, -0.2, np.float32)
     features = _run(_model(weights, "features"), X)
     scaler = StandardScaler().fit(features)
@@ -66,13 +66,13 @@ def _filters(maps: Array, count: int, size: int, seed: int) -> Array:
 def _model(weights: dict[str, Array], output: str) -> bytes:
     """Build the graph up to ``output``."""
     shape = np.array([-1, 1, SIDE, SIDE], np.int64)
-    flat = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    peaks = {"kernel_shape": [2, 2], "strides": [2, 2]}
     nodes = [
         helper.make_node("Reshape", ["input", "shape"], ["image"]),
         helper.make_node("Conv", ["image", "w1", "b1"], ["z1"], pads=[2, 2, 2, 2]),
         helper.make_node("Relu", ["z1"], ["a1"]),
-        helper.make_node("MaxPool", ["a1"], ["maps"], **flat),
-        helper.make_node("Conv", ["maps", "w2", "b2"], ["z2"], pads=[1, 1, 1, 1]),
+        helper.make_node("MaxPool", ["a1"], ["maps"], **peaks),
+        helper.make_node("Conv", ["maps", "w2", "b2"], ["z2"], pads=[2, 2, 2, 2]),
         helper.make_node("Relu", ["z2"], ["a2"]),
         helper.make_node("AveragePool", ["a2"], ["pool"], kernel_shape=[4, 4], strides=[3, 3]),
         helper.make_node("Flatten", ["pool"], ["features"]),
@@ -100,4 +100,4 @@ def _model(weights: dict[str, Array], output: str) -> bytes:
 
 def _run(model: bytes, X: Array) -> Array:
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(None, {"input": part})[0] for part in np.array_split(X, 20)])
+    return np.concatenate([session.run(None, {"input": part})[0] for part in np.array_split(X, 50)])

@@ -40,7 +40,7 @@ CERTIFIED = "  certificate: certificate.json"
 @pytest.fixture
 def bundle(tmp_path):
     """A certified policy of two tiers, with golden answers and a profile."""
-    models = {"small": perceptron(), "large": convolution()}
+    models = {"small": perceptron(doubt=8.0), "large": convolution()}
     digests = {name: hashlib.sha256(model).hexdigest() for name, model in models.items()}
     for name, model in models.items():
         (tmp_path / f"{name}.onnx").write_bytes(model)
@@ -211,3 +211,43 @@ def test_the_certificate_is_that_of_the_models_in_hand(bundle):
     other, problem = certify_anew(bare, policy.certificate, split(wrong), models)
     assert problem is None  # the top tier is wrong everywhere: nothing can be lost
     assert other.digests["data"] != one.digests["data"]
+
+
+def test_the_report_has_every_candidate_the_front_and_a_certified_ladder(
+    bundle, script, capsys, monkeypatch
+):
+    """int8 halves the convolution's time and fewer neurons gain nothing, says the clock."""
+    from cascade.optimize import exploring, profiling
+
+    script(MinMax=0.5, dynamic=4.0)
+    monkeypatch.setattr(profiling, "_SECONDS", 0.02)
+    monkeypatch.setattr(profiling, "_SPARSE", 3)
+    monkeypatch.setattr(
+        exploring,
+        "interleave",
+        lambda runs: {
+            key: np.full(3, 0.01 if key.startswith("small") else 0.5 if "MinMax" in key else 1.0)
+            for key in runs
+        },
+    )
+    (bundle.parent / "golden.json").write_text("{}")
+    before = bundle.read_text()
+    out = bundle.parent / "report"
+    call = ["profile", str(bundle), rows_of(bundle), "--report", str(out)]
+    assert main(call) == 0
+    said = capsys.readouterr().out
+    assert bundle.read_text() == before
+    assert f"Written, certified on 750 rows: {out / 'ladder' / 'policy.yaml'}" in said
+    found = json.loads((out / "report.json").read_text())
+    names = {one["name"] for one in found["candidates"]["large"]}
+    assert {"original", "float16", "dynamic int8", "static int8, Entropy, per channel"} <= names
+    verdicts = {one["name"]: one["verdict"] for one in found["candidates"]["large"]}
+    assert verdicts["dynamic int8"] == "slower"
+    assert found["front"][0]["seconds"] <= found["front"][-1]["seconds"]
+    assert found["chosen"]["seconds"] <= found["before"]["seconds"]
+    assert "| tier | variant |" in (out / "report.md").read_text()
+    assert (out / "report.png").stat().st_size > 1_000
+    ladder = Policy.from_yaml(out / "ladder" / "policy.yaml", env={})
+    assert ladder.certificate.certified > 1
+    with Router(ladder, env={}) as router:
+        assert router.route(rows(1)[0][0]).covered

@@ -40,15 +40,18 @@ def quarters():
     return weights.reshape(-1, 4)
 
 
-def perceptron(hidden=32, seed=0, *, gemm=False):
-    """A layer of neurons, four of which matter; 'gemm' spells products with turned weights."""
+def perceptron(hidden=32, seed=0, *, gemm=False, doubt=0.0):
+    """A layer of neurons, four of which matter; 'gemm' spells products with turned weights.
+
+    At a 'doubt' of 8 it cannot tell the last quarter from the others, and says so.
+    """
     random = np.random.default_rng(seed)
     first = random.normal(0.0, 0.01, (64, hidden)).astype(np.float32)
     first[:, :4] = quarters()
     second = random.normal(0.0, 0.01, (hidden, 4)).astype(np.float32)
     second[:4] = np.eye(4)
     weights = {"w1": first, "b1": np.full(hidden, 0.1, np.float32), "w2": second}
-    weights["b2"] = np.zeros(4, np.float32)
+    weights["b2"] = np.array([0.0, 0.0, 0.0, -doubt], np.float32)
     if gemm:
         weights |= {"w1": first.T.copy(), "w2": second.T.copy()}
         nodes = [
