@@ -89,7 +89,7 @@ def setting_of(spec: OnnxSpec) -> Setting:
         spec.threads,
         spec.spinning,
         spec.optimization,
-        spec.workers or 1,
+        1 if spec.workers is None else spec.workers.max,
         1 if spec.batch is None else spec.batch.max_size,
     )
 
