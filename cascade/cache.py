@@ -54,32 +54,60 @@ class CopiedEntry(Entry):
         return copy.deepcopy(self.value)
 
 
-def entry(value: Any, confidence: float | None, finish: Finish) -> Entry:
-    """Make an entry no caller can change: plain as it is, arrays read-only, or a copy."""
+def entry(value: Any, confidence: float | None, finish: Finish) -> Entry | None:
+    """Make an entry no caller can change: plain as it is, arrays read-only, or a copy.
+
+    None where there can be none: a value that cannot be copied, or one that holds a NaN.
+    """
     kind = type(value)
     if kind in PLAIN:
         return Entry(value, confidence, finish, sys.getsizeof(value))
+    if _holds_nan(value):
+        return None
     if kind is np.ndarray and not value.dtype.hasobject:
-        frozen = value.copy()
-        frozen.flags.writeable = False
-        return Entry(frozen, confidence, finish, frozen.nbytes)
+        # Over bytes, so that it cannot be made writable again.
+        frozen: Any = np.ndarray(value.shape, value.dtype, value.tobytes())
+        return Entry(frozen, confidence, finish, frozen.nbytes + sys.getsizeof(frozen))
     if _is_plain(value):
         return Entry(value, confidence, finish, _deep_size(value))
-    return CopiedEntry(copy.deepcopy(value), confidence, finish, _deep_size(value))
+    try:
+        kept = copy.deepcopy(value)
+    except Exception:  # noqa: BLE001  the value's own code runs here; the answer stands without it
+        return None
+    return CopiedEntry(kept, confidence, finish, _deep_size(kept))
 
 
 def _is_plain(value: Any) -> bool:
     if type(value) is tuple:
         return all(map(_is_plain, value))
-    return type(value) in PLAIN or isinstance(value, np.generic)
+    if isinstance(value, np.generic):
+        return not isinstance(value, np.void)  # its fields can be assigned to
+    return type(value) in PLAIN
+
+
+def _holds_nan(value: Any, depth: int = 0) -> bool:
+    if isinstance(value, (float, complex, np.inexact)):
+        return bool(value != value)  # noqa: PLR0124  only a NaN does
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fc":
+        return bool(np.isnan(value).any())
+    if depth < 8:
+        if isinstance(value, dict):
+            return any(_holds_nan(item, depth + 1) for item in value.values())
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return any(_holds_nan(item, depth + 1) for item in value)
+    return False
 
 
 def _deep_size(value: Any, depth: int = 0) -> int:
     """Estimate the bytes that a value holds; containers down to a depth that ends every cycle."""
     size = sys.getsizeof(value)
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return size + value.nbytes
     if depth < 8:
+        if isinstance(value, np.ndarray):
+            size += sum(_deep_size(item, depth + 1) for item in value.flat)
+        elif hasattr(value, "__dict__"):
+            size += _deep_size(value.__dict__, depth + 1)
         if isinstance(value, dict):
             size += sum(
                 _deep_size(k, depth + 1) + _deep_size(v, depth + 1) for k, v in value.items()
@@ -140,7 +168,9 @@ class ResultCache:
         return self._order[found.key]  # touches it
 
     def put(self, key: Hashable, item: Entry, now: int) -> None:
-        """Store an entry, unless it is too large or would replace a dearer tier's answer."""
+        """Store an entry, unless it is a NaN, too large, or would replace a dearer tier's."""
+        if type(item.value) is float and item.value != item.value:
+            return
         held = self.entries.get(key)
         if held is not None:
             if held.finish.rank > item.finish.rank and held.expires > now:

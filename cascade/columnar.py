@@ -240,8 +240,9 @@ def _store(engine: Engine, climb: Climb, keys: list[Any], now: int) -> None:
         confidence = float(climb.confidences[i])
         known = None if confidence != confidence else confidence  # noqa: PLR0124  NaN
         item = cache_entry(plain(climb.values[i]), known, hit)
-        with engine.lock:
-            cache.put(keys[i], item, now)
+        if item is not None:
+            with engine.lock:
+                cache.put(keys[i], item, now)
 
 
 def _post(plan: Plan, climb: Climb) -> None:
