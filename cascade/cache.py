@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "ResultCache", "entry"]
 
-_OVERHEAD = 400  # bytes per entry for the record, the dict slots and the LRU links (measured)
+_OVERHEAD = 450  # bytes per entry for the record, the dict slots and the LRU links (measured)
 _FOREVER = 2**63 - 1
 _MOMENT = 10_000_000  # ns within which a second hit does not change the order
 PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
@@ -67,7 +67,8 @@ def entry(value: Any, confidence: float | None, finish: Finish) -> Entry | None:
     if kind is np.ndarray and not value.dtype.hasobject:
         # Over bytes, so that it cannot be made writable again.
         frozen: Any = np.ndarray(value.shape, value.dtype, value.tobytes())
-        return Entry(frozen, confidence, finish, frozen.nbytes + sys.getsizeof(frozen))
+        size = sys.getsizeof(frozen) + sys.getsizeof(frozen.base)
+        return Entry(frozen, confidence, finish, size)
     if _is_plain(value):
         return Entry(value, confidence, finish, _deep_size(value))
     try:

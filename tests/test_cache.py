@@ -180,7 +180,7 @@ class Model(RuleBasedStateMachine):
         if held is not None and held[1] > tier and held[2] > self.now:
             return
         self.held.pop(key, None)
-        size = sys.getsizeof(value) + 400 + sys.getsizeof(key)
+        size = sys.getsizeof(value) + 450 + sys.getsizeof(key)
         if size > self.size:
             return
         if len(self.held) == self.entries:

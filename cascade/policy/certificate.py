@@ -46,16 +46,27 @@ def _wrong(made: Any) -> Iterator[str]:
     for name, count in (("n", made.n), ("certified", made.certified)):
         if type(count) is not int or count < 0:
             yield f"{name}: expected a whole number, got {count!r}"
+    if not made.path:
+        yield "path: expected at least one point"
     if made.certified > len(made.path):
         yield f"certified: {made.certified} of {len(made.path)} points"
+    if not isinstance(made.loss, str) or not isinstance(made.covers, str):
+        yield "loss, covers: expected text"
     if not isinstance(made.digests, Mapping):
         yield "digests: expected digests by tier name"
     below = len(made.tiers) - 1
     for i, point in enumerate(made.path):
-        if len(point.thresholds) != below or not all(0 <= t <= NEVER for t in point.thresholds):
-            yield f"path.{i}.thresholds: expected {below} numbers between 0 and {NEVER:g}"
-        if len(point.skip_above) > below or list(point.skip_above) != sorted(point.skip_above):
-            yield f"path.{i}.skip_above: expected at most {below} numbers that do not fall"
+        yield from _wrong_point(point, f"path.{i}", below)
+
+
+def _wrong_point(point: Any, path: str, below: int) -> Iterator[str]:
+    for name, number in (("losses", point.losses), ("p_value", point.p_value)):
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not number >= 0:
+            yield f"{path}.{name}: expected a number of at least 0"
+    if len(point.thresholds) != below or not all(0 <= t <= NEVER for t in point.thresholds):
+        yield f"{path}.thresholds: expected {below} numbers between 0 and {NEVER:g}"
+    if len(point.skip_above) > below or list(point.skip_above) != sorted(point.skip_above):
+        yield f"{path}.skip_above: expected at most {below} numbers that do not fall"
 
 
 def _names(values: Any) -> tuple[str, ...]:
@@ -118,7 +129,7 @@ class Certificate:
         try:
             made = cls(**data)
             wrong = next(_wrong(made), None)
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PolicyError(f"certificate: {error}") from error
         if wrong is not None:
             raise PolicyError(f"certificate: {wrong}")
@@ -137,7 +148,7 @@ class Certificate:
         """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise PolicyError(f"{path}: not a readable certificate: {error}") from error
         if not isinstance(data, dict):
             raise PolicyError(f"{path}: not a certificate: expected a JSON object")

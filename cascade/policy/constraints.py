@@ -25,6 +25,8 @@ __all__ = [
 
 
 T = TypeVar("T")
+_PRINTED = r"^[^\u0000-\u001f\u007f\ud800-\udfff]+$"  # no control characters, no half characters
+_LONGEST = 1e9  # seconds; beyond, nanoseconds overflow
 
 
 @attrs.frozen
@@ -93,19 +95,17 @@ def integer(low: int = 0, high: int = 2**53) -> Kind:
 
 
 def text(pattern: str | None = None, expected: str = "text") -> Kind:
-    """A string that is not empty, of a pattern."""
+    """A string that is not empty, of a pattern (of the whole of it)."""
     import re
 
+    wanted = pattern or _PRINTED
+
     def parse(value: Any) -> str:
-        if not isinstance(value, str) or not value or (pattern and not re.search(pattern, value)):
+        if not isinstance(value, str) or re.fullmatch(wanted, value) is None:
             raise ValueError
         return value
 
-    return Kind(
-        expected,
-        parse,
-        {"type": "string", "minLength": 1, **({"pattern": pattern} if pattern else {})},
-    )
+    return Kind(expected, parse, {"type": "string", "minLength": 1, "pattern": wanted})
 
 
 def choice(options: tuple[str, ...], convert: Callable[[str], Any] = str) -> Kind:
@@ -120,24 +120,29 @@ def choice(options: tuple[str, ...], convert: Callable[[str], Any] = str) -> Kin
 
 
 def _unit(
-    expected: str, pattern: str, parse: Callable[[Any], Any], low: float, *, open_low: bool = True
-) -> Kind:
+    expected: str, pattern: str, parse: Callable[[Any], Any], low: float, high: float = math.inf,
+    *, open_low: bool = True,
+) -> Kind:  # fmt: skip
     def read(value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise ValueError
         parsed = parse(value)
-        if not (parsed > low if open_low else parsed >= low):
+        if not (low < parsed if open_low else low <= parsed) or parsed > high:
             raise ValueError
         return parsed
 
     bound = {"exclusiveMinimum" if open_low else "minimum": low}
+    if high < math.inf:
+        bound["maximum"] = high
     one_of = [{"type": "string", "pattern": pattern}, {"type": "number", **bound}]
     return Kind(expected, read, {"anyOf": one_of})
 
 
 def duration() -> Kind:
     """A positive duration, in seconds."""
-    return _unit("a positive duration such as 20ms, 1s or 5m", DURATION, parse_duration, 0.0)
+    return _unit(
+        "a positive duration such as 20ms, 1s or 5m", DURATION, parse_duration, 0.0, _LONGEST
+    )
 
 
 def size() -> Kind:
@@ -152,7 +157,7 @@ def fraction() -> Kind:
         return float(_number(parse_fraction(value), 0.0, 1.0, whole=False, open_low=False))
 
     return _unit(
-        "a fraction between 0 and 1, or a percentage", FRACTION, parse, 0.0, open_low=False
+        "a fraction between 0 and 1, or a percentage", FRACTION, parse, 0.0, 1.0, open_low=False
     )
 
 
@@ -185,7 +190,8 @@ def label_list() -> Kind:
 
     def parse(value: Any) -> tuple[Any, ...]:
         labels = _tuple(value, _label)
-        if len(labels) < 2 or len({(type(v), v) for v in labels}) != len(labels):
+        # 1 and 1.0 are one number to JSON, and true is none
+        if len(labels) < 2 or len({(type(v) is bool, v) for v in labels}) != len(labels):
             raise ValueError
         return labels
 
@@ -193,7 +199,7 @@ def label_list() -> Kind:
     return Kind(
         "a list of two or more different labels",
         parse,
-        {"type": "array", "items": item, "minItems": 2},
+        {"type": "array", "items": item, "minItems": 2, "uniqueItems": True},
     )
 
 

@@ -15,7 +15,7 @@ _BYTES = {
     "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9,
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
 }  # fmt: skip
-_NUMBER = r"(\d+(?:_\d+)*(?:\.\d+)?)"
+_NUMBER = r"([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?)"
 DURATION = rf"^(?:{_NUMBER} ?({'|'.join(_SECONDS)})|{'|'.join(NAMED)})$"
 SIZE = rf"^{_NUMBER} ?({'|'.join(_BYTES)})$"
 FRACTION = rf"^{_NUMBER} ?%$"
@@ -70,8 +70,9 @@ def _parse(
     if isinstance(text, (int, float)):
         if math.isfinite(text):
             return float(text)
-    elif (match := re.match(pattern, text)) is not None and match[1]:
+    elif (match := re.fullmatch(pattern, text)) is not None and match[1]:
         unit = match[2] if match.re.groups > 1 else None
         value = float(match[1].replace("_", "")) * (units[unit] if unit else 1)
-        return float(f"{value:.12g}")  # 20 × 1e-3 is meant to be 0.02
+        if math.isfinite(value):
+            return float(f"{value:.12g}")  # 20 × 1e-3 is meant to be 0.02
     raise ValueError(f"expected {expected}, got {text!r}")

@@ -14,6 +14,8 @@ Problem: TypeAlias = tuple[tuple[Any, ...], str]
 """Path and message; a path that ends in KEY points at the key, not the value."""
 
 KEY = "\0key"
+_LONGEST = 100  # letters of a word that can be a slip of another
+_HINTS = 100  # problems that come with a hint: each costs a comparison with all known words
 _PROSE = ("text", "a mapping")
 
 
@@ -25,7 +27,7 @@ def fields_of(cls: Any) -> dict[str, attrs.Attribute[Any]]:
 def nearest(name: str, known: Any) -> str:
     """Return the nearest known spelling as a hint, or the list of what is known."""
     names = [str(k) for k in known]
-    close = difflib.get_close_matches(str(name), names, 1)
+    close = difflib.get_close_matches(str(name), names, 1) if len(str(name)) <= _LONGEST else []
     return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(names)}"
 
 
@@ -58,7 +60,8 @@ def _values(
         if key in tags:
             continue
         if key not in known:
-            problems.append(((*path, key, KEY), f"unknown key; {nearest(key, [*tags, *known])}"))
+            hint = f"; {nearest(key, [*tags, *known])}" if len(problems) < _HINTS else ""
+            problems.append(((*path, key, KEY), f"unknown key{hint}"))
         else:
             values[key] = _read(known[key].metadata["kind"], value, (*path, key), problems)
     for name, declared in known.items():
@@ -84,7 +87,7 @@ def _read(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem])
     except (ValueError, TypeError, OverflowError):
         hint = ""
         options = kind.schema.get("enum")
-        if options and isinstance(value, str):
+        if options and isinstance(value, str) and len(value) <= _LONGEST:
             close = difflib.get_close_matches(value, options, 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
         problems.append((path, f"expected {kind.expected}, got {_show(value)}{hint}"))
@@ -96,7 +99,10 @@ def _show(value: Any) -> str:
         return "a mapping" if isinstance(value, Mapping) else "a list"
     if value is None:
         return "nothing"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not print whole numbers of thousands of digits
+        return "a number of too many digits"
     return text if len(text) <= 40 else text[:37] + "..."
 
 

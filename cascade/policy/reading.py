@@ -1,0 +1,235 @@
+"""From the bytes of a policy file to plain types, with the place of every value.
+
+The parser's events are read one by one, so that what may not stand in a policy is refused where it
+begins, before anything is built from it: anchors and aliases (a few lines of them hold billions of
+values), tags, merge keys, several documents, and whatever is too large or too deep.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+
+from cascade.errors import PolicyError
+from cascade.policy.walk import KEY
+from cascade.types import Issue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Places", "parse"]
+
+Places: TypeAlias = "dict[tuple[Any, ...], tuple[int, int]]"
+"""Path → line and column; a path that ends in KEY is the place of the key."""
+
+_MAX_BYTES, _MAX_DEPTH, _MAX_NODES = 64 * 1024, 20, 10_000
+_MAX_DIGITS, _MAX_LENGTH = 20, 40  # of a whole number; of any other: Python writes up to 24
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+# The words and numbers of YAML 1.2's core schema; underscores in numbers as YAML 1.1 had them.
+_WORDS = {
+    "": None, "~": None, "null": None, "Null": None, "NULL": None,
+    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
+}  # fmt: skip
+_WHOLE = re.compile(r"[-+]?[0-9][0-9_]*")
+_BASED = re.compile(r"0x[0-9a-fA-F]+|0o[0-7]+")
+_REAL = re.compile(r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?")
+_ODD = re.compile(r"([-+]?)\.(?:inf|Inf|INF)|(\.)(?:nan|NaN|NAN)")
+
+
+def parse(raw: bytes, name: str) -> tuple[Any, Places, list[Issue]]:
+    """Return plain data, the place of every path, and the problems that left something to read.
+
+    Raises:
+        PolicyError: this is no policy file at all; the issue says where it stops being one.
+
+    >>> parse(b"deadline: 20ms", "policy.yaml")[0]
+    {'deadline': '20ms'}
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError
+
+    text = _decode(raw, name)
+    yaml = YAML(typ="safe", pure=True)
+    tree = _Tree(name)
+    try:
+        for event in _checked(yaml.parse(io.StringIO(text)), name):
+            tree.take(event)
+    except PolicyError:
+        raise
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
+        raise _refused(name, line, column, f"not YAML: {error.problem}") from None
+    except Exception as error:  # of bad escapes and directives the parser raises what it likes
+        at = yaml.reader.get_mark()
+        raise _refused(name, at.line + 1, at.column + 1, "not YAML") from error
+    if not tree.begun:
+        raise _refused(name, 1, 1, "empty; expected a policy")
+    return tree.root, tree.places, tree.issues
+
+
+def _refused(name: str, line: int, column: int, what: str) -> PolicyError:
+    issue = Issue(name, line, column, "", what)
+    return PolicyError(str(issue), [issue])
+
+
+def _decode(raw: bytes, name: str) -> str:
+    if len(raw) > _MAX_BYTES:
+        raise _refused(name, 1, 1, f"{len(raw)} bytes; expected at most {_MAX_BYTES}")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = raw[: error.start].decode("utf-8-sig", "replace")
+        raise _refused(name, *_place(before), "not UTF-8") from None
+    odd = _UNPRINTABLE.search(text)
+    if odd is not None:
+        what = "a NUL byte" if odd[0] == "\0" else f"the character U+{ord(odd[0]):04X}"
+        raise _refused(name, *_place(text[: odd.start()]), f"holds {what}")
+    return text
+
+
+def _place(before: str) -> tuple[int, int]:
+    """Return line and column of what stands behind ``before``."""
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
+def _checked(events: Iterator[Any], name: str) -> Iterator[Any]:
+    """Pass events on, and refuse what may not stand in a policy."""
+    depth = nodes = documents = 0
+    for event in events:
+        kind = type(event).__name__
+        begins = kind in {"MappingStartEvent", "SequenceStartEvent"}
+        documents += kind == "DocumentStartEvent"
+        nodes += begins or kind == "ScalarEvent"
+        depth += begins - (kind in {"MappingEndEvent", "SequenceEndEvent"})
+        wrong = None
+        if kind == "AliasEvent" or getattr(event, "anchor", None):
+            wrong = "anchors and aliases are refused"
+        elif getattr(event, "tag", None) or getattr(event, "ctag", None):
+            wrong = "tags are refused"
+        elif documents > 1:
+            wrong = "one document expected"
+        elif depth > _MAX_DEPTH or nodes > _MAX_NODES:
+            wrong = "nested too deeply, or too large"
+        if wrong is not None:
+            mark = event.start_mark
+            raise _refused(name, mark.line + 1, mark.column + 1, wrong)
+        yield event
+
+
+@attrs.define
+class _Frame:
+    """A list or mapping that is being read; one without a path is read and forgotten."""
+
+    value: Any
+    path: tuple[Any, ...] | None
+    key: str | None = None  # of a mapping: whose value comes next
+    kept: bool = True  # of a mapping: whether that value is
+
+
+class _Tree:
+    """Builds plain types of events, and notes where each value and key stands."""
+
+    def __init__(self, name: str) -> None:
+        self.root: Any = None
+        self.begun = False
+        self.places: Places = {}
+        self.issues: list[Issue] = []
+        self._name = name
+        self._frames: list[_Frame] = []
+
+    def take(self, event: Any) -> None:
+        kind = type(event).__name__
+        if kind in {"MappingEndEvent", "SequenceEndEvent"}:
+            self._frames.pop()
+        elif kind == "ScalarEvent":
+            frame = self._frames[-1] if self._frames else None
+            if frame is not None and type(frame.value) is dict and frame.key is None:
+                self._key(frame, event)
+            else:
+                self._put(event, None)
+        elif kind == "MappingStartEvent":
+            self._put(event, {})
+        elif kind == "SequenceStartEvent":
+            self._put(event, [])
+
+    def _key(self, frame: _Frame, event: Any) -> None:
+        frame.key, frame.kept = event.value, frame.path is not None
+        if frame.path is None:
+            return
+        at = (event.start_mark.line + 1, event.start_mark.column + 1)
+        wrong = None
+        if frame.key == "<<":
+            wrong = "merge keys are refused"
+        elif frame.key in frame.value:
+            wrong = "duplicate key"
+        if wrong is None:
+            self.places[*frame.path, frame.key, KEY] = at
+        else:
+            frame.kept = False
+            self._note(at, (*frame.path, frame.key), wrong)
+
+    def _put(self, event: Any, container: Any) -> None:
+        """Put a value where it belongs; a container is filled by the events to come."""
+        at = (event.start_mark.line + 1, event.start_mark.column + 1)
+        path = self._path(at, container)
+        if path is not None:
+            self.places[path] = at
+        value = container
+        if container is None:
+            value = self._scalar(event, at, path)
+        if not self._frames:
+            self.root, self.begun = value, True
+        else:
+            frame = self._frames[-1]
+            if type(frame.value) is list:
+                frame.value.append(value)
+            elif frame.kept:
+                frame.value[frame.key] = value
+            frame.key = None
+        if container is not None:
+            self._frames.append(_Frame(container, path))
+
+    def _path(self, at: tuple[int, int], container: Any) -> tuple[Any, ...] | None:
+        if not self._frames:
+            return ()
+        frame = self._frames[-1]
+        if type(frame.value) is list:
+            return None if frame.path is None else (*frame.path, len(frame.value))
+        if frame.key is None and container is not None:
+            raise _refused(self._name, *at, "a key is expected to be text")
+        return (*frame.path, frame.key) if frame.path is not None and frame.kept else None
+
+    def _scalar(self, event: Any, at: tuple[int, int], path: tuple[Any, ...] | None) -> Any:
+        if not event.implicit[0]:  # quoted
+            return event.value
+        try:
+            return _plain(event.value)
+        except ValueError as error:
+            if path is not None:
+                self._note(at, path, str(error))
+            return None
+
+    def _note(self, at: tuple[int, int], path: tuple[Any, ...], what: str) -> None:
+        self.issues.append(Issue(self._name, *at, ".".join(map(str, path)), what))
+
+
+def _plain(text: str) -> Any:
+    """Return what a bare word stands for."""
+    if text in _WORDS:
+        return _WORDS[text]
+    whole = _WHOLE.fullmatch(text) or _BASED.fullmatch(text)
+    if whole or _REAL.fullmatch(text):
+        most = _MAX_DIGITS if whole else _MAX_LENGTH
+        if sum(ch.isalnum() for ch in text) > most:
+            raise ValueError(f"expected a number of at most {most} digits")
+        bare = text.replace("_", "")
+        return int(bare, 0 if bare[1:2] in {"x", "o"} else 10) if whole else float(bare)
+    odd = _ODD.fullmatch(text)
+    if odd is not None:
+        return float("nan") if odd[2] else float(f"{odd[1]}inf")
+    return text
