@@ -116,7 +116,7 @@ def _bind_one(
 
         path = resolve_model(policy, spec, models=models, env=env)
         verify_model(path, spec)
-        return OnnxTier(spec, functools.partial(verify_model, path, spec), classes)
+        return OnnxTier(spec, functools.partial(verify_model, path, spec), classes, path)
     if not isinstance(spec, ExternalSpec):
         brought = plugin(TIERS, spec.kind)
         assert brought is not None  # noqa: S101  its settings came from there

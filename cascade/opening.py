@@ -16,6 +16,8 @@ from cascade.plan import compile_plan
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy.typing as npt
+
     from cascade.binding import Functions
     from cascade.bundle import Golden, Profile
     from cascade.engine import Engine
@@ -71,11 +73,19 @@ def _replay(tier: BoundTier, golden: Golden) -> None:
         msg = f"tier {tier.name!r}: the model does not take its golden input"
         raise ModelIntegrityError(msg, tier=tier.name) from error
     for expected, got in zip(golden.outputs.values(), raw, strict=False):
-        if not np.allclose(np.asarray(expected), got, rtol=golden.rtol, atol=golden.atol):
+        if not _same(np.asarray(expected), np.asarray(got), golden):
             msg = (
                 f"tier {tier.name!r}: the model answers its golden input differently than at export"
             )
             raise ModelIntegrityError(msg, tier=tier.name)
+
+
+def _same(expected: npt.NDArray[Any], got: npt.NDArray[Any], golden: Golden) -> bool:
+    if expected.shape != got.shape:
+        return False
+    if expected.dtype.kind not in "biuf" or got.dtype.kind not in "biuf":
+        return bool(np.array_equal(expected.astype(str), got.astype(str)))
+    return bool(np.allclose(expected, got, rtol=golden.rtol, atol=golden.atol))
 
 
 def _warm(tier: BoundTier, profile: Profile | None) -> Service:

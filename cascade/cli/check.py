@@ -85,8 +85,9 @@ def _open(policy: Policy, spec: OnnxSpec, profile: Profile | None) -> list[str]:
     from cascade.bundle import resolve_model, verify_model
     from cascade.tiers.onnx import OnnxTier
 
-    model = verify_model(resolve_model(policy, spec), spec)
-    tier = OnnxTier(spec, lambda: model, spec.classes or policy.classes)
+    path = resolve_model(policy, spec)
+    model = verify_model(path, spec)
+    tier = OnnxTier(spec, lambda: model, spec.classes or policy.classes, path)
     tier.open()
     batches = tier.batches
     tier.close()

@@ -69,7 +69,7 @@ def _version(name: str) -> str | None:
 
 
 def _providers() -> list[str]:
-    from cascade.tiers.onnx import available_providers
+    from cascade.tiers.sessions import available_providers
 
     return available_providers()
 

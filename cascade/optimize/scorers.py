@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from cascade.tiers.onnx import make_session
+from cascade.tiers.sessions import make_session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

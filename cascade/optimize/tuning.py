@@ -17,7 +17,7 @@ from cascade.optimize.objectives import OBJECTIVES, Meter
 from cascade.optimize.profiling import CAP, batch_sizes
 from cascade.optimize.running import load_models, open_tier
 from cascade.policy.walk import nearest
-from cascade.tiers.onnx import available_providers
+from cascade.tiers.sessions import available_providers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

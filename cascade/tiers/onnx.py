@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
-import threading
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,15 +11,16 @@ import onnxruntime as ort
 from cascade.confidence import OutputFault, row_reader, rows_reader, tolerance_for
 from cascade.cores import find_cores
 from cascade.errors import ModelIntegrityError, PolicyError
-from cascade.policy.walk import nearest
 from cascade.protocols import BoundTier, InputSpec
 from cascade.tiers.buffers import LARGEST, bound_run
 from cascade.tiers.columns import object_column, plain
 from cascade.tiers.forked import keep
 from cascade.tiers.python import each
+from cascade.tiers.sessions import shared_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
     from cascade.policy.model import OnnxSpec, OutputSettings
     from cascade.protocols import Context, Rows
 
-__all__ = ["OnnxTier", "available_providers", "make_session"]
+__all__ = ["OnnxTier"]
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -49,73 +46,12 @@ _DTYPES = {
     "tensor(string)": "text",
 }
 _MATRIX = ("probabilities", "logits", "sigmoid")
-_ERRORS_ONLY = 3
-_CPU = "CPUExecutionProvider"
-_LEVELS = {"all": "ENABLE_ALL", "extended": "ENABLE_EXTENDED", "basic": "ENABLE_BASIC",
-           "off": "DISABLE_ALL"}  # fmt: skip
-_SESSIONS: weakref.WeakValueDictionary[Any, ort.InferenceSession] = weakref.WeakValueDictionary()
-_MAKING = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _MAKING  # noqa: PLW0603  a thread of the parent's may have held it
-    _MAKING = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def make_session(
-    model: bytes, threads: int = 1, provider: str | None = None, *, spinning: bool = False,
-    optimization: str = "all",
-) -> ort.InferenceSession:  # fmt: skip
-    """Make a session that wastes nothing: no spinning, and as many threads as it was given.
-
-    Spinning burns up to 23 times the CPU for sparse traffic, and the default thread count ignores
-    the affinity mask.
-
-    Raises:
-        PolicyError: the execution provider is not in this build, or does not start on this machine;
-            onnxruntime itself would quietly take the CPU.
-    """
-    name = provider or _CPU
-    if name not in (known := available_providers()):
-        hint = nearest(name, known)
-        raise PolicyError(f"provider {name!r} is not in this build of onnxruntime; {hint}")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    options.graph_optimization_level = getattr(
-        ort.GraphOptimizationLevel, f"ORT_{_LEVELS[optimization]}"
-    )
-    options.log_severity_level = _ERRORS_ONLY
-    session = ort.InferenceSession(model, options, providers=[name])
-    if session.get_providers()[0] != name:
-        raise PolicyError(f"provider {name!r} does not start on this machine")
-    return session
-
-
-def shared_session(model: bytes, threads: int, **settings: Any) -> ort.InferenceSession:
-    """Return the session of a model in this process: one for all routers, swaps and tiers."""
-    digest = hashlib.blake2b(model, digest_size=16).digest()
-    key = (os.getpid(), digest, threads, *sorted(settings.items()))
-    with _MAKING:  # making two at once is not known to be safe
-        session = _SESSIONS.get(key)
-        if session is None:
-            session = _SESSIONS[key] = make_session(model, threads, **settings)
-        return session
-
-
-def available_providers() -> list[str]:
-    """Name the execution providers of this build of onnxruntime, the preferred one first."""
-    return [*ort.get_available_providers()]
 
 
 class OnnxTier(BoundTier):
-    """An ONNX model as the lanes run it; ``load`` returns the model's verified bytes.
+    """An ONNX model as the lanes run it.
 
+    ``load`` returns the model's verified bytes; external data is looked for beside ``path``.
     Opening it raises ModelIntegrityError when the file cannot be read as a model, and PolicyError
     when its outputs are not what the policy says.
     """
@@ -128,17 +64,19 @@ class OnnxTier(BoundTier):
         spec: OnnxSpec,
         load: Callable[[], bytes],
         classes: Sequence[Any] | None,
+        path: Path | None = None,
     ) -> None:
         self.name = spec.name
         self.inputs: tuple[InputSpec, ...] = ()
         self._spec = spec
         self._load = load
         self._classes = classes
+        self._path = path
         self._session: ort.InferenceSession | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as what it is made from; sessions stay where they are."""
-        return OnnxTier, (self._spec, self._load, self._classes)
+        return OnnxTier, (self._spec, self._load, self._classes, self._path)
 
     def open(self) -> None:
         """Make the session and compile the readers of its outputs."""
@@ -147,8 +85,8 @@ class OnnxTier(BoundTier):
         try:
             given, threads = self._spec, min(self._spec.threads, find_cores().usable)
             session = shared_session(
-                self._load(), threads, provider=given.provider, spinning=given.spinning,
-                optimization=given.optimization,
+                self._load(), threads, self._path, provider=given.provider,
+                spinning=given.spinning, optimization=given.optimization,
             )  # fmt: skip
         except PolicyError as error:
             raise PolicyError(f"tier {self.name!r}: {error}") from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cascade import AsyncRouter, Policy
-from cascade.tiers.onnx import make_session
+from cascade.tiers.sessions import make_session
 from tests.benchmarks.models import perceptron
 from tests.benchmarks.sync import BLOCK, ROUNDS, policy
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cascade import Policy, Router
-from cascade.tiers.onnx import make_session
+from cascade.tiers.sessions import make_session
 from tests.benchmarks.models import perceptron
 
 if TYPE_CHECKING:

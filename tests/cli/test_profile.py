@@ -6,6 +6,7 @@ import pytest
 from cascade import Policy
 from cascade.bundle import load_profile
 from cascade.cli import main
+from cascade.tiers.sessions import make_session
 from tests.cli.conftest import edit
 
 
@@ -48,7 +49,14 @@ def test_measures_and_writes_what_lanes_start_from(policy, rows, quick, capsys):
 
 
 def test_the_golden_inputs_stand_in_for_data_and_have_no_truth(policy, quick, capsys):
-    one = {"inputs": {"x": {"dtype": "float32", "data": [[0.1, 0.2, 0.3, 0.4]]}}, "outputs": {}}
+    row = np.array([[0.1, 0.2, 0.3, 0.4]], dtype=np.float32)
+    session = make_session((policy.parent / "small.onnx").read_bytes())
+    name = next(node.name for node in session.get_outputs() if "float" in node.type)
+    arrays = {"inputs": {"x": row}, "outputs": {name: session.run([name], {"x": row})[0]}}
+    one = {
+        part: {key: {"dtype": "float32", "data": array.tolist()} for key, array in named.items()}
+        for part, named in arrays.items()
+    }
     (policy.parent / "golden.json").write_text(json.dumps({"small": one}))
     edit(policy, "name: flowers", "name: flowers\ngolden: golden.json")
     assert main(["profile", str(policy)]) == 0

@@ -264,7 +264,7 @@ def test_a_golden_input_is_replayed(tmp_path):
 
 def test_sessions_do_not_spin(tmp_path):
     path = identity(tmp_path / "m.onnx", 2)
-    from cascade.tiers.onnx import make_session
+    from cascade.tiers.sessions import make_session
 
     options = make_session(path.read_bytes(), 2).get_session_options()
     assert options.intra_op_num_threads == 2
