@@ -86,7 +86,21 @@ class _WithOutcome(CascadeError):
         self.outcome = outcome
 
 
-class DeadlineExceeded(_WithOutcome, TimeoutError):
+class _Refused(_WithOutcome):
+    """An exception that may say when to come back, in seconds."""
+
+    def __init__(
+        self,
+        message: str,
+        outcome: Outcome[Any] | None = None,
+        *,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, outcome)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(_Refused, TimeoutError):
     """No answer could be had before the deadline; ``.outcome`` is the SHED or FAILED outcome.
 
     Of one that was refused beforehand (SHED), ``.retry_after`` is when it might be answered (s).
@@ -95,33 +109,13 @@ class DeadlineExceeded(_WithOutcome, TimeoutError):
     True
     """
 
-    def __init__(
-        self,
-        message: str,
-        outcome: Outcome[Any] | None = None,
-        *,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(message, outcome)
-        self.retry_after = retry_after
 
-
-class Overloaded(_WithOutcome):
+class Overloaded(_Refused):
     """The request was refused because a bound was reached; retry after ``.retry_after`` seconds.
 
     >>> Overloaded("queue full", retry_after=0.5).retry_after
     0.5
     """
-
-    def __init__(
-        self,
-        message: str,
-        outcome: Outcome[Any] | None = None,
-        *,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(message, outcome)
-        self.retry_after = retry_after
 
 
 class Abstained(_WithOutcome):
