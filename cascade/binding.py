@@ -7,14 +7,15 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cascade.errors import PolicyError
-from cascade.policy.model import ExternalSpec, OnnxSpec
+from cascade.policy.settings import ExternalSpec, OnnxSpec
 from cascade.registry import TIERS, plugin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from cascade.policy.model import Policy, TierSpec
+    from cascade.policy.model import Policy
+    from cascade.policy.settings import TierSpec
     from cascade.protocols import BoundTier
 
 __all__ = ["Functions", "PerTier", "bind", "functions"]

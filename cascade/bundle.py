@@ -17,7 +17,8 @@ from cascade.tiers.graph import external_locations
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from cascade.policy.model import OnnxSpec, Policy
+    from cascade.policy.model import Policy
+    from cascade.policy.settings import OnnxSpec
 
 __all__ = [
     "Golden",

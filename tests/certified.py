@@ -6,7 +6,7 @@ import attrs
 import numpy as np
 
 import cascade
-from cascade.policy.model import LoadSettings
+from cascade.policy.settings import LoadSettings
 
 
 @functools.cache

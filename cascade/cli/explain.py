@@ -14,7 +14,7 @@ from cascade.cli.places import Places
 from cascade.cli.reply import Reply, table
 from cascade.cores import find_cores
 from cascade.lanes.choose import foresee
-from cascade.policy.model import OnnxSpec
+from cascade.policy.settings import OnnxSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

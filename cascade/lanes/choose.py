@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cascade.calibration import Calibration
     from cascade.lanes.watchdog import Watchdog
     from cascade.load import ServiceTime
-    from cascade.policy.model import TierSpec
+    from cascade.policy.settings import TierSpec
     from cascade.protocols import BoundTier, Clock, Lane
 
 __all__ = ["foresee", "make_lane", "workers_of"]

@@ -1,7 +1,9 @@
 """Policies: the configuration, its validation, its schema, its certificate."""
 
 from cascade.policy.certificate import Certificate, PathPoint
-from cascade.policy.model import (
+from cascade.policy.model import Policy
+from cascade.policy.settings import (
+    AllowanceSettings,
     CacheSettings,
     ComplexityRule,
     ConfidenceSettings,
@@ -9,14 +11,15 @@ from cascade.policy.model import (
     ExternalSpec,
     FunctionVersion,
     InputSettings,
+    LoadSettings,
     OnnxSpec,
     OutputSettings,
-    Policy,
     TierSpec,
+    WorkerSettings,
 )
 
 __all__ = [
-    "CacheSettings", "Certificate", "ComplexityRule", "ConfidenceSettings", "Escalation",
-    "ExternalSpec", "FunctionVersion", "InputSettings", "OnnxSpec", "OutputSettings", "PathPoint",
-    "Policy", "TierSpec",
+    "AllowanceSettings", "CacheSettings", "Certificate", "ComplexityRule", "ConfidenceSettings",
+    "Escalation", "ExternalSpec", "FunctionVersion", "InputSettings", "LoadSettings", "OnnxSpec",
+    "OutputSettings", "PathPoint", "Policy", "TierSpec", "WorkerSettings",
 ]  # fmt: skip

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from cascade.policy.walk import fields_of
 
 if TYPE_CHECKING:
-    from cascade.policy.model import Policy, TierSpec
+    from cascade.policy.model import Policy
+    from cascade.policy.settings import TierSpec
 
 __all__ = ["answer_digest", "entry_digest", "plain", "policy_digest", "tier_digest"]
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import attrs
 
-from cascade.policy.model import Policy, kind_settings, known_kinds, spec_class
+from cascade.policy.model import Policy
+from cascade.policy.settings import kind_settings, known_kinds, spec_class
 from cascade.policy.walk import fields_of
 
 __all__ = ["json_schema", "policy_schema"]

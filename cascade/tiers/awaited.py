@@ -12,7 +12,7 @@ from cascade.types import Prediction
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cascade.policy.model import TierSpec
+    from cascade.policy.settings import TierSpec
     from cascade.protocols import Context
 
 __all__ = ["AsyncTier"]

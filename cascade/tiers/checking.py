@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cascade.errors import CascadeError
-from cascade.policy.model import ExternalSpec
+from cascade.policy.settings import ExternalSpec
 from cascade.tiers.python import FunctionTier, PythonTier, alone, each, is_async, size
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from cascade.policy.model import TierSpec
+    from cascade.policy.settings import TierSpec
     from cascade.protocols import Rows
     from cascade.types import Prediction
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cascade.confidence import RowReader
-    from cascade.policy.model import OnnxSpec, OutputSettings
+    from cascade.policy.settings import OnnxSpec, OutputSettings
     from cascade.protocols import Context, Rows
 
 __all__ = ["OnnxTier"]

@@ -17,7 +17,7 @@ from cascade.types import Prediction
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cascade.policy.model import TierSpec
+    from cascade.policy.settings import TierSpec
     from cascade.protocols import Context, Rows, Tier
 
 __all__ = ["FunctionTier", "PythonTier", "is_async", "tier"]

@@ -12,7 +12,7 @@ import numpy as np
 import cascade
 from cascade.fitting.displays import new_figure
 from cascade.fitting.recording import Recording
-from cascade.policy.model import LoadSettings
+from cascade.policy.settings import LoadSettings
 from cascade.simulation import Arrivals, simulate
 from cascade.simulation.display import LoadDisplay
 

@@ -6,7 +6,7 @@ import attrs
 import numpy as np
 import pytest
 
-from cascade.policy.model import WorkerSettings
+from cascade.policy.settings import WorkerSettings
 from cascade.simulation import poisson, simulate
 from tests.certified import fitted, moving
 
