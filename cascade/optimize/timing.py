@@ -73,7 +73,7 @@ def compare(own: Sequence[float], other: Sequence[float]) -> Comparison:
     Raises:
         ValueError: they were not measured in the same rounds.
     """
-    pairs = list(zip(own, other, strict=True))
+    pairs = [(float(a), float(b)) for a, b in zip(own, other, strict=True)]
     wins, losses = sum(a < b for a, b in pairs), sum(a > b for a, b in pairs)
     ratio = median(a / b if b else math.inf for a, b in pairs)
     return Comparison(ratio, wins, len(pairs), sign_test(wins, wins + losses))

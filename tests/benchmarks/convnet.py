@@ -66,7 +66,7 @@ def _filters(maps: Array, count: int, size: int, seed: int) -> Array:
 def _model(weights: dict[str, Array], output: str) -> bytes:
     """Build the graph up to ``output``."""
     shape = np.array([-1, 1, SIDE, SIDE], np.int64)
-    peaks = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    peaks = {"kernel_shape": [3, 3], "strides": [1, 1], "pads": [1, 1, 1, 1]}
     nodes = [
         helper.make_node("Reshape", ["input", "shape"], ["image"]),
         helper.make_node("Conv", ["image", "w1", "b1"], ["z1"], pads=[2, 2, 2, 2]),
@@ -74,7 +74,7 @@ def _model(weights: dict[str, Array], output: str) -> bytes:
         helper.make_node("MaxPool", ["a1"], ["maps"], **peaks),
         helper.make_node("Conv", ["maps", "w2", "b2"], ["z2"], pads=[2, 2, 2, 2]),
         helper.make_node("Relu", ["z2"], ["a2"]),
-        helper.make_node("AveragePool", ["a2"], ["pool"], kernel_shape=[4, 4], strides=[3, 3]),
+        helper.make_node("AveragePool", ["a2"], ["pool"], kernel_shape=[8, 8], strides=[5, 5]),
         helper.make_node("Flatten", ["pool"], ["features"]),
         helper.make_node("Gemm", ["features", "w3", "b3"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
