@@ -11,7 +11,7 @@ import numpy as np
 from cascade.errors import InputTypeError, InputValueError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     import numpy.typing as npt
 
@@ -93,8 +93,14 @@ def _unwrap(x: Any, spec: InputSpec) -> Any:
         return x[spec.name]
     if x and all(isinstance(value, numbers.Real) for value in x.values()):
         return list(x.values())
-    msg = f"input {spec} expected, got a dict with the keys {sorted(map(str, x))}"
-    raise InputValueError(msg)
+    raise InputValueError(f"input {spec} expected, got {_keys(x, {spec.name})}")
+
+
+def _keys(x: Mapping[Any, Any], wanted: Collection[str]) -> str:
+    """Say how the keys of an input differ from those declared, without showing its own."""
+    missing = ", ".join(repr(name) for name in wanted if name not in x)
+    others = sum(name not in wanted for name in x)
+    return f"a dict without the keys {missing or '(none)'} and with {others} other keys"
 
 
 def _text(spec: InputSpec) -> Cast:
@@ -120,8 +126,7 @@ def _named_rows(specs: Sequence[InputSpec], strict: bool, finite: bool) -> Cast:
             msg = f"inputs: expected a dict with {listing}, got {_describe(x)}"
             raise InputTypeError(msg)
         if set(x) != set(casts):
-            msg = f"inputs: expected a dict with {listing}, got the keys {sorted(map(str, x))}"
-            raise InputValueError(msg)
+            raise InputValueError(f"inputs: expected a dict with {listing}, got {_keys(x, casts)}")
         return {name: one(x[name]) for name, one in casts.items()}
 
     return cast
@@ -266,7 +271,7 @@ def _named_batches(specs: Sequence[InputSpec], strict: bool, finite: bool) -> Ca
 
     def cast(x: Any) -> tuple[Any, int]:
         if not isinstance(x, Mapping) or set(x) != set(casts):
-            got = sorted(map(str, x)) if isinstance(x, Mapping) else _describe(x)
+            got = _keys(x, casts) if isinstance(x, Mapping) else _describe(x)
             msg = f"batch: expected a dict of arrays with {listing}, got {got}"
             raise (InputValueError if isinstance(x, Mapping) else InputTypeError)(msg)
         columns = {name: one(x[name]) for name, one in casts.items()}

@@ -95,9 +95,9 @@ class Columns:
     def _numbers(column: Any, name: str, n: int) -> npt.NDArray[np.float64]:
         try:
             numbers = np.asarray(column, dtype=np.float64).reshape(-1)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError):  # whose message may show what was asked
             msg = f"{name}: expected {n} numbers"
-            raise OutputFault(msg) from error
+            raise OutputFault(msg) from None
         _check_rows(name, len(numbers), n)
         sound = (numbers >= 0.0) & (numbers <= 1.0)
         return np.where(sound, numbers, np.nan)

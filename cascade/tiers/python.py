@@ -128,9 +128,9 @@ class FunctionTier:
     def _pairs(self, results: Sequence[Any]) -> Prediction:
         try:
             pairs = [(value, float(confidence)) for value, confidence in results]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError):  # whose message may show what was asked
             msg = "returns='pairs' expects (value, confidence) for each row"
-            raise TierOutputError(_say(msg)) from error
+            raise TierOutputError(_say(msg)) from None
         return Prediction([v for v, _ in pairs], confidences=[c for _, c in pairs])
 
 
