@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Budget", "nanoseconds"]
 
 _NANO = 1_000_000_000
+_LONGEST = 1e9  # seconds; clocks, timers and locks overflow beyond
 
 
 @attrs.frozen
@@ -51,8 +51,8 @@ def nanoseconds(deadline: float | str) -> int:
     if isinstance(deadline, bool) or not isinstance(deadline, (int, float, str)):
         msg = f"deadline: expected seconds, a duration such as '20ms' or a Budget, got {deadline!r}"
         raise TypeError(msg)
-    seconds = parse_duration(deadline) if isinstance(deadline, str) else float(deadline)
-    if not 0.0 < seconds < math.inf:
-        msg = f"deadline: must be positive and finite, got {deadline!r}"
+    seconds = parse_duration(deadline) if isinstance(deadline, str) else deadline
+    if not 0.0 < seconds <= _LONGEST:
+        msg = f"deadline: must be positive and finite, at most {_LONGEST:g} s, got {deadline!r}"
         raise ValueError(msg)
     return max(1, round(seconds * _NANO))
