@@ -229,3 +229,28 @@ def test_two_labels_for_one_request_must_agree(tmp_path, capsys):
     assert "row 2: id '1' is 'y' here and 'x' before" in capsys.readouterr().err
     (tmp_path / "l.csv").write_text("id,truth\n2,x\n")
     assert main(["label", *files, "--out", str(tmp_path / "o.csv")]) == 1
+
+
+def test_a_request_that_is_lost_is_recorded_all_the_same(tmp_path):
+    def lost(texts):
+        raise LookupError
+
+    bound = {"small": lost, "large": lost}
+    with router(tiers=bound) as failing:
+        failing.record(tmp_path, 1.0)
+        failing.record(tmp_path / "again", 1.0)  # the first is closed
+        with pytest.raises(TierError):
+            failing.route("text")
+        failing.flush()
+    (row,) = rows_of(tmp_path / "again")
+    assert row["small.value"] == row["large.value"] == ""
+
+
+def test_a_shadow_of_a_tier_that_fails_says_so():
+    def lost(texts):
+        raise LookupError
+
+    with router("observe", tiers={"small": lost}) as observing:
+        outcome = observing.route("text 1")
+        observing.flush()
+        assert (outcome.tier, outcome.shadow["tier"]) == ("large", "large")

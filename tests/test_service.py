@@ -11,6 +11,7 @@ import pytest
 
 import cascade
 from cascade import ModelIntegrityError, Policy, PolicyError, Router
+from cascade.testing import router_for
 from tests.benchmarks.deadlines import EXIT
 from tests.benchmarks.models import chain, perceptron
 
@@ -273,3 +274,42 @@ def test_any_process_answers_for_all(tmp_path):
     assert text.count("cascade_mode{") == 4  # of gauges, its own
     routers[1].close()
     routers[2].close()
+
+
+def two(**more):
+    tiers = [{"name": name, "kind": "external"} for name in ("small", "large")]
+    return {
+        "version": 1, "name": "p", "deadline": "5s", "tiers": tiers,
+        "escalation": {"thresholds": [0.5]},
+    } | more  # fmt: skip
+
+
+def test_a_swap_that_fails_leaves_the_mode_and_the_counts(tmp_path):
+    with router_for(two(), small=("a", 0.9), large="b") as router:
+        router.route("x")
+        broken = Policy.from_dict(two(profile="none.json"), root=tmp_path)
+        with pytest.raises(PolicyError, match="cannot be read"):
+            router.swap(broken)
+        assert router.statistics().requests == 1
+        assert router.route("x").value == "a"
+    with pytest.raises(PolicyError, match="closed"):
+        router.swap(broken)
+
+
+def test_enforcing_without_thresholds_is_refused_while_serving_too():
+    bare = two(mode="top_only", escalation={})
+    with router_for(bare, small=("a", 0.9), large="b") as router:
+        with pytest.raises(PolicyError, match=r"needs escalation\.certificate"):
+            router.set_mode("enforce")
+        with pytest.raises(PolicyError, match="expected one of enforce"):
+            router.set_mode("fast")
+        assert router.route("x").value == "b"
+
+
+def test_a_swap_to_other_tiers_counts_anew():
+    one = two(tiers=[{"name": "c", "kind": "external"}], escalation={})
+    with router_for(two(), small=("a", 0.9), large="b") as router:
+        router.route("x")
+        router.swap(Policy.from_dict(one), tiers={"c": lambda xs: xs})
+        assert router.route("y").value == "y"
+        assert set(router.statistics().tiers) == {"c"}

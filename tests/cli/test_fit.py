@@ -144,3 +144,19 @@ def test_replay_is_a_gate(fitted, recording, tmp_path, capsys):
     assert "more than the other policy's" in looser[2]
     cheaper = run(capsys, "replay", fitted, recording, "--against", strict, "--max-cost", "0")
     assert cheaper[0] == 0
+
+
+def test_plots_are_saved_where_asked(recording, tmp_path, capsys):
+    status, said, _ = run(
+        capsys, "fit", recording, "--max-loss", "0.05", "--out", tmp_path / "p",
+        "--plots", tmp_path / "plots",
+    )  # fmt: skip
+    assert status == 0
+    assert {file.name for file in (tmp_path / "plots").iterdir()} >= {"risk.png"}
+    assert "Plot: " in said
+
+
+def test_somebody_who_looks_sees_how_far_it_is(recording, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    status, _, _ = run(capsys, "fit", recording, "--max-loss", "0.05", "--out", tmp_path / "p")
+    assert status == 0

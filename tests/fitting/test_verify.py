@@ -63,3 +63,28 @@ def test_of_the_net_loss_the_prefix_is_checked(cert):
     assert verify_certificate(net) == []
     (wrong,) = verify_certificate(attrs.evolve(net, certified=cert.certified - 1))
     assert "the p-values certify" in wrong
+
+
+def test_what_is_not_there_is_said_to_be_missing():
+    import attrs
+
+    import cascade
+    from cascade.fitting import verify_certificate
+    from cascade.policy.certificate import Certificate, PathPoint
+
+    start = PathPoint(thresholds=(2.0,), losses=0, p_value=0.0)
+    cert = Certificate(
+        max_loss=0.01, alpha=0.1, loss="gross", covers="adaptive", n=500, tiers=("a", "b"),
+        path=(start,), certified=1,
+    )  # fmt: skip
+    assert verify_certificate(attrs.evolve(cert, path=())) == ["the path has no points"]
+    odd = attrs.evolve(
+        cert, path=(start, PathPoint(thresholds=(0.5, 0.5), losses=501, p_value=1.0))
+    )
+    found = " ".join(verify_certificate(odd))
+    assert "point 1: 2 thresholds, 2 tiers" in found
+    assert "point 1: 501 losses in 500 rows" in found
+    tree = {"version": 1, "name": "p", "tiers": [{"name": "a", "kind": "external"}]}
+    policy = cascade.Policy.from_dict(tree).certified(attrs.evolve(cert, tiers=("a",)))
+    with cascade.Router(policy, tiers={"a": lambda xs: xs}, env={}) as router:
+        assert "cascade_certificate_max_loss 0.01" in router.metrics()

@@ -95,3 +95,24 @@ def test_what_the_policy_decides_by_must_be_there():
             ),
             table,
         )
+
+
+def test_an_entry_rule_by_features_of_the_recording():
+    table = table_of([((0.9, True), (0.9, True), (1, True))] * 4)
+    table["x.hard"] = [0.0, 1.0, 0.0, 1.0]
+
+    def entering(**rule):
+        tiers = [{"name": "small", "kind": "external"}, {"name": "large", "kind": "external"}]
+        return Policy.from_dict(
+            {"version": 1, "name": "p", "escalation": {"thresholds": [0.5]}, "tiers": tiers,
+             "complexity": {"intercept": -5, "skip_above": [0.5], **rule}}
+        )  # fmt: skip
+
+    for weights in ([10.0], {"hard": 10.0}):
+        found = cascade.replay(entering(weights=weights), table)
+        assert list(found.tiers) == ["small", "large", "small", "large"]
+    with pytest.raises(RecordingError, match="weighs 2 features, the recording has 1"):
+        cascade.replay(entering(weights=[1.0, 2.0]), table)
+    del table["input"]
+    with pytest.raises(RecordingError, match=r"needs input, or x\.words"):
+        cascade.replay(entering(weights={"words": 1.0}), table)

@@ -293,3 +293,71 @@ def test_a_provider_that_is_absent_is_an_error_not_a_silent_cpu(tmp_path, provid
     bound = OnnxTier(OnnxSpec(name="it", model="m.onnx", provider=provider), path.read_bytes, None)
     with pytest.raises(PolicyError, match=f"tier 'it': provider '{provider}' .*{hint}"):
         bound.open()
+
+
+# -- outputs and inputs that do not do -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outputs", "more", "words"),
+    [
+        ("sigmoid", {"classes": ["a", "b", "c"]}, "2 columns in output 'p', expected 1"),
+        ({"kind": "label", "name": "p", "confidence": "q"}, {}, "no output 'q'"),
+        ("label", {}, "no output that could be label"),
+    ],
+)
+def test_outputs_that_do_not_do_are_refused_when_opened(tmp_path, outputs, more, words):
+    identity(tmp_path / "m.onnx", 2)
+    with pytest.raises(PolicyError, match=words):
+        alone(tmp_path, tier(outputs=outputs), **more).warmup()
+
+
+def test_a_sigmoid_has_two_classes(tmp_path):
+    identity(tmp_path / "m.onnx", 1)
+    with pytest.raises(PolicyError, match="sigmoid needs two classes"):
+        alone(tmp_path, tier(outputs="sigmoid"), classes=["a", "b", "c"]).warmup()
+
+
+def test_a_supplied_score_needs_an_output(tmp_path):
+    identity(tmp_path / "m.onnx", 2)
+    with pytest.raises(PolicyError, match="'supplied' needs a confidence output"):
+        alone(tmp_path, tier(confidence="supplied")).warmup()
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "words"),
+    [
+        (STRING, [None, 3], "rows of several strings"),
+        (TensorProto.COMPLEX64, [None, 2], "not supported"),
+        (FLOAT, [], "not supported"),
+    ],
+)
+def test_inputs_that_do_not_do_are_refused_when_opened(tmp_path, kind, shape, words):
+    node = helper.make_node("Identity", ["x"], ["p"])
+    model(tmp_path / "m.onnx", [node], [("x", kind, shape)], [("p", kind, shape)])
+    with pytest.raises((PolicyError, ModelIntegrityError), match=f"{words}|not a model"):
+        alone(tmp_path, tier()).warmup()
+
+
+def test_a_confidence_output_outside_its_range_is_a_fault(tmp_path):
+    nodes = [helper.make_node("Identity", ["x"], [name]) for name in ("v", "c")]
+    ends = [(name, FLOAT, [None, 1]) for name in ("v", "c")]
+    model(tmp_path / "m.onnx", nodes, [("x", FLOAT, [None, 1])], ends)
+    outputs = {"kind": "value", "name": "v", "confidence": "c"}
+    with alone(tmp_path, tier(outputs=outputs)) as router:
+        assert router.route([0.5]).confidence == 0.5
+        with pytest.raises(cascade.TierOutputError, match=r"confidence output outside \[0, 1\]"):
+            router.route([1.5])
+        many = router.route_many(np.array([[0.5], [1.5], [0.25]], dtype=np.float32))
+        assert [str(d) for d in many.dispositions] == ["accepted", "failed", "accepted"]
+
+
+def test_a_golden_input_that_the_model_does_not_take(tmp_path):
+    import json
+
+    identity(tmp_path / "m.onnx", 2)
+    golden = {"inputs": {"x": [[1.0, 2.0, 3.0]]}, "outputs": {"p": [[1.0, 2.0]]}}
+    (tmp_path / "golden.json").write_text(json.dumps({"it": golden}))
+    tree = {"version": 1, "name": "t", "golden": "golden.json", "tiers": [{"name": "it", **tier()}]}
+    with pytest.raises(ModelIntegrityError, match="does not take its golden input"):
+        Router(Policy.from_dict(tree, root=tmp_path), env={}).warmup()

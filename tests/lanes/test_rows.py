@@ -1,0 +1,28 @@
+"""Rows that go together, and batches of every kind of column."""
+
+import numpy as np
+
+from cascade.lanes.rows import groups, join
+
+
+def test_rows_of_named_columns_go_together_where_their_shapes_agree():
+    rows = [{"a": np.zeros(2), "n": 1}, {"a": np.zeros(3), "n": 2}, {"a": np.ones(2), "n": 3}]
+    assert groups(rows) == [[0, 2], [1]]
+    assert groups(rows, {"a": 0.0}) == [[0, 1, 2]]
+    assert groups(["x", 1, None]) == [[0, 1, 2]]
+
+
+def test_columns_are_joined_by_their_kind():
+    rows = [{"a": np.full((2, 2), i), "n": i, "t": str(i)} for i in range(3)]
+    batch = join(rows)
+    assert batch["a"].shape == (3, 2, 2)
+    assert batch["a"][:, 0, 0].tolist() == [0, 1, 2]
+    assert (batch["n"].tolist(), batch["t"]) == ([0, 1, 2], ["0", "1", "2"])
+    whole = np.zeros((2, 2))
+    assert join(whole) is whole
+    assert join([]) == []
+
+
+def test_rows_of_two_axes_are_filled_up():
+    batch = join([np.ones((1, 2)), np.ones((2, 1))], {"x": -1})
+    assert batch.tolist() == [[[1, 1], [-1, -1]], [[1, -1], [1, -1]]]

@@ -1,0 +1,108 @@
+"""Tiers in Python: what may be one, what it may return, and what is said of the rest."""
+
+import numpy as np
+import pytest
+
+import cascade
+from cascade import Policy, PolicyError, Prediction, Router, TierOutputError
+from cascade.testing import check_tier, scripted
+from cascade.tiers.python import alone, each
+from cascade.types import jsonable
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"returns": "value"}, "returns: expected one of"),
+        ({"rows": "each"}, "rows: expected 'batch'"),
+    ],
+)
+def test_a_word_that_is_none_is_refused(how, words):
+    with pytest.raises(PolicyError, match=words):
+        cascade.tier(len, **how)
+
+
+def test_what_cannot_be_called_is_no_tier():
+    with pytest.raises(PolicyError, match="expected a callable, got a int"):
+        cascade.tier(5)
+
+
+TIER = {"name": "a", "kind": "external", "version": "1"}
+TREE = {"version": 1, "name": "p", "deadline": "9s", "tiers": [TIER]}
+
+
+class Estimator:
+    def fit(self): ...
+    def get_params(self): ...
+    def predict(self, X): ...
+
+
+@pytest.mark.parametrize(
+    ("tier", "words"),
+    [
+        (5, "expected a callable or an object with predict"),
+        (Estimator(), "wrap it: cascade.tier"),
+        (cascade.tier(len, version="2"), "the policy names version '1', the tier is '2'"),
+    ],
+)
+def test_what_cannot_be_bound_says_why(tier, words):
+    with pytest.raises(PolicyError, match=words):
+        Router(Policy.from_dict(TREE), tiers={"a": tier}, env={})
+
+
+class Loose:
+    def predict(self, batch, context):
+        return ["x"] * len(batch)
+
+
+@pytest.mark.parametrize(
+    ("tier", "words"),
+    [
+        (Loose(), r"predict\(\) must return a cascade.Prediction, got list"),
+        (cascade.tier(lambda xs: [("a", 0.9)] * len(xs)), "returned tuples"),
+        (cascade.tier(lambda xs: "ab", returns="prediction"), "expected a Prediction, got str"),
+        (cascade.tier(lambda x: (i for i in "ab"), rows="one"), "the value is a generator"),
+    ],
+)  # fmt: skip
+def test_what_is_no_answer_says_why(tier, words):
+    with Router(Policy.from_dict(TREE), tiers={"a": tier}, env={}) as router:
+        with pytest.raises(TierOutputError, match=words):
+            router.route("x")
+
+
+def test_rows_of_named_columns_are_taken_apart_and_put_together():
+    assert each({"a": [1, 2], "b": "xy"}) == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+    batch = alone({"a": np.ones(2), "b": 3.5, "c": "x"})
+    assert (batch["a"].shape, batch["b"].tolist(), batch["c"]) == ((1, 2), [3.5], ["x"])
+
+
+async def awaited(xs):
+    return xs
+
+
+@pytest.mark.parametrize(
+    ("tier", "words"),
+    [
+        (5, "expected a callable or predict"),
+        (awaited, "asynchronous"),
+        (scripted({"a": ("x", 0.5)}, default=("y", None)), "confidence"),
+    ],
+)
+def test_an_author_is_told_what_is_wrong(tier, words):
+    with pytest.raises(AssertionError, match=words):
+        check_tier(tier, ["a", "b"])
+
+
+def test_values_of_every_kind_are_compared_and_shown():
+    value = {"a": np.arange(2), "b": (1, None)}
+    check_tier(cascade.tier(lambda xs: [value for _ in xs]), ["a", "b"])
+    check_tier(cascade.tier(lambda xs: [np.arange(2) for _ in xs]), ["a", "b"])
+    assert jsonable({1: (np.arange(2), {2.5}, float("nan"), np.float32(0.5))}) == {
+        "1": [[0, 1], "{2.5}", None, 0.5]
+    }
+
+
+def test_a_prediction_is_taken_as_it_is():
+    tier = cascade.tier(lambda xs: Prediction(list(xs)), returns="prediction", version="1")
+    with Router(Policy.from_dict(TREE), tiers={"a": tier}, env={}) as router:
+        assert router.route("x").value == "x"
