@@ -103,7 +103,7 @@ def _deep_size(value: Any, depth: int = 0) -> int:
     """Estimate the bytes that a value holds; containers down to a depth that ends every cycle."""
     size = sys.getsizeof(value)
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        return size + value.nbytes
+        return max(size, 128 + value.nbytes)  # of one that owns its bytes they are in the size
     if depth < 8:
         if isinstance(value, np.ndarray):
             size += sum(_deep_size(item, depth + 1) for item in value.flat)

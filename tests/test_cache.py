@@ -75,6 +75,39 @@ def test_a_value_that_holds_itself_has_a_size():
     assert item(loop).size < 10_000
 
 
+def test_what_fits_exactly_is_stored():
+    size = item("x").size + 450 + sys.getsizeof("a")
+    cache = ResultCache(10, 2 * size)
+    for key in "abc":
+        cache.put(key, item("x"), now=0)
+    assert (sorted(cache.entries), cache.size) == (["b", "c"], 2 * size)
+    alone = ResultCache(10, size)
+    alone.put("a", item("x"), now=0)
+    assert len(alone) == 1
+    smaller = ResultCache(10, size - 1)
+    smaller.put("a", item("x"), now=0)
+    assert len(smaller) == 0
+
+
+class Node:
+    def __init__(self):
+        self.next = self
+
+
+def test_values_that_hold_themselves_have_a_size_or_are_not_kept():
+    mapping, array = {}, np.empty(1, dtype=object)
+    mapping["self"] = mapping
+    array[0] = array
+    for value in (mapping, Node()):
+        assert 50 < item(value).size < 10_000
+    assert item(array) is None  # NumPy cannot copy it
+
+
+def test_what_containers_hold_is_counted():
+    for value in ((np.zeros(1_000),), [np.zeros(1_000)], {"a": {"b": np.zeros(1_000)}}):
+        assert 8_000 < item(value).size < 9_500
+
+
 # -- time ------------------------------------------------------------------------------------------
 
 
@@ -98,6 +131,16 @@ def test_a_new_answer_starts_a_new_life():
     cache.put("question", item("new"), now=60)
     assert cache.get("question", now=120).value == "new"
     assert cache.get("question", now=160) is None
+
+
+def test_an_entry_just_used_is_fresh_for_a_moment_and_never_beyond_its_life():
+    cache = ResultCache(10, 10_000, ttl=10**9)
+    cache.put("question", item(), now=0)
+    assert cache.entries["question"].fresh == 0
+    cache.get("question", now=1_000)
+    assert 1_000 < cache.entries["question"].fresh < 10**8
+    cache.get("question", now=10**9 - 1)
+    assert cache.entries["question"].fresh == 10**9
 
 
 # -- floors ----------------------------------------------------------------------------------------
