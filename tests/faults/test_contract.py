@@ -397,6 +397,14 @@ def test_a_deadline_that_is_none_asks_nobody(deadline):
     assert tiers["small"].calls == tiers["large"].calls == []
 
 
+@pytest.mark.parametrize("deadline", [[1], True, b"1s", {}])
+def test_what_is_no_deadline_at_all_is_a_type_error(deadline):
+    with router_for(tree(), small=("a", 0.9)) as router:
+        with pytest.raises(TypeError, match="deadline: expected seconds"):
+            router.route("x", deadline=deadline)
+        assert router.statistics().requests == 0
+
+
 def test_a_budget_of_the_past_asks_nobody(drive):
     past = cascade.Budget(1)
     answers = {"small": lambda _: ("a", 0.9), "large": lambda _: ("b", 0.9)}

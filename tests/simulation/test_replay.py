@@ -116,3 +116,16 @@ def test_an_entry_rule_by_features_of_the_recording():
     del table["input"]
     with pytest.raises(RecordingError, match=r"needs input, or x\.words"):
         cascade.replay(entering(weights={"words": 1.0}), table)
+
+
+def test_without_costs_there_is_no_mean_cost():
+    table = {
+        "truth": ["yes"], "small.value": ["yes"], "small.confidence": [0.9], "large.value": ["yes"],
+    }  # fmt: skip
+    tiers = [{"name": "small", "kind": "external"}, {"name": "large", "kind": "external"}]
+    policy = Policy.from_dict(
+        {"version": 1, "name": "p", "escalation": {"thresholds": [0.5]}, "tiers": tiers}
+    )
+    assert cascade.replay(policy, table).mean_cost is None
+    with pytest.raises(RecordingError):
+        cascade.replay(policy, table, costs=[1, 2, 3])

@@ -361,3 +361,17 @@ def test_a_golden_input_that_the_model_does_not_take(tmp_path):
     tree = {"version": 1, "name": "t", "golden": "golden.json", "tiers": [{"name": "it", **tier()}]}
     with pytest.raises(ModelIntegrityError, match="does not take its golden input"):
         Router(Policy.from_dict(tree, root=tmp_path), env={}).warmup()
+
+
+def test_files_without_a_folder_to_look_in_are_said_to_be_missing(tmp_path):
+    identity(tmp_path / "m.onnx", 2)
+    tree = {"version": 1, "name": "t", "deadline": "1s", "tiers": [{"name": "it", **tier()}]}
+    with pytest.raises(PolicyError, match="give models=FOLDER"):
+        Router(Policy.from_dict(tree), env={})
+    whole = tier(file=str(tmp_path / "m.onnx"))
+    with Router(Policy.from_dict(tree | {"tiers": [{"name": "it", **whole}]}), env={}) as router:
+        assert router.route(ROW).value == 1
+    uncalibrated = tier(confidence={"calibration": "c.json"})
+    policy = Policy.from_dict(tree | {"tiers": [{"name": "it", **uncalibrated}]})
+    with pytest.raises(PolicyError, match="give the policy its folder"):
+        Router(policy, models=tmp_path, env={})
