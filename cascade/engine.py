@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 from sys import getsizeof
@@ -10,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from cascade.admission import Priority, retry_after
 from cascade.budget import Budget, nanoseconds
 from cascade.cache import PLAIN, Entry, ResultCache, entry
-from cascade.errors import DeadlineExceeded, Overloaded, PolicyError, TierError, TierOutputError
+from cascade.errors import (
+    DeadlineExceeded,
+    InputTypeError,
+    Overloaded,
+    PolicyError,
+    TierError,
+    TierOutputError,
+)
 from cascade.flight import Flight, Landed, Lead, land
 from cascade.ledger import FOLD_AT
 from cascade.outcome import Outcome, Serials
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "Request"]
 
 _NANO = 1_000_000_000
+_LONGEST = 10**18  # ns; locks cannot wait much longer
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -96,7 +105,7 @@ class Engine:
                 raise PolicyError(msg)
             return plan.budget
         given = isinstance(deadline, Budget)
-        budget = deadline.until - arrived if given else nanoseconds(deadline)
+        budget = min(deadline.until - arrived, _LONGEST) if given else nanoseconds(deadline)
         return budget if plan.max_budget is None else min(budget, plan.max_budget)
 
     def begin(  # noqa: PLR0913, PLR0917  one request's keywords, unpacked
@@ -112,6 +121,8 @@ class Engine:
             request = Request(plan, row, floor, arrived, until)
         else:
             if tenant is not None:
+                if type(tenant) is not str:  # 1 and True would be one
+                    raise InputTypeError(f"tenant: expected a string, got {type(tenant).__name__}")
                 key = (tenant, key)
             held = cache.entries.get(key)
             if held is not None and arrived < held.fresh and held.finish.rank >= floor:
@@ -235,7 +246,8 @@ class Engine:
         request.key = None  # another's to land
         if answer is not None:  # what a caller gets is its own
             answer = copy.copy(answer)
-            answer.value = copy.deepcopy(answer.value)
+            with contextlib.suppress(Exception):  # what cannot be copied is shared
+                answer.value = copy.deepcopy(answer.value)
         tier = 0 if answer is None else answer.tier
         request.best, request.error = answer, landed.error
         request.point = landed.point or request.plan.point

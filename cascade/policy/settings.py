@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from cascade.policy import constraints as c
 from cascade.policy.constraints import field, settings
-from cascade.policy.walk import nearest
+from cascade.policy.walk import nearest, shown
 from cascade.registry import TIERS, plugin, plugin_names
 
 __all__ = [
@@ -184,8 +184,8 @@ def spec_class(tree: Any, path: tuple[Any, ...], problems: list[Any]) -> type[Ti
         return None
     found = kind_settings(kind)
     if found is None:
-        hint = nearest(str(kind), known_kinds())
-        problems.append(((*path, "kind"), f"unknown kind {kind!r}; {hint}"))
+        hint = nearest(shown(kind).strip("'"), known_kinds())
+        problems.append(((*path, "kind"), f"unknown kind {shown(kind)}; {hint}"))
     return found
 
 

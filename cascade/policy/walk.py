@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-__all__ = ["Problem", "fields_of", "nearest", "walk"]
+__all__ = ["Problem", "fields_of", "nearest", "shown", "walk"]
 
 Problem: TypeAlias = tuple[tuple[Any, ...], str]
 """Path and message; a path that ends in KEY points at the key, not the value."""
@@ -43,7 +43,7 @@ def walk(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) ->
     if isinstance(tree, (str, int)) and shorthand is not None:
         tree = {shorthand: tree}
     if not isinstance(tree, Mapping):
-        problems.append((path, f"expected a mapping, got {_show(tree)}"))
+        problems.append((path, f"expected a mapping, got {shown(tree)}"))
         return None
     before = len(problems)
     values = _values(cls, tree, path, problems)
@@ -75,7 +75,7 @@ def _values(
 def _read(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
     if kind.section is not None and kind.many:
         if not isinstance(value, (list, tuple)):
-            problems.append((path, f"expected {kind.expected}, got {_show(value)}"))
+            problems.append((path, f"expected {kind.expected}, got {shown(value)}"))
             return None
         return tuple(walk(kind.section, v, (*path, i), problems) for i, v in enumerate(value))
     if kind.section is not None:
@@ -90,11 +90,16 @@ def _read(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem])
         if options and isinstance(value, str) and len(value) <= _LONGEST:
             close = difflib.get_close_matches(value, options, 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-        problems.append((path, f"expected {kind.expected}, got {_show(value)}{hint}"))
+        problems.append((path, f"expected {kind.expected}, got {shown(value)}{hint}"))
         return None
 
 
-def _show(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as a message may show it: not at length.
+
+    >>> shown([1, 2]), shown("x")
+    ('a list', "'x'")
+    """
     if isinstance(value, (Mapping, list, tuple)):
         return "a mapping" if isinstance(value, Mapping) else "a list"
     if value is None:

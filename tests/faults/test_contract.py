@@ -352,6 +352,24 @@ def test_a_slow_tier_is_not_asked_by_those_who_have_less_time_than_it_is_known_t
     assert asked <= 1
 
 
+def test_a_tier_that_became_slower_than_the_deadline_is_hardly_asked_again():
+    small = scripted(lambda _: ("a", 0.3), asynchronous=True, seconds=0.001)
+    large = scripted(lambda _: ("b", 1.0), asynchronous=True, seconds=0.005)
+
+    async def main(loop):
+        router = async_router_for(tree(deadline="20ms"), loop=loop, small=small, large=large)
+        for i in range(50):
+            await router.route(i)
+        large.seconds = 0.05
+        for i in range(50):
+            await router.route((i, "slower"))
+        ends = [await router.route((i, "known")) for i in range(500)]
+        return [step.result for end in ends for step in end.steps]
+
+    results = run_virtual(main)
+    assert results.count("timed_out") <= 0.01 * 500
+
+
 # -- 14: a loop that the user's own code blocks ----------------------------------------------------
 
 
