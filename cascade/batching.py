@@ -26,6 +26,7 @@ __all__ = [
     "knee", "wait_ahead",
 ]  # fmt: skip
 
+_MARGIN = 5.0  # residuals to spare where a queue stands: with 2, one in 60 was late (docs/load.md)
 _GAIN = 0.85  # a batch twice as large is worth it when it costs a row less than this share
 
 
@@ -140,9 +141,9 @@ def expected_wait(own: int, queued: int, cap: int, workers: int, curve: Curve, r
     340
     """
     ahead = wait_ahead(queued, cap, workers, curve, rest)
-    # what each run may take longer adds up as independent errors do; p95 alone is late too often
+    # what each run may take longer adds up as independent errors do
     turns = 1 + queued // (cap * max(1, workers))
-    unsure = round(2.0 * curve.residual * math.sqrt(turns))
+    unsure = round(_MARGIN * curve.residual * math.sqrt(turns))
     return ahead + unsure + max(own, curve.safe(min(cap, queued + 1)))
 
 
