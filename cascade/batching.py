@@ -125,9 +125,7 @@ def wait_ahead(queued: int, cap: int, workers: int, curve: Curve, rest: int) -> 
     >>> wait_ahead(2, 1, 1, Curve(0.0, 100.0), rest=40)
     240
     """
-    batches = (queued + cap) // cap
-    turns = (batches + max(1, workers) - 1) // max(1, workers)
-    return rest + (turns - 1) * curve.time(min(cap, queued + 1))
+    return rest + queued // (cap * max(1, workers)) * curve.time(min(cap, queued + 1))
 
 
 def expected_wait(own: int, queued: int, cap: int, workers: int, curve: Curve, rest: int) -> int:
@@ -141,7 +139,7 @@ def expected_wait(own: int, queued: int, cap: int, workers: int, curve: Curve, r
     340
     """
     ahead = wait_ahead(queued, cap, workers, curve, rest)
-    # what each run may take longer adds up as independent errors do
+    # what each run may take longer, one's own included, adds up as independent errors do
     turns = 1 + queued // (cap * max(1, workers))
     unsure = round(_MARGIN * curve.residual * math.sqrt(turns))
     return ahead + unsure + max(own, curve.safe(min(cap, queued + 1)))

@@ -79,7 +79,7 @@ class Decision:
         self._entry = entry
         eta = etas[entry]()
         if 0 <= eta <= until - now:
-            if entry == self.floor or self.purse is None or self.purse.take():
+            if entry == self.floor or self._pays():
                 self._asked = 1 << entry
                 return ladder.calls[entry]
             eta = ALLOWANCE
@@ -228,12 +228,16 @@ class Decision:
                 continue
             eta = etas[tier]()
             if 0 <= eta <= self.until - now:
-                if tier <= self.floor or self.purse is None or self.purse.take():
+                if tier <= self.floor or self._pays():
                     self._asked |= 1 << tier
                     return tier
                 eta = ALLOWANCE
             self._refuse(tier, eta, now)
         return -1
+
+    def _pays(self) -> bool:
+        """Pay for a call above the floor, where that is limited."""
+        return self.purse is None or self.purse.take() > 0
 
     def _refuse(self, tier: int, eta: int, now: int, reason: Reason | None = None) -> None:
         reason = reason or REFUSALS.get(eta, Reason.DEADLINE)

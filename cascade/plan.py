@@ -85,18 +85,14 @@ def compile_plan(
     env: Mapping[str, str] | None = None,
 ) -> Plan:
     """Compile a policy over opened tiers."""
-    watchdog = Watchdog(clock)
+    watchdog, cores = Watchdog(clock), find_cores(env).usable
     lanes = tuple(
         make_lane(
             spec, i, tier, clock, *services[tier.name], _own(prepare, tier, policy),
-            policy.calibrations.get(tier.name), watchdog, find_cores(env).usable,
+            policy.calibrations.get(tier.name), watchdog, cores,
         )
         for i, (spec, tier) in enumerate(zip(policy.tiers, bound, strict=True))
     )  # fmt: skip
-    etas: list[Callable[[], int]] = [lane.eta for lane in lanes]
-    for lane in lanes:
-        if isinstance(lane, AutoLane):
-            lane.announce(etas)
     names = tuple(tier.name for tier in bound)
     point = policy.point
     specs = _common_inputs(bound, prepare)
@@ -105,25 +101,24 @@ def compile_plan(
     cast = row_caster(specs, strict=strict, finite=finite)
     cast_rows = rows_caster(specs, strict=strict, finite=finite)
     rule = policy.complexity
-    site = Site(policy.digest, policy.mode, names, point.index)
-    crews = [workers_of(spec, find_cores(env).usable) for spec in policy.tiers]
-    steering = steering_of(policy, lanes, crews, clock())
-    monitor = LoadMonitor(names, lanes, engine.ledger.requests, clock())
+    steering = steering_of(policy, lanes, [workers_of(s, cores) for s in policy.tiers], clock())
     plan = Plan(
         policy=policy,
         engine=engine,
         watchdog=watchdog,
-        site=site,
-        sites=(site,),
+        site=Site(policy.digest, policy.mode, names, point.index),
+        sites=(),  # in_mode fills them in
         steering=steering,
         allowance=allowance_of(policy),
         ranked={one: [lane.eta_for(one.rank) for lane in lanes] for one in Priority},
-        monitor=monitor if steering is None else steering.monitor,
+        monitor=LoadMonitor(names, lanes, engine.ledger.requests, clock())
+        if steering is None
+        else steering.monitor,
         clock=clock,
         ladder=Ladder(names, policy.escalation.abstain_below),
         point=point,
         lanes=lanes,
-        etas=etas,
+        etas=_etas(lanes),
         specs=specs,
         floor=0,
         budget=_ns(policy.deadline),
@@ -139,6 +134,15 @@ def compile_plan(
         post=_post(postprocess, names),
     )
     return in_mode(plan, policy.mode)
+
+
+def _etas(lanes: tuple[Lane, ...]) -> Etas:
+    """Return each lane's ``eta``; one that changes its way of running changes its own."""
+    etas: list[Callable[[], int]] = [lane.eta for lane in lanes]
+    for lane in lanes:
+        if isinstance(lane, AutoLane):
+            lane.announce(etas)
+    return etas
 
 
 def in_mode(plan: Plan, mode: Mode) -> Plan:

@@ -14,6 +14,7 @@ from cascade import Policy, PolicyError
 from cascade.policy.reading import parse
 from cascade.policy.schema import json_schema
 from tests.benchmarks.policies import COSTLY
+from tests.policy.junk import JUNK
 
 VALIDATOR = Draft7Validator(json_schema())
 MANY = int(os.environ.get("CASCADE_FUZZ", "100000"))  # examples of the slow form
@@ -387,36 +388,6 @@ def certificate():
         "max_loss": 0.01, "alpha": 0.1, "loss": "gross", "covers": "adaptive", "n": 500,
         "tiers": ["a", "b"], "path": [point, point | {"thresholds": [0.5]}], "certified": 1,
     }  # fmt: skip
-
-
-JUNK = [
-    None,
-    True,
-    -1,
-    0,
-    1,
-    2**53 + 1,
-    0.5,
-    1.5,
-    1e300,
-    float("nan"),
-    float("inf"),
-    "",
-    "x",
-    "5",
-    "50%",
-    "200%",
-    "20ms",
-    "0s",
-    "64MB",
-    "1:30",
-    "a\n",
-    [],
-    [1],
-    ["x", "x"],
-    {},
-    {"x": 1},
-]
 
 
 def test_files_beside_a_policy_may_hold_anything(tmp_path):

@@ -12,36 +12,9 @@ from cascade import Policy, PolicyError
 from cascade.policy.reading import parse
 from cascade.policy.schema import json_schema
 from cascade.strategies import policies
+from tests.policy.junk import JUNK
 
 VALIDATOR = Draft7Validator(json_schema())
-JUNK = [
-    None,
-    True,
-    -1,
-    0,
-    1,
-    2**53 + 1,
-    0.5,
-    1.5,
-    1e300,
-    float("nan"),
-    float("inf"),
-    "",
-    "x",
-    "5",
-    "50%",
-    "200%",
-    "20ms",
-    "0s",
-    "64MB",
-    "1:30",
-    "a\n",
-    [],
-    [1],
-    ["x", "x"],
-    {},
-    {"x": 1},
-]
 
 WHOLE = {
     "version": 1,
