@@ -1,29 +1,28 @@
 """The result cache: LRU with a TTL, bounded by entries and by bytes.
 
-Built on cachetools, which does not lock: the router holds one lock around lookup, store and
-flights. Expiry is a comparison against a time the router has already read, because a TTLCache costs
-twice as much and changes under a reader's feet.
+One ordered dict holds the entries in the order of their use: a lookup and a store are one call in C
+each. It is not locked here: the router holds one lock around lookup, store and flights. Expiry is a
+comparison against a time the router has already read.
 """
 
 from __future__ import annotations
 
 import copy
-import sys
-from collections.abc import Hashable
+from collections import OrderedDict
+from sys import getsizeof
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import cachetools
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Hashable
 
     from cascade.types import Finish
 
 __all__ = ["Entry", "ResultCache", "entry"]
 
-_OVERHEAD = 450  # bytes per entry for the record, the dict slots and the LRU links (measured)
+_OVERHEAD = 300  # bytes per entry for the record, its slot and its links (measured)
 _FOREVER = 2**63 - 1
 _MOMENT = 10_000_000  # ns within which a second hit does not change the order
 PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
@@ -38,7 +37,6 @@ class Entry:
     finish: Finish  # how a request ends that finds this
     size: int
     expires: int = _FOREVER
-    key: Hashable = None  # as it is stored: found again by identity, without comparing bytes
     fresh: int = 0  # until when it may be served without being moved to the end of the queue
 
     def out(self) -> Any:
@@ -61,13 +59,13 @@ def entry(value: Any, confidence: float | None, finish: Finish) -> Entry | None:
     """
     kind = type(value)
     if kind in PLAIN:
-        return Entry(value, confidence, finish, sys.getsizeof(value))
+        return Entry(value, confidence, finish, getsizeof(value))
     if _holds_nan(value):
         return None
     if kind is np.ndarray and not value.dtype.hasobject:
         # Over bytes, so that it cannot be made writable again.
         frozen: Any = np.ndarray(value.shape, value.dtype, value.tobytes())
-        size = sys.getsizeof(frozen) + sys.getsizeof(frozen.base)
+        size = getsizeof(frozen) + getsizeof(frozen.base)
         return Entry(frozen, confidence, finish, size)
     if _is_plain(value):
         return Entry(value, confidence, finish, _deep_size(value))
@@ -101,7 +99,7 @@ def _holds_nan(value: Any, depth: int = 0) -> bool:
 
 def _deep_size(value: Any, depth: int = 0) -> int:
     """Estimate the bytes that a value holds; containers down to a depth that ends every cycle."""
-    size = sys.getsizeof(value)
+    size = getsizeof(value)
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return max(size, 128 + value.nbytes)  # of one that owns its bytes they are in the size
     if depth < 8:
@@ -118,25 +116,11 @@ def _deep_size(value: Any, depth: int = 0) -> int:
     return size
 
 
-class _Order(cachetools.LRUCache[Hashable, Entry]):
-    """Which entries to drop first, as cachetools has it; tells of those that it drops itself."""
-
-    def __init__(self, entries: int, dropped: Callable[[Hashable], None]) -> None:
-        super().__init__(entries)
-        self._dropped = dropped
-
-    def popitem(self) -> tuple[Hashable, Entry]:
-        key, item = super().popitem()
-        self._dropped(key)
-        return key, item
-
-
 class ResultCache:
     """Accepted answers by key; call it under the router's lock.
 
     ``entries`` is for a look without a touch, and without the lock: an entry that is still
-    ``fresh`` can be served as it is. A plain dict answers five times as fast as a mapping written
-    in Python.
+    ``fresh`` can be served as it is. They stand in the order of their use.
 
     >>> from cascade.types import Disposition, Finish, Reason
     >>> cache = ResultCache(entries=2, size=10_000)
@@ -146,12 +130,12 @@ class ResultCache:
     'answer'
     """
 
-    __slots__ = ("_limit", "_order", "_ttl", "entries", "size")
+    __slots__ = ("_limit", "_most", "_ttl", "entries", "size")
 
     def __init__(self, entries: int, size: int, ttl: int | None = None) -> None:
-        self.entries: dict[Hashable, Entry] = {}
+        self.entries: OrderedDict[Hashable, Entry] = OrderedDict()
         self.size = 0  # the tracked bytes of all entries
-        self._order = _Order(entries, self._forget)
+        self._most = entries
         self._limit = size
         self._ttl = _FOREVER if ttl is None else ttl
 
@@ -166,36 +150,33 @@ class ResultCache:
             self._drop(key)
             return None
         found.fresh = min(found.expires, now + _MOMENT)
-        return self._order[found.key]  # touches it
+        self.entries.move_to_end(key)
+        return found
 
     def put(self, key: Hashable, item: Entry, now: int) -> None:
         """Store an entry, unless it is a NaN, too large, or would replace a dearer tier's."""
         if type(item.value) is float and item.value != item.value:
             return
-        held = self.entries.get(key)
+        entries = self.entries
+        held = entries.get(key)
         if held is not None:
             if held.finish.rank > item.finish.rank and held.expires > now:
                 return
             self._drop(key)
-        item.expires, item.key = now + self._ttl, key
-        size = item.size = item.size + _OVERHEAD + sys.getsizeof(key)
+        item.expires = now + self._ttl
+        size = item.size = item.size + _OVERHEAD + getsizeof(key)
         if size > self._limit:
             return
-        self._order[key] = self.entries[key] = item
+        entries[key] = item
         self.size += size
-        while self.size > self._limit:
-            self._order.popitem()
-
-    def _forget(self, key: Hashable) -> None:
-        self.size -= self.entries.pop(key).size
+        while self.size > self._limit or len(entries) > self._most:
+            self.size -= entries.popitem(last=False)[1].size
 
     def _drop(self, key: Hashable) -> None:
-        del self._order[key]
-        self._forget(key)
+        self.size -= self.entries.pop(key).size
 
     def clear(self) -> None:
         """Drop every entry."""
-        self._order.clear()
         self.entries.clear()
         self.size = 0
 
