@@ -14,7 +14,7 @@ from cascade.flight import Follower, Lead
 from cascade.front import Front
 from cascade.lanes.lane import answered
 from cascade.loops import Loop
-from cascade.outcome import Outcome
+from cascade.outcome import Outcome, took
 from cascade.router import V, X
 
 if TYPE_CHECKING:
@@ -163,17 +163,20 @@ class AsyncRouter(Front, Generic[X, V]):
             loop = self._here(plan)
         if loop.held >= loop.FAIR:
             await loop.give_way()
-        engine = plan.engine
-        if deadline is None and plan.budget is not None:
-            budget = plan.budget
-        else:
+        budget, direct, engine = plan.budget, plan.direct, plan.engine
+        if deadline is not None or budget is None:
             budget = engine.budget(plan, deadline, arrived)
-        floor = plan.floor if at_least is None else self._floor(plan, at_least)
-        request = engine.begin(
-            plan, x, arrived, arrived + budget, tenant, floor, use_cache, metadata, _AsyncFollower
-        )
-        if type(request) is Outcome:  # from the cache
-            loop.held += loop.HIT
+        until = arrived + budget
+        plain = at_least is None and metadata is None and priority is None and use_cache
+        if plain and direct is not None and not loop.crowded:
+            request = direct(x, arrived, until, tenant, _AsyncFollower)
+        else:
+            floor = plan.floor if at_least is None else self._floor(plan, at_least)
+            request = engine.begin(
+                plan, x, arrived, until, tenant, floor, use_cache, metadata, _AsyncFollower
+            )
+        if type(request) is Outcome:
+            loop.held += took(request) + loop.HIT
             return request
         assert type(request) is Request  # noqa: S101  the only other kind
         if priority is not None:
@@ -193,7 +196,7 @@ class AsyncRouter(Front, Generic[X, V]):
         held = 0
         try:
             if after is None:
-                move = engine.start(request, x)
+                move = request.move or engine.start(request, x)
             elif pending is None:
                 move = request.resume(after, self._clock(), request.until, etas)
             else:

@@ -53,12 +53,14 @@ def estimator(intercept: float, weights: Sequence[float] | Mapping[str, float]) 
         return _named(intercept, dict(weights))
     wide = np.asarray(weights, dtype=np.float64)
     single = wide.astype(np.float32)
-    float32, exp = single.dtype, math.exp
+    float32, exp, fast = single.dtype, math.exp, single.dot
 
     def estimate(row: Any) -> float:
-        vector = single if row.dtype is float32 else wide  # one dtype: several times faster
-        flat = row if row.ndim == 1 else row.ravel()
-        z = intercept + float(vector.dot(flat))
+        if row.dtype is float32 and row.ndim == 1:  # one dtype: several times faster
+            z = intercept + float(fast(row))
+        else:
+            vector = single if row.dtype is float32 else wide
+            z = intercept + float(vector.dot(row.ravel()))
         return 1.0 / (1.0 + exp(-z)) if z > _LEAST else 0.0
 
     return estimate

@@ -86,21 +86,21 @@ def _probability_row(power: float, classes: Sequence[Any] | None, tolerance: flo
     labels = None if classes is None else tuple(classes)
     powers = repeat(power)
 
+    raised = math.pow
+
     def read(row: list[float]) -> tuple[Any, float]:
-        if not row:
-            raise OutputFault(_why_not_probabilities(row))
         ranked = sorted(row)  # one C call for both ends
-        least, top = ranked[0], ranked[-1]
-        if not (low <= sum(row) <= high and least >= 0.0):  # NaN fails the comparison
+        if not (ranked and low <= sum(row) <= high and ranked[0] >= 0.0):  # NaN fails it
             raise OutputFault(_why_not_probabilities(row))
+        top = ranked[-1]
         value = row.index(top) if labels is None else labels[row.index(top)]
         if plain:
             return value, (top if top <= 1.0 else 1.0)
-        if least < FLOOR:
+        if ranked[0] < FLOOR:
             row = [p if p > FLOOR else FLOOR for p in row]
         if len(row) > _LONG_ROW:
             return value, float(temper(log_probabilities(row), 1.0 / power).max())
-        return value, top**power / sum(map(math.pow, row, powers))
+        return value, raised(top, power) / sum(map(raised, row, powers))
 
     return read
 

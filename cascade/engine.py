@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cascade.protocols import Clock, Observer
     from cascade.types import Finish
 
-__all__ = ["Engine", "Request"]
+__all__ = ["Engine", "Request", "owned"]
 
 _NANO = 1_000_000_000
 _LONGEST = 10**18  # ns; locks cannot wait much longer
@@ -53,6 +53,7 @@ class Request(Flight):
     key: Hashable = None  # set while the request leads a flight
     follower: Follower | None = None  # set when it waits for another's answer
     pending: Pending | None = None  # the call that it waits for, on another thread
+    move: Call | Finish | None = None  # what is next, where that is decided already
     routed = 0
     rank = 1  # of its class
 
@@ -91,9 +92,9 @@ class Engine:
         self.ledger = ledger
         self.cache: ResultCache | None = None
         self.observer_errors = 0
-        self._observers = observers
+        self.observers = observers
         self.lock = threading.Lock()  # guards the cache and the flights
-        self._flights: dict[Hashable, Request] = {}
+        self.flights: dict[Hashable, Request] = {}
 
     # -- in --------------------------------------------------------------------------------------
 
@@ -114,40 +115,49 @@ class Engine:
         follow: Callable[[Request], Follower],
     ) -> Outcome[Any] | Request:  # fmt: skip
         """Check, key and look up: a cached outcome, or a request that leads or follows a flight."""
-        row = plan.row(x)
-        cache = self.cache
+        row, cache = plan.row(x), self.cache
         key = None if cache is None or not use_cache else plan.key(row)
-        if cache is None or key is None:
-            request = Request(plan, row, floor, arrived, until)
-        else:
+        if cache is not None and key is not None:
             if tenant is not None:
-                if type(tenant) is not str:  # 1 and True would be one
-                    raise InputTypeError(f"tenant: expected a string, got {type(tenant).__name__}")
-                key = (tenant, key)
+                key = owned(key, tenant)
             held = cache.entries.get(key)
             if held is not None and arrived < held.fresh and held.finish.rank >= floor:
-                return self._hit(plan, held, arrived, until)
-            with self.lock:
-                held = cache.get(key, arrived)
-                if held is None or held.finish.rank < floor:
-                    held = None
-                    self.ledger.misses += 1
-                    request = Request(plan, row, floor, arrived, until)
-                    request.key = key
-                    flight_key = key if floor == 0 else request.flight_key()
-                    leader = self._flights.setdefault(flight_key, request)
-                    if leader is not request:
-                        request.follower = follow(request)
-                        leader.join(request.follower)
-            if held is not None:
-                return self._hit(plan, held, arrived, until)
+                return self.hit(plan, held, arrived, until)
+        request = Request(plan, row, floor, arrived, until)
         if tenant is not None:
             request.tenant = tenant
         if metadata is not None:
             request.metadata = metadata
+        if cache is None or key is None:
+            return request
+        request.key = key
+        return self.enter(request, cache, follow)
+
+    def enter(
+        self, request: Request, cache: ResultCache, follow: Callable[[Request], Follower]
+    ) -> Outcome[Any] | Request:
+        """Look up under the lock; on a miss the request leads the flight of its key, or follows."""
+        floor, leads = request.floor, False
+        with self.lock:
+            held = cache.get(request.key, request.arrived)
+            if held is None or held.finish.rank < floor:
+                held = None
+                self.ledger.misses += 1
+                flight_key = request.key if floor == 0 else request.flight_key()
+                leader = self.flights.setdefault(flight_key, request)
+                if leader is not request:
+                    request.follower = follow(request)
+                    leader.join(request.follower)
+            else:
+                leads = self.flights.get(request.key) is request
+        if held is not None:
+            if leads:  # it took off while another landed
+                self.abandon(request)
+            return self.hit(request.plan, held, request.arrived, request.until)
         return request
 
-    def _hit(self, plan: Plan, held: Entry, arrived: int, until: int) -> Outcome[Any]:
+    def hit(self, plan: Plan, held: Entry, arrived: int, until: int) -> Outcome[Any]:
+        """Answer with a cached answer."""
         ended = self.clock()
         trace = (held.finish, arrived, ended, ended, ())
         ledger = self.ledger
@@ -158,7 +168,7 @@ class Engine:
         hit: Outcome[Any] = Outcome(
             next(Serials.serials), value, held.confidence, until - arrived, trace, plan.site
         )
-        return self._observed(hit) if self._observers else hit
+        return self.observed(hit) if self.observers else hit
 
     def start(self, request: Request, x: Any) -> Call | Finish:
         """Send a request on its way up."""
@@ -204,8 +214,8 @@ class Engine:
             next(Serials.serials), value, confidence, request.until - request.arrived, trace,
             site, extra,
         )  # fmt: skip
-        if self._observers:
-            self._observed(outcome)
+        if self.observers:
+            self.observed(outcome)
         if answer is None:
             raise refusal(outcome, request.error, self._retry_after(request))
         return outcome
@@ -223,7 +233,7 @@ class Engine:
             if item is not None and self.cache is not None:
                 self.cache.put(request.key, item, request.arrived)
             if request.followers is None:
-                self._flights.pop(key, None)
+                self.flights.pop(key, None)
                 return
             need = request.etas[request.refused]() if request.refused >= 0 else -1
             landed = Landed(finish, request.best, request.error, request.point)
@@ -236,9 +246,9 @@ class Engine:
     def _hand_over(self, key: Hashable, landing: Landing) -> None:
         """Enter the new leader, under the lock."""
         if isinstance(landing.leader, Request):
-            self._flights[key] = landing.leader
+            self.flights[key] = landing.leader
         else:
-            self._flights.pop(key, None)
+            self.flights.pop(key, None)
 
     def settle_follower(self, request: Request, landed: Landed, waited: int) -> Outcome[Any]:
         """Close the books on a request that was answered by another's computation."""
@@ -272,7 +282,7 @@ class Engine:
         if request.key is not None:
             key = request.flight_key()
             with self.lock:
-                if self._flights.get(key) is request:  # else it has landed
+                if self.flights.get(key) is request:  # else it has landed
                     landing = land(request, None, self.clock(), pending=request.pending)
                     if landing.leader is not None:
                         request.pending = None
@@ -311,14 +321,26 @@ class Engine:
         lane, budget = request.plan.lanes[request.floor], request.until - request.arrived
         return retry_after(lane.wait(), request.etas[request.floor](), budget)
 
-    def _observed(self, outcome: Outcome[Any]) -> Outcome[Any]:
-        for observer in self._observers:
+    def observed(self, outcome: Outcome[Any]) -> Outcome[Any]:
+        """Tell whoever listens."""
+        for observer in self.observers:
             try:
                 observer(outcome)
             except Exception:  # noqa: BLE001  an observer must not break an answer
                 with self.lock:
                     self.observer_errors += 1
         return outcome
+
+
+def owned(key: Hashable, tenant: str) -> Hashable:
+    """Return the key of a tenant's own entry.
+
+    Raises:
+        InputTypeError: the tenant is not a string: 1 and True would be one.
+    """
+    if type(tenant) is not str:
+        raise InputTypeError(f"tenant: expected a string, got {type(tenant).__name__}")
+    return tenant, key
 
 
 def refusal(outcome: Outcome[Any], error: BaseException | None, later: float) -> Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,8 @@ class ServiceTime:
     """
 
     __slots__ = (
-        "_batches", "_due", "_eta", "_looks", "_quantile", "_rows", "_runs", "_unfitted", "_window",
-        "busy", "curve", "on_change",
+        "_batches", "_busy", "_due", "_eta", "_fresh", "_lock", "_looked_at", "_looks", "_quantile",
+        "_rows", "_runs", "_unfitted", "_window", "curve", "note", "on_change",
     )  # fmt: skip
 
     def __init__(self, start: int = 0, per_row: int = 0, quantile: float = 0.95) -> None:
@@ -48,16 +49,26 @@ class ServiceTime:
         self._unfitted = 0
         self._runs = 0
         self._rows = 0  # answered in batches
-        self._due = _EARLY[0]  # runs after which the quantile is taken again
+        self._due = _EARLY[0]  # runs until the quantile is taken again
         self._looks = 0  # at the expectation, since the last run
-        self.busy = 0  # ns in runs, of all that were seen
+        self._looked_at = 0  # runs that had not been taken in when it was looked at last
+        self._busy = 0  # ns in runs
+        self._fresh: deque[int] = deque()  # runs of one row that were not taken in yet
+        self.note = self._fresh.append  # as ``observe``, in one C call: the next look takes it in
+        self._lock = threading.Lock()  # one takes them in at a time
         self.curve = Curve(float(max(0, start - per_row)), float(per_row))
         self.on_change: Callable[[int], None] | None = None
 
     @property
     def answered(self) -> int:
         """How many rows have been answered."""
-        return self._runs + self._rows
+        return self.runs + self._rows
+
+    @property
+    def busy(self) -> int:
+        """Nanoseconds in runs, of all that were seen."""
+        self._take_in()
+        return self._busy
 
     def outlasted(self, elapsed: int, rows: int = 1) -> None:
         """Take in a run that was stopped: it answered nothing, and takes longer than that.
@@ -70,20 +81,32 @@ class ServiceTime:
     @property
     def runs(self) -> int:
         """How many runs of one row it has seen."""
-        return self._runs
+        return self._runs + len(self._fresh)
 
     def observe(self, elapsed: int) -> None:
         """Take in one run of one row (ns)."""
-        self._window.append(elapsed)
-        self._looks = 0
-        self.busy += elapsed
-        runs = self._runs = self._runs + 1
-        if runs >= self._due:
+        self.note(elapsed)
+        if len(self._fresh) >= self._due:
             self._refresh()
 
+    def _take_in(self) -> None:
+        """Move the fresh runs to the window, unless another thread is at it."""
+        fresh = self._fresh
+        if not fresh or not self._lock.acquire(blocking=False):
+            return
+        try:
+            taken = [fresh.popleft() for _ in range(len(fresh))]
+            self._runs += len(taken)
+            self._busy += sum(taken)
+            self._window.extend(taken)
+        finally:
+            self._lock.release()
+
     def _refresh(self) -> None:
-        self._due = next((early for early in _EARLY if early > self._runs), self._runs + _REFRESH)
-        ranked = sorted(self._window.copy())  # a copy in one C call: others may be observing
+        self._take_in()
+        runs = self._runs
+        self._due = next((early for early in _EARLY if early > runs), runs + _REFRESH) - runs
+        ranked = sorted(self._window.copy())  # a copy in one C call: others may be at it
         self._expect(ranked[int(self._quantile * (len(ranked) - 1))])
 
     def _expect(self, eta: int) -> None:
@@ -104,7 +127,7 @@ class ServiceTime:
             self.observe(elapsed)
         else:
             self._rows += rows
-            self.busy += elapsed
+            self._busy += elapsed
 
     def _refit(self) -> None:
         self._unfitted = 0
@@ -115,6 +138,7 @@ class ServiceTime:
 
     def quantiles(self) -> tuple[float, float] | None:
         """Return p50 and p95 of the latest runs of one row, in seconds; None: not known."""
+        self._take_in()
         ranked = sorted(self._window.copy())
         if not ranked:
             return None
@@ -123,6 +147,7 @@ class ServiceTime:
 
     def row_seconds(self, rows: int) -> float:
         """Return what a row costs a worker when so many run together, in seconds."""
+        self._take_in()
         if self._batches or not self._window:
             return self.curve.time(rows) / rows / 1e9
         seen = self._window.copy()
@@ -134,10 +159,16 @@ class ServiceTime:
         An expectation that keeps the tier from running could never be corrected, so it fades while
         it is looked at and nothing runs.
         """
-        self._looks += 1
-        if self._looks > _PATIENCE:
-            self._looks = 0
-            self._eta -= self._eta >> 3
+        fresh = len(self._fresh)
+        if fresh != self._looked_at:
+            self._looked_at, self._looks = fresh, 1
+            if fresh >= self._due:
+                self._refresh()
+        else:
+            self._looks += 1
+            if self._looks > _PATIENCE:
+                self._looks = 0
+                self._eta -= self._eta >> 3
         if rows == 1:
             return self._eta
         return self._eta + round(self.curve.per_row * (rows - 1))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from cascade.types import Mode, RawStep, Reason, Site
 
-__all__ = ["Outcome", "Serials", "Trace", "next_serial", "split"]
+__all__ = ["Outcome", "Serials", "Trace", "next_serial", "split", "took"]
 
 V = TypeVar("V")
 
@@ -212,6 +212,12 @@ class Outcome(Generic[V]):
             f"Outcome(value={self.value!r}, tier={self.tier!r}, confidence={self.confidence!r}, "
             f"disposition={str(self.disposition)!r}, reason={str(self.reason)!r})"
         )
+
+
+def took(outcome: Outcome[Any]) -> int:
+    """Return the ns from when a request was routed until it ended; none of a cached one."""
+    trace = outcome._trace  # noqa: SLF001  this module's own
+    return trace[3] - trace[2]
 
 
 def split(trace: Trace) -> tuple[int, int, int, int]:

@@ -11,6 +11,7 @@ from cascade.allowance import allowance_of
 from cascade.complexity import estimator, rows_estimator
 from cascade.cores import find_cores
 from cascade.decide import Etas, Ladder
+from cascade.direct import compile_direct
 from cascade.errors import PolicyError
 from cascade.inputs import row_caster, rows_caster
 from cascade.keys import key_maker
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from cascade.allowance import Allowance
     from cascade.binding import Functions
+    from cascade.direct import Direct
     from cascade.engine import Engine
     from cascade.load import ServiceTime
     from cascade.policy.model import Policy
@@ -67,6 +69,11 @@ class Plan:
     prepare: Functions
     postprocess: Functions
     post: Callable[[int, Any], Any] | None
+    direct: Direct | None = attrs.field(init=False)  # the way of most requests
+
+    def __attrs_post_init__(self) -> None:
+        """Compile the direct way."""
+        object.__setattr__(self, "direct", compile_direct(self))
 
     @property
     def point_index(self) -> int:

@@ -212,6 +212,7 @@ class Lane(Protocol):
     tier: BoundTier
     service: ServiceTime
     inline: bool
+    bare: bool  # it may run inline, with nothing to be done around a run
     calibration: Calibration | None
     pad: Mapping[str, float] | None
     cap: int  # rows that may run together

@@ -145,16 +145,19 @@ class Router(Front, Generic[X, V]):
             TierError: every tier failed; the last one's error.
         """
         plan = self._service.plan or self._service.open()
-        engine = plan.engine
         arrived = self._clock() if received is None else received
-        if deadline is None and plan.budget is not None:
-            budget = plan.budget
-        else:
+        budget, direct, engine = plan.budget, plan.direct, plan.engine
+        if deadline is not None or budget is None:
             budget = engine.budget(plan, deadline, arrived)
-        floor = plan.floor if at_least is None else self._floor(plan, at_least)
-        request = engine.begin(
-            plan, x, arrived, arrived + budget, tenant, floor, use_cache, metadata, _SyncFollower
-        )
+        until = arrived + budget
+        plain = at_least is None and metadata is None and priority is None and use_cache
+        if plain and direct is not None:
+            request = direct(x, arrived, until, tenant, _SyncFollower)
+        else:
+            floor = plan.floor if at_least is None else self._floor(plan, at_least)
+            request = engine.begin(
+                plan, x, arrived, until, tenant, floor, use_cache, metadata, _SyncFollower
+            )
         if type(request) is Outcome:  # from the cache
             return request
         assert type(request) is Request  # noqa: S101  the only other kind
@@ -172,7 +175,7 @@ class Router(Front, Generic[X, V]):
         lanes, etas, engine = plan.lanes, request.etas, plan.engine
         try:
             if after is None:
-                move = engine.start(request, x)
+                move = request.move or engine.start(request, x)
             elif pending is None:
                 move = request.resume(after, self._clock(), request.until, etas)
             else:

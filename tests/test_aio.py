@@ -128,7 +128,7 @@ def test_cancelling_frees_the_place_and_stops_the_call():
     assert world.small.cancelled == 1
     comes.cancel()
     world.all(runs, waits, comes, refused)
-    assert not world.plan.engine._flights
+    assert not world.plan.engine.flights
 
 
 def test_a_call_that_is_cancelled_before_it_began_frees_its_place():
@@ -176,7 +176,7 @@ def test_a_cancelled_follower_is_not_waited_for():
     assert first.reason == "deadline"
     assert isinstance(second, asyncio.CancelledError)
     assert world.large.cancelled == 1
-    assert not world.plan.engine._flights
+    assert not world.plan.engine.flights
 
 
 def test_a_follower_leaves_at_its_own_deadline():

@@ -50,7 +50,7 @@ def test_what_cannot_be_copied_is_shared_with_those_who_wait_for_it():
         threads[0].start()
         assert begun.wait(30)
         threads[1].start()
-        (leader,) = router._service.plan.engine._flights.values()
+        (leader,) = router._service.plan.engine.flights.values()
         while not leader.followers:
             pass
         go.set()

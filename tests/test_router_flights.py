@@ -3,10 +3,12 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import attrs
 import pytest
 
 import cascade
 from cascade import DeadlineExceeded, Policy, Router, TierError
+from cascade.flight import Follower, Lead
 
 SECOND = 1_000_000_000
 LONG = 30.0  # seconds after which a test that hangs is failed
@@ -62,7 +64,7 @@ def joined(r, count, key="x"):
     done = threading.Event()
     for _ in range(10_000_000):
         with r._service.plan.engine.lock:
-            flight = r._service.plan.engine._flights.get(key)
+            flight = r._service.plan.engine.flights.get(key)
             if flight is not None and len(flight.followers or ()) == count:
                 return
         done.wait(0)  # lets the other threads run
@@ -89,7 +91,7 @@ def test_one_computation_serves_all_who_ask_the_same(pool):
         assert found.tiers["small"].calls == 1
         assert found.requests == 10
         assert r.route("x").disposition == "cached"
-        assert not r._service.plan.engine._flights
+        assert not r._service.plan.engine.flights
 
 
 def test_other_keys_tenants_and_floors_do_not_wait(pool):
@@ -148,7 +150,7 @@ def test_a_fault_is_shared_and_not_retried(pool):
         assert len({e.outcome.id for e in errors}) == 4
         assert all(isinstance(e.__cause__, ZeroDivisionError) for e in errors)
         assert r.statistics().dispositions == {"failed": 4}
-        assert not r._service.plan.engine._flights
+        assert not r._service.plan.engine.flights
 
 
 def slow_top(clock, seconds=1):
@@ -193,7 +195,7 @@ def test_a_follower_with_more_time_goes_on_from_the_leaders_answer(pool):
             assert (outcome.value, outcome.disposition) == ("large", "accepted")
         assert gate.calls == ["x"]  # nobody asked the small tier again
         assert r.route("x").disposition == "cached"
-        assert not r._service.plan.engine._flights
+        assert not r._service.plan.engine.flights
 
 
 def test_a_leader_that_is_shed_leaves_the_flight_to_those_with_time(pool):
@@ -202,7 +204,7 @@ def test_a_leader_that_is_shed_leaves_the_flight_to_those_with_time(pool):
         learn(r, gate)
         with pytest.raises(DeadlineExceeded):
             r.route("x", deadline=0.5, at_least="large")
-        assert not r._service.plan.engine._flights
+        assert not r._service.plan.engine.flights
         assert r.route("x", deadline=5, at_least="large").value == "large"
 
 
@@ -232,7 +234,7 @@ def test_an_interrupted_leader_hands_over(pool, kind):
         assert leader.result(LONG)
         assert {f.result(LONG).value for f in followers} == {"X"}
         assert gate.calls == ["x", "x"]  # one of the three led, the others went on waiting
-        assert not r._service.plan.engine._flights
+        assert not r._service.plan.engine.flights
 
 
 def test_an_interrupted_leader_without_followers_frees_the_key(pool):
@@ -241,7 +243,7 @@ def test_an_interrupted_leader_without_followers_frees_the_key(pool):
         gate.go.release()
         with pytest.raises(KeyboardInterrupt):
             r.route("x")
-        assert not r._service.plan.engine._flights
+        assert not r._service.plan.engine.flights
 
 
 def test_a_follower_whose_time_is_up_takes_what_there_is(pool):
@@ -279,4 +281,47 @@ def test_many_threads_and_keys_count_exactly(pool):
         assert found.requests == 1600
         assert sorted(set(calls)) == sorted(calls)  # one computation for each key
         assert found.cache.entries == 40
-        assert not r._service.plan.engine._flights
+        assert not r._service.plan.engine.flights
+
+
+@pytest.mark.parametrize("joined_by", [0, 1])
+def test_a_request_that_took_off_while_another_landed_lets_its_answer_do(pool, joined_by):
+    """It looks for the key again after it took off, so that none is computed twice."""
+    clock, calls = Clock(), []
+
+    def answer(x):
+        calls.append(x)
+        return x, 0.9
+
+    first = cascade.tier(answer, returns="pairs", rows="one")
+    with router(first, clock=clock) as r:
+        engine = r._service.plan.engine
+
+        class Busy(dict):
+            def setdefault(self, key, own):
+                clock.now += 1
+                r._service.plan = quiet
+                other = r.route("x")  # looks, asks and lands before this one takes off
+                assert other.disposition == "accepted"
+                taken = super().setdefault(key, own)
+                for _ in range(joined_by):
+                    own.join(follower := _Follower(own))
+                    followers.append(follower)
+                return taken
+
+        followers = []
+        quiet = r._service.plan
+        for lane in quiet.lanes:
+            lane.inline = True
+        engine.flights = Busy()
+        r._service.plan = attrs.evolve(quiet)
+        assert r.route("x").disposition == "cached"
+        assert calls == ["x"]
+        assert len(engine.flights) == joined_by  # one who had joined goes on by itself
+        assert all(isinstance(each.verdict, Lead) for each in followers)
+
+
+class _Follower(Follower):
+    def __init__(self, leader):
+        own = type(leader)(leader.plan, leader.row, 0, leader.arrived, leader.until)
+        super().__init__(own, own.until, lambda: None)

@@ -42,6 +42,8 @@ class AutoLane:
         self.cap = self._far.cap
         self._known = known
         self._etas: list[Callable[[], int]] | None = None
+        self.bare = self._near.bare
+        self.fault = self._near.fault
         self.inline = False
         self._use(inline=known and self.service.eta() < FAST)
         self.service.on_change = self._reconsider

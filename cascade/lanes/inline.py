@@ -42,6 +42,8 @@ class InlineLane(TierLane):
             self.call = self._guarded(watchdog)
         else:
             self.call = self._compile()
+            plain = self.prepare is None and self.calibration is None
+            self.bare = plain and self.tier.silent
 
     def use(self, breaker: Breaker) -> None:
         """Have a breaker looked at before each call; without one that costs nothing."""
@@ -64,7 +66,7 @@ class InlineLane(TierLane):
         What the tier raises becomes a Failed; KeyboardInterrupt and SystemExit pass through: they
         are not the tier's.
         """
-        tier, clock, prepare, observe = self.tier, self._clock, self.prepare, self.service.observe
+        tier, clock, prepare, observe = self.tier, self._clock, self.prepare, self.service.note
         run, read, silent, calibration = tier.run, tier.read, tier.silent, self.calibration
         index = self.index
 
@@ -88,14 +90,17 @@ class InlineLane(TierLane):
             except EXITS:
                 raise
             except BaseException as error:  # noqa: BLE001  a tier may raise anything
-                self._struck()
-                fault = as_tier_error(tier.name, error)
-                ended = finished or clock()
-                return Failed(index, fault, submitted, started, ended, started - submitted)
+                return self.fault(error, submitted, started, finished or clock())
             observe(finished - started)
             return reply
 
         return call
+
+    def fault(self, error: BaseException, submitted: int, started: int, finished: int) -> Failed:
+        """Count a call that failed, and return its fact."""
+        self._struck()
+        shown = as_tier_error(self.tier.name, error)
+        return Failed(self.index, shown, submitted, started, finished, started - submitted)
 
     def _guarded(self, watchdog: Watchdog) -> Callable[[Any], Fact]:
         """Compile ``call`` for runs that the watchdog stops at their deadline."""

@@ -51,6 +51,7 @@ class TierLane:
     """
 
     inline = False
+    bare = False  # it may run where it is called, with nothing to be done around a run
     breaker: Breaker | None = None
     pad: Mapping[str, float] | None = None
 

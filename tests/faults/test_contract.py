@@ -31,7 +31,7 @@ class Found:
         self.outcomes = outcomes
         self.calls = {name: list(tier.calls) for name, tier in tiers.items()}
         plan = router._service.plan
-        assert not plan.engine._flights
+        assert not plan.engine.flights
         for lane in plan.lanes:
             assert not len(getattr(lane, "_queue", ()))
             assert not len(getattr(lane, "_running", ()))
@@ -123,7 +123,7 @@ def test_an_interrupt_passes_and_leaves_nothing(error):
         for route in (router.route, lambda x: router.route_many([x])):
             with pytest.raises(error):
                 route("x")
-        assert not router._service.plan.engine._flights
+        assert not router._service.plan.engine.flights
         small._answers = lambda _: ("a", 1.0)
         assert router.route("x").value == "a"
 

@@ -110,7 +110,7 @@ class Cancelling(RuleBasedStateMachine):
             ids = [outcome.id for outcome in self.seen]
             assert len(ids) == len(set(ids)) == len(ended)
             assert self.router.statistics().requests == len(ended)
-            assert not self.plan.engine._flights
+            assert not self.plan.engine.flights
             for lane in self.plan.lanes:
                 assert not lane._tasks
                 assert not len(lane._queue)

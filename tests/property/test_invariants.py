@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import cascade
-from cascade import CascadeError, Policy
-from cascade.testing import VirtualLoop, async_router_for, scripted
+from cascade import AsyncRouter, CascadeError, Policy
+from cascade.testing import VirtualLoop, scripted
 
 # seconds, answer of the small tier; seconds, answer of the large
 NAN = float("nan")
@@ -72,9 +72,11 @@ class Invariants(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.loop, self.observed = VirtualLoop(), []
-        self.router = async_router_for(policy("1"), loop=self.loop, **tiers("1"))
-        self.router._service.plan.engine._observers = (self.observed.append,)
-        self.router._service._observers = (self.observed.append,)
+        self.router = AsyncRouter(
+            policy("1"), tiers=tiers("1"), env={}, on_outcome=self.observed.append,
+            clock=self.loop.clock,
+        )  # fmt: skip
+        self.router._service.open()
         self.tasks, self.left, self.batched = [], 0, 0
         self.digests = {policy("1").digest}
         self.failed = Counter()
@@ -184,7 +186,7 @@ class Invariants(RuleBasedStateMachine):
         assert self.tasks == []  # the deadlines have passed: everybody has an outcome
         self.dispositions_add_up()
         plan = self.router._service.plan
-        assert not plan.engine._flights
+        assert not plan.engine.flights
         for lane in plan.lanes:
             assert not len(getattr(lane, "_queue", ()))
             assert not len(getattr(lane, "_running", ()))

@@ -1,0 +1,223 @@
+"""The direct way: the ladder over inline tiers, compiled from a plan into one function.
+
+Most requests are answered by tiers that run where they are called. For those what ``engine`` and
+``decide`` do stands here once more, in one function that makes no call it can spare, as ``climb``
+has it once more for columns; a property test holds them together. What is out of the ordinary is
+not handled here: what has happened so far is told to the state machine, fact by fact, and the
+driver goes on from there.
+"""
+
+from __future__ import annotations
+
+import math
+from sys import getsizeof
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from cascade.cache import PLAIN, Entry
+from cascade.engine import Request, owned
+from cascade.facts import Replied
+from cascade.lanes.lane import EXITS
+from cascade.ledger import FOLD_AT
+from cascade.outcome import Outcome, Serials
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Mapping
+
+    from cascade.facts import Fact, Failed
+    from cascade.flight import Follower
+    from cascade.plan import Plan
+    from cascade.types import Finish, RawStep
+
+__all__ = ["Direct", "compile_direct"]
+
+Direct: TypeAlias = (
+    "Callable[[Any, int, int, str | None, Callable[[Request], Follower]], Outcome[Any] | Request]"
+)
+"""Input, arrived, until, tenant, and how to follow → an outcome, or a request to go on with."""
+
+Rung: TypeAlias = "tuple[Any, ...]"
+"""A tier: index, lane, run, read, note; threshold, the least confidence to accept, and the end."""
+
+_MARGIN = 1e-6  # of a logit, relative: far more than rounding could make up
+
+
+def compile_direct(plan: Plan) -> Direct | None:
+    """Compile the direct way up a plan's ladder; None where no request is an ordinary one."""
+    moved = plan.steering is not None or plan.allowance is not None or plan.floor > 0
+    special = plan.ladder.special or plan.post is not None
+    rungs = () if moved or special else _rungs(plan)
+    return _compiled(plan, rungs) if rungs else None
+
+
+def _rungs(plan: Plan) -> tuple[Rung, ...]:
+    """What is needed of the tiers that an easy input climbs, up to the first that is not bare."""
+    point, top = plan.point, plan.ladder.top
+    rungs: list[Rung] = []
+    for tier in range(point.entry(-1.0), top + 1):
+        lane = plan.lanes[tier]
+        if not lane.bare:
+            break
+        threshold = None if tier == top else point.thresholds[tier]
+        least = threshold or 0.0
+        if least <= 1.0:
+            end = plan.ladder.accepted[tier][tier == top or point.certified]
+            run, read, note = lane.tier.run, lane.tier.read, lane.service.note
+            rungs.append((tier, lane, run, read, note, threshold, least, end))
+    return tuple(rungs)
+
+
+def _easy(plan: Plan) -> tuple[Callable[[Any], Any] | None, float]:
+    """Return a product and its limit: below that an input is surely easy, without a sigmoid."""
+    rule, cut = plan.policy.complexity, min(plan.point.skip_above, default=2.0)
+    spec = plan.specs[0] if len(plan.specs) == 1 else None
+    flat = spec is not None and spec.dtype == "float32" and len(spec.shape) == 1
+    if rule is None or plan.by_name or not flat or cut <= 0.0:
+        return None, -math.inf
+    weights = np.asarray(rule.weights, dtype=np.float32)
+    logit = math.log(cut / (1.0 - cut)) if cut < 1.0 else math.inf if cut > 1.0 else 30.0
+    return weights.dot, logit - rule.intercept - _MARGIN * (1.0 + abs(logit) + abs(rule.intercept))
+
+
+def _compiled(plan: Plan, rungs: tuple[Rung, ...]) -> Direct:  # noqa: C901  one, for speed
+    engine, cache, lead = plan.engine, plan.engine.cache, plan.engine.flights.setdefault
+    clock, cast, key_of, etas = plan.clock, plan.row, plan.key, plan.etas
+    entries: Mapping[Hashable, Entry] = {} if cache is None else cache.entries
+    (dot, limit), cut = _easy(plan), min(plan.point.skip_above, default=2.0)
+    settle = _settling(plan)
+
+    def direct(  # noqa: C901, PLR0912  one, for speed
+        x: Any, arrived: int, until: int, tenant: str | None, follow: Callable[[Request], Follower]
+    ) -> Outcome[Any] | Request:
+        row, held = cast(x), None
+        key = None if cache is None else key_of(row)
+        if key is not None:
+            if tenant is not None:
+                key = owned(key, tenant)
+            held = entries.get(key)
+            if held is not None and arrived < held.fresh:
+                return engine.hit(plan, held, arrived, until)
+        request = Request(plan, row, 0, arrived, until)
+        if tenant is not None:
+            request.tenant = tenant
+        if cache is not None and key is not None:
+            request.key = key
+            leads = held is None and lead(key, request) is request
+            if not leads or key in entries:  # another has landed in between
+                return engine.enter(request, cache, follow)
+        steps: tuple[RawStep, ...] = ()
+        value = confidence = fault = None
+        try:
+            if (dot is None or float(dot(row)) >= limit) and _hard(request, x) >= cut:
+                return _go_on(request, x)
+            now = request.routed = clock()
+            for tier, lane, run, read, note, threshold, least, end in rungs:
+                eta = etas[tier]() if lane.inline else None
+                if eta is None or not 0 <= eta <= until - now:
+                    break
+                started, finished = now, 0
+                try:
+                    raw = run(request)
+                    finished = clock()
+                    value, confidence = read(raw)
+                except EXITS:
+                    raise
+                except BaseException as error:  # noqa: BLE001  a tier may raise anything
+                    fault = lane.fault(error, started, started, finished or clock())
+                    break
+                note(finished - started)
+                sure = confidence is not None and least <= confidence <= 1.0
+                steps += ((tier, "accepted" if sure else "unsure", None, confidence, threshold,
+                           -1, -1, started, started, finished, 0, None),)  # fmt: skip
+                if sure:
+                    outcome = settle(request, end, value, confidence, steps)
+                    return _go_on(request, x, steps, value) if outcome is None else outcome
+                if confidence is None or not 0.0 <= confidence <= 1.0:
+                    break
+                now = clock()
+            return _go_on(request, x, steps, value, fault, (tier, eta))
+        except BaseException:
+            engine.abandon(request)
+            raise
+
+    return direct
+
+
+def _settling(plan: Plan) -> Callable[..., Outcome[Any] | None]:
+    """Compile the closing of the books on a sure answer; None where that takes more than this."""
+    engine, cache, ledger = plan.engine, plan.engine.cache, plan.engine.ledger
+    acquire, release, flights = engine.lock.acquire, engine.lock.release, engine.flights
+    append, pending, clock, site = ledger.append, ledger.pending, plan.clock, plan.site
+    observers = engine.observers
+
+    def settle(
+        request: Request, end: Finish, value: Any, confidence: float, steps: tuple[RawStep, ...]
+    ) -> Outcome[Any] | None:
+        key = request.key
+        if cache is not None and key is not None:
+            if type(value) not in PLAIN or end.hit is None:
+                return None
+            item = Entry(value, confidence, end.hit, getsizeof(value))
+            acquire()  # half of what ``with`` costs
+            try:
+                if request.followers is not None:
+                    return None
+                ledger.misses += 1
+                cache.put(key, item, request.arrived)
+                del flights[key]
+            finally:
+                release()
+        trace = (end, request.arrived, request.routed, clock(), steps)
+        append(trace)
+        if len(pending) >= FOLD_AT:
+            ledger.settle()
+        budget = request.until - request.arrived
+        outcome: Outcome[Any] = Outcome(
+            next(Serials.serials), value, confidence, budget, trace, site
+        )
+        return engine.observed(outcome) if observers else outcome
+
+    return settle
+
+
+def _hard(request: Request, x: Any) -> float:
+    """Return how hard the input looks."""
+    plan = request.plan
+    if plan.complexity is None:
+        return 0.0
+    return plan.complexity(x if plan.by_name else request.row)
+
+
+def _go_on(
+    request: Request,
+    x: Any,
+    steps: Iterable[RawStep] = (),
+    value: Any = None,
+    fault: Failed | None = None,
+    looked: tuple[int, int | None] = (0, None),
+) -> Request:
+    """Tell the state machine what has happened; the driver goes on with the request's ``move``.
+
+    ``value`` is that of the last step; ``looked`` is a tier with the eta that was seen.
+    """
+    plan, tier, eta = request.plan, *looked
+    if request.key is not None:
+        with plan.engine.lock:
+            plan.engine.ledger.misses += 1
+    etas, at_once = list(request.etas), [int] * len(request.etas)  # int() is 0
+    if eta is not None:
+        etas[tier] = lambda: eta
+    facts: list[Fact] = [
+        Replied(tier, value, confidence, submitted, started, finished)
+        for tier, _, _, confidence, _, _, _, submitted, started, finished, *_ in steps
+    ]
+    if fault is not None:
+        facts.append(fault)
+    request.routed = now = request.routed or plan.clock()
+    begun = at_once if facts else etas
+    request.move = request.start(plan.point, _hard(request, x), now, request.until, begun)
+    for i, fact in enumerate(facts, 1):
+        seen = etas if i == len(facts) else at_once
+        request.move = request.step(fact, fact.finished, seen)
+    return request
