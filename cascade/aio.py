@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cascade.budget import Budget
     from cascade.columnar import Outcomes
     from cascade.decide import Decision
+    from cascade.direct import Boarding
     from cascade.facts import Fact
     from cascade.flight import Pending, Verdict
     from cascade.plan import Plan
@@ -168,7 +169,8 @@ class AsyncRouter(Front, Generic[X, V]):
             budget = engine.budget(plan, deadline, arrived)
         until = arrived + budget
         plain = at_least is None and metadata is None and priority is None and use_cache
-        if plain and direct is not None and not loop.crowded:
+        boarding = plan.boarding if loop.crowded else None
+        if plain and direct is not None and boarding is None:
             request = direct(x, arrived, until, tenant, _AsyncFollower)
         else:
             floor = plan.floor if at_least is None else self._floor(plan, at_least)
@@ -183,7 +185,27 @@ class AsyncRouter(Front, Generic[X, V]):
             request.put_in(priority)
         if request.follower is not None:
             return await self._follow(loop, request, x)
+        if plain and boarding is not None and request.move is None and boarding.admits(request, x):
+            return await self._board(loop, boarding, request, x)
         return await self._lead(loop, request, x)
+
+    async def _board(
+        self, loop: Loop, boarding: Boarding, request: Request, x: X
+    ) -> Outcome[V]:  # fmt: skip
+        """Have the first tier answer together with others, then go on if need be."""
+        turn = loop.turns[boarding.tier]
+        assert turn is not None  # noqa: S101  the tier's lane runs several together
+        seat = turn.seat(request)
+        loop.active += 1
+        try:
+            await seat.future
+            outcome = boarding.land(request, x, turn.fact(seat))
+        except BaseException:
+            request.plan.engine.abandon(request)
+            raise
+        finally:
+            loop.active -= 1
+        return await self._lead(loop, request, x) if outcome is None else outcome
 
     async def _lead(
         self, loop: Loop, request: Request, x: X, after: Decision | None = None,

@@ -25,7 +25,7 @@ from cascade.outcome import Outcome, Serials
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
 
-    from cascade.facts import Fact, Failed
+    from cascade.facts import Fact
     from cascade.flight import Follower
     from cascade.plan import Plan
     from cascade.types import Finish, RawStep
@@ -37,18 +37,30 @@ Direct: TypeAlias = (
 )
 """Input, arrived, until, tenant, and how to follow → an outcome, or a request to go on with."""
 
+Settle: TypeAlias = (
+    "Callable[[Request, Finish, Any, float, tuple[RawStep, ...], int], Outcome[Any] | None]"
+)
+"""Closes the books on a sure answer, and on looks that missed; None where it takes more."""
+
 Rung: TypeAlias = "tuple[Any, ...]"
 """A tier: index, lane, run, read, note; threshold, the least confidence to accept, and the end."""
 
 _MARGIN = 1e-6  # of a logit, relative: far more than rounding could make up
 
 
-def compile_direct(plan: Plan) -> Direct | None:
-    """Compile the direct way up a plan's ladder; None where no request is an ordinary one."""
+def compile_direct(plan: Plan) -> tuple[Direct | None, Boarding | None]:
+    """Compile the direct way up a plan's ladder, alone and in company.
+
+    None where no request is an ordinary one, or where the first tier does not run together.
+    """
     moved = plan.steering is not None or plan.allowance is not None or plan.floor > 0
     special = plan.ladder.special or plan.post is not None
     rungs = () if moved or special else _rungs(plan)
-    return _compiled(plan, rungs) if rungs else None
+    if not rungs:
+        return None, None
+    settle, lane = _settling(plan), rungs[0][1]
+    together = Boarding(plan, rungs[0], settle) if lane.cap > 1 else None
+    return _compiled(plan, rungs, settle), together
 
 
 def _rungs(plan: Plan) -> tuple[Rung, ...]:
@@ -80,12 +92,43 @@ def _easy(plan: Plan) -> tuple[Callable[[Any], Any] | None, float]:
     return weights.dot, logit - rule.intercept - _MARGIN * (1.0 + abs(logit) + abs(rule.intercept))
 
 
-def _compiled(plan: Plan, rungs: tuple[Rung, ...]) -> Direct:  # noqa: C901  one, for speed
+class Boarding:
+    """The direct way of requests that an event loop puts together at their first tier."""
+
+    def __init__(self, plan: Plan, rung: Rung, settle: Settle) -> None:
+        self.tier, self._lane, *_, self._threshold, self._least, self._end = rung
+        self._etas, self._clock, self._settle = plan.etas, plan.clock, settle
+        self._plain = plan.complexity is None
+        self._cut = min(plan.point.skip_above, default=2.0)
+
+    def admits(self, request: Request, x: Any) -> bool:
+        """Whether a request may be answered together with others; notes that it was routed."""
+        if not (self._plain or _hard(request, x) < self._cut):
+            return False
+        now = request.routed = self._clock()
+        return self._lane.inline and 0 <= self._etas[self.tier]() <= request.until - now
+
+    def land(self, request: Request, x: Any, fact: Fact) -> Outcome[Any] | None:
+        """Close the books on a sure answer; else None, and the request has its next ``move``."""
+        if type(fact) is Replied:
+            confidence = fact.confidence
+            if confidence is not None and self._least <= confidence <= 1.0:
+                step: RawStep = (
+                    self.tier, "accepted", None, confidence, self._threshold, -1, -1,
+                    fact.submitted, fact.started, fact.finished, fact.prepared, fact.batch,
+                )  # fmt: skip
+                outcome = self._settle(request, self._end, fact.value, confidence, (step,), 0)
+                if outcome is not None:
+                    return outcome
+        _tell(request, x, (), None, fact)
+        return None
+
+
+def _compiled(plan: Plan, rungs: tuple[Rung, ...], settle: Settle) -> Direct:  # noqa: C901  one, for speed
     engine, cache, lead = plan.engine, plan.engine.cache, plan.engine.flights.setdefault
     clock, cast, key_of, etas = plan.clock, plan.row, plan.key, plan.etas
     entries: Mapping[Hashable, Entry] = {} if cache is None else cache.entries
     (dot, limit), cut = _easy(plan), min(plan.point.skip_above, default=2.0)
-    settle = _settling(plan)
 
     def direct(  # noqa: C901, PLR0912  one, for speed
         x: Any, arrived: int, until: int, tenant: str | None, follow: Callable[[Request], Follower]
@@ -131,7 +174,7 @@ def _compiled(plan: Plan, rungs: tuple[Rung, ...]) -> Direct:  # noqa: C901  one
                 steps += ((tier, "accepted" if sure else "unsure", None, confidence, threshold,
                            -1, -1, started, started, finished, 0, None),)  # fmt: skip
                 if sure:
-                    outcome = settle(request, end, value, confidence, steps)
+                    outcome = settle(request, end, value, confidence, steps, 1)
                     return _go_on(request, x, steps, value) if outcome is None else outcome
                 if confidence is None or not 0.0 <= confidence <= 1.0:
                     break
@@ -144,7 +187,7 @@ def _compiled(plan: Plan, rungs: tuple[Rung, ...]) -> Direct:  # noqa: C901  one
     return direct
 
 
-def _settling(plan: Plan) -> Callable[..., Outcome[Any] | None]:
+def _settling(plan: Plan) -> Settle:
     """Compile the closing of the books on a sure answer; None where that takes more than this."""
     engine, cache, ledger = plan.engine, plan.engine.cache, plan.engine.ledger
     acquire, release, flights = engine.lock.acquire, engine.lock.release, engine.flights
@@ -152,7 +195,12 @@ def _settling(plan: Plan) -> Callable[..., Outcome[Any] | None]:
     observers = engine.observers
 
     def settle(
-        request: Request, end: Finish, value: Any, confidence: float, steps: tuple[RawStep, ...]
+        request: Request,
+        end: Finish,
+        value: Any,
+        confidence: float,
+        steps: tuple[RawStep, ...],
+        misses: int,
     ) -> Outcome[Any] | None:
         key = request.key
         if cache is not None and key is not None:
@@ -163,7 +211,7 @@ def _settling(plan: Plan) -> Callable[..., Outcome[Any] | None]:
             try:
                 if request.followers is not None:
                     return None
-                ledger.misses += 1
+                ledger.misses += misses
                 cache.put(key, item, request.arrived)
                 del flights[key]
             finally:
@@ -189,22 +237,28 @@ def _hard(request: Request, x: Any) -> float:
     return plan.complexity(x if plan.by_name else request.row)
 
 
-def _go_on(
+def _go_on(request: Request, x: Any, *happened: Any) -> Request:
+    """Count the look into the cache, which missed, and go on by the state machine."""
+    if request.key is not None:
+        with request.plan.engine.lock:
+            request.plan.engine.ledger.misses += 1
+    return _tell(request, x, *happened)
+
+
+def _tell(
     request: Request,
     x: Any,
     steps: Iterable[RawStep] = (),
     value: Any = None,
-    fault: Failed | None = None,
+    fact: Fact | None = None,
     looked: tuple[int, int | None] = (0, None),
 ) -> Request:
     """Tell the state machine what has happened; the driver goes on with the request's ``move``.
 
-    ``value`` is that of the last step; ``looked`` is a tier with the eta that was seen.
+    ``value`` is that of the last step, ``fact`` what came after it; ``looked`` is a tier with the
+    eta that was seen.
     """
     plan, tier, eta = request.plan, *looked
-    if request.key is not None:
-        with plan.engine.lock:
-            plan.engine.ledger.misses += 1
     etas, at_once = list(request.etas), [int] * len(request.etas)  # int() is 0
     if eta is not None:
         etas[tier] = lambda: eta
@@ -212,12 +266,12 @@ def _go_on(
         Replied(tier, value, confidence, submitted, started, finished)
         for tier, _, _, confidence, _, _, _, submitted, started, finished, *_ in steps
     ]
-    if fault is not None:
-        facts.append(fault)
+    if fact is not None:
+        facts.append(fact)
     request.routed = now = request.routed or plan.clock()
     begun = at_once if facts else etas
     request.move = request.start(plan.point, _hard(request, x), now, request.until, begun)
-    for i, fact in enumerate(facts, 1):
+    for i, each in enumerate(facts, 1):
         seen = etas if i == len(facts) else at_once
-        request.move = request.step(fact, fact.finished, seen)
+        request.move = request.step(each, each.finished, seen)
     return request

@@ -112,7 +112,8 @@ class Seat(Served):
     __slots__ = ("future",)
 
     def __init__(self, request: Request, future: asyncio.Future[None]) -> None:
-        super().__init__(request, request.routed)
+        self.job, self.submitted = request, request.routed  # as the parent's: a call less
+        self.row, self.prepared, self.fact = None, 0, None
         self.future = future
 
 

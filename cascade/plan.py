@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from cascade.allowance import Allowance
     from cascade.binding import Functions
-    from cascade.direct import Direct
+    from cascade.direct import Boarding, Direct
     from cascade.engine import Engine
     from cascade.load import ServiceTime
     from cascade.policy.model import Policy
@@ -70,10 +70,13 @@ class Plan:
     postprocess: Functions
     post: Callable[[int, Any], Any] | None
     direct: Direct | None = attrs.field(init=False)  # the way of most requests
+    boarding: Boarding | None = attrs.field(init=False)  # and in company
 
     def __attrs_post_init__(self) -> None:
         """Compile the direct way."""
-        object.__setattr__(self, "direct", compile_direct(self))
+        direct, boarding = compile_direct(self)
+        object.__setattr__(self, "direct", direct)
+        object.__setattr__(self, "boarding", boarding)
 
     @property
     def point_index(self) -> int:

@@ -70,6 +70,8 @@ class TierLane:
         self.prepare = prepare
         self.calibration = calibration
         self._clock = clock
+        spec = tier.inputs[0] if len(tier.inputs) == 1 and prepare is None else None
+        self._uniform = spec is not None and spec.dtype != "text" and None not in spec.shape
 
     def _struck(self) -> None:
         """Count a call that failed, or ran out of time."""
@@ -124,6 +126,9 @@ class TierLane:
         if len(ready) < 2:
             for one in ready:
                 self._run_one(one, handle or Handle(None, (one.job,)), why)
+            return
+        if self._uniform:  # the rows were cast to one shape
+            self._run_group(list(ready), handle, why)
             return
         for places in groups([one.row for one in ready], self.pad):
             self._run_group([ready[i] for i in places], handle, why)

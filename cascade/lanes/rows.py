@@ -83,9 +83,9 @@ def _column(values: list[Any], fill: float) -> Any:
 
 def _stack(arrays: Sequence[npt.NDArray[Any]], fill: float) -> npt.NDArray[Any]:
     shape, n = arrays[0].shape, len(arrays)
+    if len(shape) == 1 and len(set(map(len, arrays))) == 1:  # in a third of the time of np.stack
+        return np.concatenate(arrays).reshape(n, shape[0])
     if all(array.shape == shape for array in arrays):
-        if len(shape) == 1:  # in a third of the time of np.stack
-            return np.concatenate(arrays).reshape(n, shape[0])
         return np.stack(arrays)
     longest = tuple(map(max, zip(*(array.shape for array in arrays), strict=True)))
     batch = np.full((n, *longest), fill, dtype=arrays[0].dtype)
