@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "ResultCache", "entry"]
 
-_OVERHEAD = 300  # bytes per entry for the record, its slot and its links (measured)
+_OVERHEAD = 400  # bytes per entry for the record, its slots and links, under eviction (measured)
 _FOREVER = 2**63 - 1
 _MOMENT = 10_000_000  # ns within which a second hit does not change the order
 PLAIN = frozenset({str, bytes, int, float, bool, type(None)})

@@ -76,7 +76,7 @@ def test_a_value_that_holds_itself_has_a_size():
 
 
 def test_what_fits_exactly_is_stored():
-    size = item("x").size + 300 + sys.getsizeof("a")
+    size = item("x").size + 400 + sys.getsizeof("a")
     cache = ResultCache(10, 2 * size)
     for key in "abc":
         cache.put(key, item("x"), now=0)
@@ -223,7 +223,7 @@ class Model(RuleBasedStateMachine):
         if held is not None and held[1] > tier and held[2] > self.now:
             return
         self.held.pop(key, None)
-        size = sys.getsizeof(value) + 300 + sys.getsizeof(key)
+        size = sys.getsizeof(value) + 400 + sys.getsizeof(key)
         if size > self.size:
             return
         if len(self.held) == self.entries:
