@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from asyncio import get_running_loop
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 from cascade.decide import Call, Finish
@@ -160,7 +161,7 @@ class AsyncRouter(Front, Generic[X, V]):
         plan = self._service.plan or await _in_thread(self._service.open)
         arrived = self._clock() if received is None else received
         loop = self._loop
-        if loop is None or loop.plan is not plan or loop.asyncio is not asyncio.get_running_loop():
+        if loop is None or loop.plan is not plan or loop.asyncio is not get_running_loop():
             loop = self._here(plan)
         if loop.held >= loop.FAIR:
             await loop.give_way()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cascade.types import Finish
 
-__all__ = ["Entry", "ResultCache", "entry"]
+__all__ = ["Entry", "FairCache", "ResultCache", "entry"]
 
 _OVERHEAD = 400  # bytes per entry for the record, its slots and links, under eviction (measured)
 _FOREVER = 2**63 - 1
@@ -164,13 +164,20 @@ class ResultCache:
                 return
             self._drop(key)
         item.expires = now + self._ttl
-        size = item.size = item.size + _OVERHEAD + getsizeof(key)
+        size = item.size + _OVERHEAD + getsizeof(key)
+        if type(key) is tuple:  # a tenant's
+            size += sum(map(getsizeof, key))
         if size > self._limit:
             return
+        item.size = size
         entries[key] = item
         self.size += size
         while self.size > self._limit or len(entries) > self._most:
-            self.size -= entries.popitem(last=False)[1].size
+            self._evict()
+
+    def _evict(self) -> None:
+        """Drop what was used longest ago."""
+        self.size -= self.entries.popitem(last=False)[1].size
 
     def _drop(self, key: Hashable) -> None:
         self.size -= self.entries.pop(key).size
@@ -183,3 +190,76 @@ class ResultCache:
     def __len__(self) -> int:
         """Return the number of entries, expired ones that nobody asked for included."""
         return len(self.entries)
+
+
+class FairCache(ResultCache):
+    """A cache of which one tenant fills at most a share, and so cannot drive out the others.
+
+    A tenant's entries are those whose key is a pair with its name; entries of no tenant have no
+    such limit.
+
+    >>> from cascade.types import Disposition, Finish, Reason
+    >>> cache = FairCache(entries=4, size=10_000, share=0.5)
+    >>> hit = Finish(Disposition.CACHED, Reason.CACHE, "small", rank=0)
+    >>> for key in [("b", 0), ("a", 1), ("a", 2), ("a", 3)]:
+    ...     cache.put(key, entry("answer", 0.9, hit), now=0)
+    >>> list(cache.entries)
+    [('b', 0), ('a', 2), ('a', 3)]
+    """
+
+    __slots__ = ("_most_of_one", "_owned", "_share")
+
+    def __init__(self, entries: int, size: int, ttl: int | None = None, share: float = 1.0) -> None:
+        super().__init__(entries, size, ttl)
+        self._most_of_one, self._share = max(1, int(entries * share)), size * share
+        self._owned: dict[Hashable, _Own] = {}
+
+    def use(self, key: Hashable, found: Entry, now: int) -> Entry | None:
+        """Return an entry that was looked up, as the last one used; None when it has expired."""
+        live = super().use(key, found, now)
+        if live is not None and (tenant := _tenant(key)) is not None:
+            self._owned[tenant].keys.move_to_end(key)
+        return live
+
+    def put(self, key: Hashable, item: Entry, now: int) -> None:
+        """Store an entry, and drop the oldest of its tenant's that are beyond the share."""
+        super().put(key, item, now)
+        tenant = _tenant(key)
+        if tenant is None or self.entries.get(key) is not item:
+            return
+        own = self._owned.setdefault(tenant, _Own())
+        own.keys[key] = None
+        own.size += item.size
+        while own.size > self._share or len(own.keys) > self._most_of_one:
+            self._drop(next(iter(own.keys)))
+
+    def _evict(self) -> None:
+        self._drop(next(iter(self.entries)))
+
+    def _drop(self, key: Hashable) -> None:
+        size = self.entries[key].size
+        super()._drop(key)
+        tenant = _tenant(key)
+        if tenant is not None:
+            own = self._owned[tenant]
+            del own.keys[key]
+            own.size -= size
+            if not own.keys:
+                del self._owned[tenant]
+
+    def clear(self) -> None:
+        """Drop every entry."""
+        super().clear()
+        self._owned.clear()
+
+
+@attrs.define(eq=False)
+class _Own:
+    """One tenant's entries, in the order of their use."""
+
+    keys: OrderedDict[Hashable, None] = attrs.field(factory=OrderedDict)
+    size: int = 0
+
+
+def _tenant(key: Hashable) -> Hashable:
+    return key[0] if type(key) is tuple and len(key) == 2 else None

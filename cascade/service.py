@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from cascade.binding import bind, functions
-from cascade.cache import ResultCache
+from cascade.cache import FairCache, ResultCache
 from cascade.engine import Engine
 from cascade.errors import PolicyError
 from cascade.ledger import Ledger
@@ -165,7 +165,9 @@ class Service:
         settings = policy.cache
         if settings is not None:
             ttl = None if settings.ttl is None else round(settings.ttl * 1e9)
-            engine.cache = ResultCache(settings.entries, settings.bytes, ttl)
+            sizes = settings.entries, settings.bytes, ttl
+            share = settings.per_tenant
+            engine.cache = ResultCache(*sizes) if share is None else FairCache(*sizes, share)
         return engine
 
     # -- changing --------------------------------------------------------------------------------

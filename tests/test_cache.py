@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cascade.cache import ResultCache, entry
+from cascade.cache import FairCache, ResultCache, entry
 from cascade.types import Disposition, Finish, Reason
 
 HIT = [Finish(Disposition.CACHED, Reason.CACHE, name, rank=i) for i, name in enumerate("abcdef")]
@@ -200,30 +200,35 @@ def test_copies_are_deep():
 # -- against a model -------------------------------------------------------------------------------
 
 
+KEYS = st.sampled_from(["a", "b", *[(tenant, key) for tenant in "tu" for key in "abcd"]])
+
+
 class Model(RuleBasedStateMachine):
     """The same calls to the cache and to a plain list, least recently used first."""
 
     entries, size, ttl = 4, 4_000, 50
+    share = 1.0
 
     def __init__(self):
         super().__init__()
-        self.cache = ResultCache(self.entries, self.size, self.ttl)
+        self.cache = self.made()
         self.held = {}  # key → (value, tier, expires, size); dicts keep their order
         self.now = 0
 
     @rule(
-        key=st.sampled_from("abcdefg"),
+        key=KEYS,
         tier=st.integers(0, 2),
         length=st.sampled_from([0, 10, 500, 1_500, 3_000, 5_000]),
     )
     def put(self, key, tier, length):
-        value = key * length
+        value = key[-1] * length
         self.cache.put(key, item(value, tier), self.now)
         held = self.held.get(key)
         if held is not None and held[1] > tier and held[2] > self.now:
             return
         self.held.pop(key, None)
-        size = sys.getsizeof(value) + 400 + sys.getsizeof(key)
+        parts = [key, *key] if type(key) is tuple else [key]
+        size = sys.getsizeof(value) + 400 + sum(map(sys.getsizeof, parts))
         if size > self.size:
             return
         if len(self.held) == self.entries:
@@ -231,8 +236,9 @@ class Model(RuleBasedStateMachine):
         self.held[key] = (value, tier, self.now + self.ttl, size)
         while sum(each[3] for each in self.held.values()) > self.size:
             self._evict()
+        self._bound(key)
 
-    @rule(key=st.sampled_from("abcdefg"))
+    @rule(key=KEYS)
     def get(self, key):
         found = self.cache.get(key, self.now)
         held = self.held.get(key)
@@ -249,10 +255,11 @@ class Model(RuleBasedStateMachine):
         self.now += time
 
     @precondition(lambda self: len(self.held) > 2)
-    @rule()
-    def clear(self):
-        self.cache.clear()
-        self.held.clear()
+    @rule(really=st.integers(0, 9))
+    def clear(self, really):
+        if really == 9:  # seldom, or the cache would never be full
+            self.cache.clear()
+            self.held.clear()
 
     def _touch(self, key):
         self.held[key] = self.held.pop(key)
@@ -260,11 +267,38 @@ class Model(RuleBasedStateMachine):
     def _evict(self):
         del self.held[next(iter(self.held))]
 
+    def made(self):
+        return ResultCache(self.entries, self.size, self.ttl)
+
+    def _bound(self, key):
+        """One tenant may fill everything."""
+
     @invariant()
     def counts(self):
-        assert len(self.cache) == len(self.held) <= self.entries
+        assert list(self.cache.entries) == list(self.held)
+        assert len(self.cache) <= self.entries
         assert self.cache.size == sum(each[3] for each in self.held.values()) <= self.size
 
 
 TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+class Fair(Model):
+    """The same, where a tenant's oldest go once it has more than its share."""
+
+    entries, size, ttl, share = 8, 16_000, 500, 0.25
+
+    def made(self):
+        return FairCache(self.entries, self.size, self.ttl, self.share)
+
+    def _bound(self, key):
+        if type(key) is not tuple:
+            return
+        own = [each for each in self.held if type(each) is tuple and each[0] == key[0]]
+        while len(own) > 2 or sum(self.held[each][3] for each in own) > self.size / 4:
+            del self.held[own.pop(0)]
+
+
+TestFair = Fair.TestCase
+TestFair.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)

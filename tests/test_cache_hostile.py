@@ -355,3 +355,26 @@ def measured(kind, puts):
 @pytest.mark.parametrize("kind", ["labels", "texts", "vectors", "trees"])
 def test_resident_memory_is_what_is_counted(kind):
     assert measured(kind, 1_000_000) <= 1.3
+
+
+@pytest.mark.parametrize(("share", "kept"), [({"per_tenant": "50%"}, 40), ({}, 0)])
+def test_a_tenant_that_floods_leaves_the_others_their_place(share, kept):
+    """And without a share it does not: that is what the share is for."""
+    with router_for(tree(entries=100, **share), small=scripted(default=("a", 0.9))) as r:
+        for i in range(40):
+            r.route(f"mine {i}", tenant="me")
+        for i in range(1_000):
+            r.route(f"flood {i}", tenant="other")
+        again = [r.route(f"mine {i}", tenant="me") for i in range(40)]
+        assert sum(outcome.disposition == "cached" for outcome in again) == kept
+        cache = r._service.plan.engine.cache
+        assert cache.size == sum(item.size for item in cache.entries.values())
+
+
+def test_the_size_of_a_tenants_key_counts():
+    with router_for(tree(), small=scripted(default=("a", 0.9))) as router:
+        cache = router._service.plan.engine.cache
+        router.route("x" * 900)
+        alone = cache.size
+        router.route("x" * 900, tenant="a tenant")
+        assert cache.size - alone > alone

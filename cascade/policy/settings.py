@@ -275,6 +275,9 @@ class CacheSettings:
     entries: int = field(c.integer(1), "At most so many.", default=10_000)
     bytes: int = field(c.size(), "At most so large.", default=64_000_000)
     ttl: float | None = field(c.duration(), "How long an answer stays.", default=None)
+    per_tenant: float | None = field(
+        c.fraction(), "At most so much of it for one tenant's answers.", default=None
+    )
     digest: str = field(
         c.choice(("auto", "blake2b")), "How large inputs are keyed.", default="auto"
     )
