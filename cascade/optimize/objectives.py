@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cascade.optimize.timing import interleave
+from cascade.optimize.timing import turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,8 @@ OBJECTIVES = ("p50", "p99", "throughput", "cpu")
 RATE = 500.0
 """Requests per second that CPU is measured at, where none is named: one each 2 ms."""
 
-_MOMENT = 0.02  # s of work per turn, for what several threads do
+_MOMENT = 0.02  # s of work per turn: as long as what several threads do needs
+_MANY = 2_000  # calls per turn, at most
 _ARRIVALS = 2_000
 _CALLS = 8  # per turn, at a rate
 _SETTLE = 0.02  # s until the threads of a session that spins are asleep
@@ -66,7 +67,7 @@ class Meter:
         running = self._open(setting)
         single = running.single(self._data)
         if self._objective == "p50":
-            return lambda: float(interleave({"": single}, 1)[""][0])
+            return lambda: turn(single, moment=_MOMENT, most=_MANY)
         if self._objective == "cpu":
             return lambda: _cpu(single, 1.0 / self._rate)
         sizes = [size for size in _sizes(setting.cap) if size == 1 or running.tier.batches]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["GAIN", "LEVEL", "ROUNDS", "Comparison", "compare", "interleave", "sign_test"]
+__all__ = ["GAIN", "LEVEL", "ROUNDS", "Comparison", "compare", "interleave", "sign_test", "turn"]
 
 GAIN = 0.05
 """The least gain worth a change, as a share of the time."""
@@ -31,7 +31,7 @@ ROUNDS = 15
 """Rounds of a comparison."""
 
 _MOMENT = 0.004  # s of calls per contender and round
-_CALLS = (1, 100)  # at least, at most
+_CALLS = 100  # at most
 
 
 @attrs.frozen
@@ -102,17 +102,22 @@ def interleave(
     taken: dict[str, list[float]] = {name: [] for name in order}
     for _ in range(rounds):
         for name in order:
-            taken[name].append(_turn(runs[name], clock))
+            taken[name].append(turn(runs[name], clock))
         order.append(order.pop(0))
     return {name: np.array(times) for name, times in taken.items()}
 
 
-def _turn(run: Callable[[], object], clock: Callable[[], float]) -> float:
+def turn(
+    run: Callable[[], object],
+    clock: Callable[[], float] = time.perf_counter,
+    moment: float = _MOMENT,
+    most: int = _CALLS,
+) -> float:
+    """Return the median seconds of a call, over ``moment`` seconds and at most ``most`` calls."""
     run()
-    least, most = _CALLS
     times: list[float] = []
-    until = clock() + _MOMENT
-    while len(times) < least or (len(times) < most and clock() < until):
+    until = clock() + moment
+    while not times or (len(times) < most and clock() < until):
         began = clock()
         run()
         times.append(clock() - began)

@@ -2,7 +2,7 @@ import attrs
 import numpy as np
 import pytest
 
-from cascade.optimize.halving import changed, choose, halve
+from cascade.optimize.halving import FULL, SHARE, changed, choose, halve
 
 
 @attrs.frozen
@@ -97,6 +97,30 @@ def test_the_same_best_is_found_nine_times_in_ten_on_a_noisy_machine():
     assert sum(run.after == Setting(2, "all0", 8) for run in runs) >= 18
     exhaustive = len(levels) * (1 + 2 + 4 + 15)
     assert max(run.measurements for run in runs) <= 0.25 * exhaustive
+
+
+def test_what_is_nearly_alike_is_told_apart_by_a_rule():
+    """Another level gains 3 %, which is not worth a change: nobody's luck decides."""
+    level = {"all": 1.0, "off": 0.97}
+
+    def price(s):
+        return (0.75 if s.cap == 2 else 1.0) * level[s.level]
+
+    some = [*SPACE[:10], *SPACE[15:17]]
+    runs = [choose(Setting(), some, Script(price, 0.02, seed)).after for seed in range(20)]
+    assert runs.count(Setting(cap=2)) >= 18
+
+
+@pytest.mark.parametrize("n", [12, 16, 20, 40, 96, 200])
+def test_a_quarter_of_an_exhaustive_search_is_the_most(n):
+    """Whatever wins, and however much it changes."""
+    settings = [Setting(i % 3, str(i % 5), i) for i in range(n)]
+    for best in (settings[0], settings[1], settings[-1]):
+        script = Script(lambda s, best=best: 0.5 if s == best else 1.0)
+        found = choose(settings[0], settings, script)
+        assert found.after == best
+        assert found.measurements == sum(a * b for a, b in script.asked)
+        assert found.measurements <= SHARE * n * FULL
 
 
 def test_halving_keeps_a_third_and_ends():
