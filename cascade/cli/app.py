@@ -258,8 +258,8 @@ def pin(policy: Path, /, *, as_json: AsJson = False) -> int:
 @app.command
 def profile(
     policy: Path,
-    data: Path | None = None,
     /,
+    data: Path | None = None,
     *,
     plot: Path | None = None,
     report: Path | None = None,
@@ -283,8 +283,8 @@ def profile(
 @app.command
 def tune(
     policy: Path,
-    data: Path | None = None,
     /,
+    data: Path | None = None,
     *,
     objective: str,
     rate: float | None = None,

@@ -55,7 +55,7 @@ def test_a_dry_run_shows_the_difference_and_writes_nothing(policy, rows, monkeyp
 def test_nothing_changes_without_a_gain(policy, rows, monkeypatch, capsys):
     script(monkeypatch, lambda s: False)
     before = policy.read_text()
-    assert main(["tune", str(policy), rows, "--objective", "cpu"]) == 0
+    assert main(["tune", str(policy), "--data", rows, "--objective", "cpu"]) == 0
     said = capsys.readouterr().out
     assert "small: stays as it is, nothing was better" in said
     assert said.endswith("Nothing to change.\n")
