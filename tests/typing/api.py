@@ -1,4 +1,4 @@
-"""The public names as a type checker sees them: ``mypy`` checks this file, nothing runs it."""
+"""The public names as type checkers see them: mypy and pyright check this file, nothing runs it."""
 
 from __future__ import annotations
 
