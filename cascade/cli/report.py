@@ -101,15 +101,15 @@ def _ladder(policy: Policy, rows: Data, found: Exploration, folder: Path) -> lis
         return []
     if found.chosen.steps == held:
         return ["The ladder as it is, is the fastest."]
-    changed, files = _policy_of(policy, found)
     lines = _commands(policy, found)
     old: Any = policy.certificate
-    if old is None or len(changed.tiers) < 2:
+    if old is None or len(found.chosen.steps) < 2:
         return [*lines, "It has no certificate to renew, and is not written down."]
-    promise = attrs.evolve(old, tiers=tuple(spec.name for spec in changed.tiers))
-    reason = why_not_certify(changed, promise, rows)
+    reason = why_not_certify(policy, old, rows)
     if reason is not None:
         return [*lines, f"It cannot be certified here: {reason}."]
+    changed, files = _policy_of(policy, found)
+    promise = attrs.evolve(old, tiers=tuple(spec.name for spec in changed.tiers))
     models = {spec.name: files[spec.model] for spec in changed.tiers}
     made, problem = certify_anew(changed, promise, split(rows), models)
     if problem is not None:
