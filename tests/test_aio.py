@@ -4,6 +4,7 @@ import asyncio
 import threading
 from types import SimpleNamespace
 
+import attrs
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from cascade import (
     Router,
     TierError,
 )
+from cascade.calibration import ByLabel
 from cascade.testing import VirtualLoop
 
 
@@ -102,6 +104,65 @@ def test_at_the_deadline_the_best_answer_so_far_is_returned_and_the_call_stopped
     world.wait(0.001)
     assert world.large.cancelled == 1
     world.all(task)
+
+
+def test_a_full_queue_lets_the_important_in_and_a_lesser_one_out():
+    world = World(small=Awaited(0.01, 0.9), specs={"small": {"workers": 1, "queue": 1}})
+    runs = world.ask("runs")
+    world.wait(0.001)
+    lesser = world.ask("lesser", priority="low")
+    world.wait(0.001)
+    urgent = world.ask("urgent", priority="high")
+    outcomes = world.all(runs, lesser, urgent)
+    assert world.small.calls == ["runs", "urgent"]
+    assert [outcome.tier for outcome in outcomes] == ["small", "large", "small"]
+
+
+def test_a_prepared_row_and_a_calibrated_confidence_are_those_of_an_awaited_tier_too():
+    small, loop = Awaited(0.001, 0.6), VirtualLoop()
+    table = ByLabel([0.0, 1.0], {"X!": [0.0, 1.0]}, [0.0, 0.1])
+    policy = attrs.evolve(Policy.from_dict(tree()), calibrations={"small": table})
+    large = Awaited(0.001)
+    router = AsyncRouter(
+        policy, tiers={"small": small.tier, "large": large.tier}, clock=loop.clock,
+        prepare={"small": str.upper},
+    )  # fmt: skip
+    router._service.open()
+
+    async def both():
+        return await router.route("x"), await router.route("y")
+
+    first, second = loop.run_until_complete(both())
+    loop.close()
+    assert (small.calls, large.calls) == (["X", "Y"], ["y"])
+    assert (first.value, first.confidence) == ("X!", 0.6)
+    assert second.value == "y!"  # for other labels the table believes it less
+    assert second.steps[0].confidence == pytest.approx(0.06)
+
+
+def test_closing_waits_for_what_is_on_its_way():
+    async def scene():
+        gate, begun = asyncio.Event(), asyncio.Event()
+
+        async def small(x):
+            begun.set()
+            await gate.wait()
+            return f"{x}!", 0.9
+
+        held = cascade.tier(small, returns="pairs", rows="one")
+        tiers = {"small": held, "large": held}
+        router = AsyncRouter(Policy.from_dict(tree(deadline="60s")), tiers=tiers)
+        task = asyncio.create_task(router.route("x"))
+        await begun.wait()
+        closing = asyncio.create_task(router.close(grace=60.0))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not closing.done()
+        gate.set()
+        await closing
+        return await task
+
+    assert asyncio.run(scene()).value == "x!"
 
 
 def test_without_an_answer_the_deadline_is_an_error():
@@ -465,3 +526,24 @@ def test_one_router_serves_several_loops():
             thread.join(30)
         assert sorted(found) == [*range(50), *range(100, 150), *range(200, 250)]
         assert len(shared._loops) <= 3
+
+
+def test_an_awaited_predict_may_be_plain_but_must_be_a_prediction():
+    class Plain:
+        def __init__(self, answer):
+            self.answer = answer
+
+        async def predict(self, batch, context):
+            return self.answer(batch)
+
+    policy = Policy.from_dict(tree())
+
+    async def ask(small):
+        tiers = {"small": small, "large": Plain(lambda b: cascade.Prediction(b, [0.9] * len(b)))}
+        async with AsyncRouter(policy, tiers=tiers) as router:
+            return await router.route("x")
+
+    good = asyncio.run(ask(Plain(lambda batch: cascade.Prediction(["s"], confidences=[0.9]))))
+    assert (good.value, good.tier) == ("s", "small")
+    wrong = asyncio.run(ask(Plain(lambda batch: batch)))
+    assert (wrong.tier, wrong.steps[0].result) == ("large", "failed")

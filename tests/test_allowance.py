@@ -38,6 +38,12 @@ def test_who_saves_may_use_the_reserve_and_who_floods_may_not():
     assert thrifty.take() == 1
 
 
+def test_without_a_share_per_tenant_the_overall_one_is_all_there_is():
+    allowance = Allowance(overall=0.5, per_tenant=None, burst=10)
+    taken = sum(allowance.earn(f"tenant {i % 3}").take() for i in range(1_000))
+    assert 490 <= taken <= 500 + allowance.limit
+
+
 def test_a_hundred_thousand_tenants_take_bounded_memory_and_begin_with_little():
     allowance = Allowance(overall=0.3, per_tenant=0.5, burst=20)
     spent = sum(allowance.earn(f"tenant {i}").take(20) for i in range(100_000))

@@ -56,6 +56,16 @@ def test_one_probe_at_a_time_and_the_first_success_closes_it():
     assert not one.refuses(10 * SECOND + 2, 8)
 
 
+def test_a_probe_that_fails_after_a_whole_pause_begins_another():
+    one = breaker()
+    for _ in range(4):
+        one.failed(0, 7)
+    assert not one.refuses(5 * SECOND, 7)
+    one.failed(12 * SECOND, 7)  # it took longer than the pause
+    assert (one.opened, one.refuses(17 * SECOND - 1, 7)) == (2, True)
+    assert not one.refuses(17 * SECOND, 7)
+
+
 def test_pauses_are_jittered():
     first, second = breaker(chance=lambda: 0.0), breaker(chance=lambda: 0.99)
     for one in (first, second):

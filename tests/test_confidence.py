@@ -69,3 +69,20 @@ def test_classes_keep_their_own_types():
 def test_faults_say_what_is_wrong(row, words):
     with pytest.raises(OutputFault, match=words):
         row_reader("probabilities")(row)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_a_thousand_classes_are_read_alike_by_row_and_batch(temperature):
+    matrix = np.random.default_rng(0).dirichlet(np.full(1_000, 0.05), 5)
+    values, confidences = rows_reader("probabilities", "max_probability", temperature)(matrix)
+    one = row_reader("probabilities", "max_probability", temperature)
+    pairs = [one(row) for row in matrix.tolist()]
+    assert [value for value, _ in pairs] == values.tolist() == matrix.argmax(axis=1).tolist()
+    assert [sure for _, sure in pairs] == pytest.approx(confidences.tolist(), abs=1e-9)
+
+
+def test_a_sigmoid_has_one_output():
+    with pytest.raises(OutputFault, match="one sigmoid output per row, got 2"):
+        row_reader("sigmoid")([0.2, 0.8])
+    with pytest.raises(OutputFault, match="one sigmoid output per row, got 2"):
+        rows_reader("sigmoid")(np.full((3, 2), 0.5))

@@ -51,6 +51,14 @@ def test_it_eases_at_once_when_the_target_is_exceeded():
     assert "utilisation" in str(move)
 
 
+def test_what_no_point_could_carry_is_met_by_the_last_one():
+    slow = controller()
+    calls = [(1, share) for share in (1.0, 0.8, 0.6)]
+    for slow in (controller(), Controller(calls, 0, 1, 2)):
+        assert slow.step(load(1e6)).after == slow.last
+        assert slow.step(load(1e6)) is None
+
+
 def test_a_queue_takes_the_extra_calls_back_and_is_remembered():
     slow = controller()
     slow.step(load(1.0, seconds=10.0))

@@ -144,7 +144,7 @@ def test_an_entry_tier_that_is_down_is_replaced_by_one_above():
 
 @pytest.mark.parametrize(
     ("eta", "reason"),
-    [(500, "deadline"), (BREAKER, "breaker"), (FULL, "overload"), (-3, "allowance")],
+    [(500, "deadline"), (BREAKER, "breaker"), (FULL, "overload"), (-3, "allowance"), (-4, "fault")],
 )
 def test_degraded_with_the_reason_when_nothing_above_fits(eta, reason):
     decision, _ = begin()
@@ -259,3 +259,45 @@ def test_in_brownout_abstention_and_other_entry_rules_still_hold():
     assert not end.covered  # complexity might have sent it elsewhere
     decision, _ = begin(BROWNOUT, abstain_below=0.1)
     ends(decision.step(reply(0, 0.5), 1, etas(1, 1, 1)), "degraded", "load")
+
+
+# -- an allowance for what lies above the floor --------------------------------------------------
+
+
+class Purse:
+    """Pays so many times."""
+
+    def __init__(self, left):
+        self.left = left
+
+    def take(self):
+        self.left -= 1
+        return int(self.left >= 0)
+
+
+def entering_above(left, **more):
+    point = OperatingPoint(0, (0.8, 0.9), (0.5,), certified=True)
+    decision = Decision(Ladder(NAMES), **more)
+    decision.purse = Purse(left)
+    return decision, decision.start(point, 1.0, 0, 100, etas(1, 1, 1))
+
+
+def test_who_cannot_pay_for_the_entry_tier_begins_below_it():
+    decision, move = entering_above(0)
+    assert move.tier == 0
+    end = ends(decision.step(reply(0, 0.95), 1, etas(1, 1, 1)), "degraded", "allowance")
+    assert not end.covered
+    assert (decision.refused, decision.steps[0][:3]) == (1, (1, "refused", "allowance"))
+
+
+def test_the_entry_tier_is_paid_for_once():
+    decision, move = entering_above(2)
+    assert (move.tier, decision.purse.left) == (1, 1)
+    assert decision.step(reply(1, 0.5), 1, etas(1, 1, 1)).tier == 2
+    assert decision.purse.left == 0
+
+
+def test_the_floor_itself_costs_nothing():
+    decision, move = entering_above(0, floor=1)
+    assert (move.tier, decision.purse.left) == (1, 0)
+    ends(decision.step(reply(1, 0.5), 1, etas(1, 1, 1)), "degraded", "allowance")

@@ -98,3 +98,13 @@ def test_what_has_no_stable_content_has_no_key():
 def test_arrays_that_hold_more_than_their_bytes_share_no_key(one, other):
     key = key_maker([])
     assert key(one) is None or key(one) != key(other)
+
+
+def test_what_is_nested_too_deeply_has_no_key():
+    deep = "x"
+    for _ in range(20):
+        deep = [deep]
+    assert key_maker([])(deep) is not None
+    for _ in range(20):
+        deep = [deep]
+    assert key_maker([])(deep) is None

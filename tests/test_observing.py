@@ -4,11 +4,13 @@ import csv
 import os
 import threading
 
+import attrs
 import numpy as np
 import pytest
 
 import cascade
-from cascade import Policy, PolicyError, Recording, Router, TierError
+from cascade import Mode, Policy, PolicyError, Recording, Router, TierError
+from cascade.calibration import ByLabel
 from cascade.cli import main
 
 TEXTS = [f"text {i}" for i in range(40)]
@@ -20,6 +22,12 @@ def small(texts):
 
 def large(texts):
     return [(len(t) % 3 if "3" not in t else 7, 0.99) for t in texts]
+
+
+TREE = {
+    "version": 1, "name": "p", "deadline": "5s", "escalation": {"thresholds": [0.8]},
+    "tiers": [{"name": "small", "kind": "external"}, {"name": "large", "kind": "external"}],
+}  # fmt: skip
 
 
 def router(mode="enforce", tiers=None, **more):
@@ -221,6 +229,14 @@ def test_labels_that_come_later_are_joined(tmp_path, capsys):
     assert "no column 'no'" in capsys.readouterr().err
 
 
+def test_a_recording_without_the_column_to_join_on_is_named(tmp_path, capsys):
+    (tmp_path / "r.csv").write_text("a.value,b.value\nx,x\n")
+    (tmp_path / "l.csv").write_text("id,truth\n1,x\n")
+    files = [str(tmp_path / "r.csv"), str(tmp_path / "l.csv")]
+    assert main(["label", *files, "--out", str(tmp_path / "o.csv")]) == 2
+    assert "r.csv: no column 'id'; it has a.value, b.value" in capsys.readouterr().err
+
+
 def test_two_labels_for_one_request_must_agree(tmp_path, capsys):
     (tmp_path / "r.csv").write_text("id,a.value,b.value\n1,x,x\n")
     (tmp_path / "l.csv").write_text("id,truth\n1,x\n1,y\n")
@@ -254,3 +270,18 @@ def test_a_shadow_of_a_tier_that_fails_says_so():
         outcome = observing.route("text 1")
         observing.flush()
         assert (outcome.tier, outcome.shadow["tier"]) == ("large", "large")
+
+
+def test_a_shadow_is_calibrated_and_postprocessed_as_an_answer_is():
+    table = ByLabel([0.0, 1.0], {"2": [0.0, 0.5]}, [0.0, 1.0])
+    given = attrs.evolve(Policy.from_dict(TREE), mode=Mode.OBSERVE, calibrations={"small": table})
+    bound = {
+        "small": cascade.tier(small, returns="pairs"),
+        "large": cascade.tier(large, returns="pairs"),
+    }
+    with Router(given, tiers=bound, postprocess=lambda value: f"<{value}>") as observing:
+        outcome = observing.route("abcd1")  # the label 2: 0.9 means 0.45 there
+        other = observing.route("abc1")
+        observing.flush()
+        assert (outcome.value, outcome.shadow["tier"]) == ("<2>", "large")
+        assert (other.shadow["tier"], other.shadow["value"]) == ("small", "<1>")

@@ -313,3 +313,33 @@ def test_a_swap_to_other_tiers_counts_anew():
         router.swap(Policy.from_dict(one), tiers={"c": lambda xs: xs})
         assert router.route("y").value == "y"
         assert set(router.statistics().tiers) == {"c"}
+
+
+def test_a_swap_before_the_first_request_opens_only_the_new_tiers(tmp_path):
+    opened = []
+
+    class Counting:
+        def __init__(self, name):
+            self.name = name
+
+        def open(self):
+            opened.append(self.name)
+
+        def predict(self, batch, context):
+            return cascade.Prediction([self.name] * len(batch))
+
+    router = Router(Policy.from_dict(tree()), tiers={"only": Counting("old")})
+    router.swap(Policy.from_dict(tree("2")), tiers={"only": Counting("new")})
+    router.set_mode("top_only")
+    with router:
+        assert router.route("x").value == "new"
+    assert "old" not in opened
+
+
+def test_a_model_is_replaced_without_tiers_in_python(tmp_path):
+    perceptron(tmp_path / "m.onnx", [4, 3], 0)
+    onnx = tree(tiers=[{"name": "only", "kind": "onnx", "model": "m.onnx"}])
+    with Router(Policy.from_dict(onnx, root=tmp_path)) as router:
+        before = router.route(ROW)
+        router.swap(Policy.from_dict(onnx | {"deadline": "9s"}, root=tmp_path))
+        assert router.route(ROW).value == before.value

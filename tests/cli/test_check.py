@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from typing import TYPE_CHECKING, Any
 
+import onnx
 import pytest
 
 from cascade.cli import main
@@ -115,3 +117,23 @@ def test_a_model_that_could_hardly_be_stopped_is_named(policy: Path, check: Any)
     (warning,) = [w for w in check(policy)[1]["warnings"] if "nodes" in w]
     assert warning.startswith("tier 'large': ")
     assert "execution: process" in warning
+
+
+def test_a_batch_that_helps_is_no_pitfall(policy: Path, check: Any) -> None:
+    edit(policy, "  - name: small\n", "  - name: small\n    batch: {max_size: 8}\n")
+    profile = {"small": {"overhead": 1e-4, "per_row": 1e-6}}
+    (policy.parent / "profile.json").write_text(json.dumps(profile))
+    edit(policy, "deadline: 50ms", "deadline: 50ms\nprofile: profile.json")
+    assert not any("batching" in warning for warning in check(policy)[1]["warnings"])
+
+
+def test_a_model_of_one_row_cannot_be_batched(policy: Path, check: Any) -> None:
+    model = onnx.load(policy.parent / "small.onnx")
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    content = model.SerializeToString()
+    old = hashlib.sha256((policy.parent / "small.onnx").read_bytes()).hexdigest()
+    (policy.parent / "small.onnx").write_bytes(content)
+    edit(policy, old, hashlib.sha256(content).hexdigest())
+    edit(policy, "  - name: small\n", "  - name: small\n    batch: {max_size: 8}\n")
+    assert any("takes one row at a time" in warning for warning in check(policy)[1]["warnings"])

@@ -93,6 +93,14 @@ def test_each_tier_has_its_lane_and_the_reason(policy: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_policy_of_one_external_tier_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("version: 1\nname: p\ntiers: [{name: a, kind: external}]\n")
+    said = explain(path, {}, workers=2).data
+    assert said["memory.process"]["value"] == 60_000_000
+    assert said["point"]["value"] == []
+
+
 def test_the_memory_of_workers_is_estimated(policy: Path) -> None:
     said = explain(policy, {}, workers=8).data
     one = said["memory.process"]["value"]

@@ -160,3 +160,41 @@ def test_somebody_who_looks_sees_how_far_it_is(recording, tmp_path, capsys, monk
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     status, _, _ = run(capsys, "fit", recording, "--max-loss", "0.05", "--out", tmp_path / "p")
     assert status == 0
+
+
+def test_without_costs_there_is_nothing_to_hold_a_bound_against(tmp_path, capsys):
+    (tmp_path / "r.csv").write_text(
+        "small.value,small.confidence,large.value\ncat,0.9,cat\ndog,0.2,cat\n"
+    )
+    (tmp_path / "p.yaml").write_text(
+        "version: 1\nname: p\nescalation: {thresholds: [0.5]}\n"
+        "tiers: [{name: small, kind: external}, {name: large, kind: external}]\n"
+    )
+    files = (tmp_path / "p.yaml", tmp_path / "r.csv")
+    status, said, error = run(capsys, "replay", *files, "--max-cost", "1")
+    assert status == 1
+    assert "cost: nothing was recorded to hold it against; give --costs" in error
+    assert "not recorded" in said
+
+
+def test_without_truth_there_is_no_plot_of_accuracies(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    sure = rng.random(3_000)
+    agree = rng.random(3_000) < 0.6 + 0.4 * sure
+    rows = [f"{'x' if same else 'y'},{c:.4f},x,1,20" for same, c in zip(agree, sure, strict=True)]
+    head = "small.value,small.confidence,large.value,small.cost,large.cost"
+    (tmp_path / "r.csv").write_text("\n".join([head, *rows]) + "\n")
+    plots = tmp_path / "plots"
+    call = [
+        "--loss",
+        "disagreement",
+        "--max-loss",
+        "0.1",
+        "--plots",
+        plots,
+        "--out",
+        tmp_path / "o",
+    ]
+    status, _, error = run(capsys, "fit", tmp_path / "r.csv", *call)
+    assert (status, error) == (0, "")
+    assert [file.name for file in plots.iterdir()] == ["risk.png"]

@@ -48,6 +48,14 @@ def test_without_the_extra_the_line_that_installs_it(package: str) -> None:
     assert done.stderr == (f'{package} is not installed; run: pip install "cascade-router[cli]"\n')
 
 
+def test_a_missing_module_that_is_no_extra_of_ours_is_not_explained_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "cascade.cli.app", None)
+    with pytest.raises(ModuleNotFoundError, match=r"cascade\.cli\.app"):
+        main(["--help"])
+
+
 def test_as_a_module() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "cascade", "--version"], capture_output=True, text=True, check=True

@@ -89,3 +89,12 @@ def test_a_stray_module_on_the_path(tmp_path: Path) -> None:
 def test_this_very_environment() -> None:
     assert Path(cascade.__file__).resolve().parent.name == "cascade"
     assert find_clashes() == []
+
+
+def test_a_record_without_sha256_is_not_doubted(tmp_path: Path) -> None:
+    here = _ours(tmp_path)
+    record = tmp_path / "cascade_router-1.0.dist-info" / "RECORD"
+    lines = [line.split(",") for line in record.read_text().splitlines()]
+    record.write_text("\n".join(f"{name},md5=abc,{size}" for name, _, size in lines))
+    (tmp_path / "cascade" / "__init__.py").write_text("print('someone else')")
+    assert find_clashes([str(tmp_path)], here) == []

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 
 from cascade.cli.pitfalls import pitfalls
-from cascade.policy import Policy
+from cascade.policy import Certificate, Policy
+from cascade.policy.certificate import PathPoint
 
 SMALL = {"name": "small", "kind": "external", "version": "1"}
 LARGE = {"name": "large", "kind": "external", "version": "1"}
@@ -44,6 +46,10 @@ def test_a_sound_policy_has_none() -> None:
         ({"tiers": [{**ONNX, "sha256": None}, LARGE]}, "'small': any file"),
         ({"tiers": [{**ONNX, "threads": 3}, LARGE]}, "'small': 3 threads on 2 usable cores"),
         ({"tiers": [{**SMALL, "version": None}, LARGE], "cache": {}}, "'small': cached without"),
+        (
+            {"tiers": [{**ONNX, "execution": "inline", "workers": 2}, LARGE]},
+            "'small': an inline tier has no workers",
+        ),
     ],
 )
 def test_each_pitfall_is_named(changes: dict[str, Any], words: str) -> None:
@@ -67,3 +73,15 @@ def test_threads_of_all_tiers_count_where_they_are_pools() -> None:
     assert _warned(cores=2, tiers=pools) == ["4 threads in all tiers on 2 usable cores"]
     assert _warned(cores=4, tiers=pools) == []
     assert _warned(cores=1, tiers=[ONNX, {**ONNX, "name": "large"}]) == []
+
+
+def test_a_certificate_that_certifies_nothing_but_the_top_tier_is_named() -> None:
+    always = PathPoint(thresholds=(2.0,), losses=0, p_value=0.0)
+    certificate = Certificate(
+        max_loss=0.01, alpha=0.1, loss="gross", covers="adaptive", n=50,
+        tiers=("small", "large"), path=(always,), certified=1,
+    )  # fmt: skip
+    policy = attrs.evolve(Policy.from_dict(SOUND), certificate=certificate)
+    assert "only 'always escalate' is certified: every request pays for every tier" in pitfalls(
+        policy, 2
+    )

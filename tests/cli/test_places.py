@@ -65,3 +65,7 @@ def test_an_issue_is_placed_at_the_nearest_parent() -> None:
     assert str(places.issue(("tiers", 1, "model"), "gone")) == "p.yaml:10:12: tiers.1.model: gone"
     assert str(places.issue(("tiers", 1, "threads"), "no")) == "p.yaml:9:5: tiers.1.threads: no"
     assert str(places.issue(("cache", "ttl"), "no")) == "p.yaml:2:1: cache.ttl: no"
+
+
+def test_an_empty_file_has_no_place() -> None:
+    assert str(Places("", "p.yaml").issue(("tiers", 0), "gone")) == "p.yaml: tiers.0: gone"

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cascade.cli import main
+from cascade.cli.simulate import _moves
+from cascade.control import Move
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,3 +85,21 @@ def test_bad_arguments_are_named(
 ) -> None:
     assert main(["simulate", *given, *more]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("process", ["gamma:20,2", "on_off:50,5,10", "on_off:50,5,10,1"])
+def test_bursts_can_be_asked_for(
+    process: str, given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--arrivals", process, "--requests", "200"]
+    assert main(["simulate", *given, *asked, *TIMES, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 200
+
+
+def test_a_long_list_of_moves_is_shown_by_its_ends() -> None:
+    moves = [Move(i * 10**9, "point", i, i + 1, f"reason {i}") for i in range(100)]
+    lines = _moves(SimpleNamespace(log=SimpleNamespace(moves=moves)))  # type: ignore[arg-type]
+    assert "reason 0" in lines[1]
+    assert "reason 99" in lines[-1]
+    (gap,) = [line for line in lines if line.endswith(" more")]
+    assert int(gap.split()[1]) == 100 - (len(lines) - 2)

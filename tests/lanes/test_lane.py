@@ -1,8 +1,17 @@
 """What all lanes share: a batch's compute is the model's time, not that of reading it."""
 
-import numpy as np
+import threading
+from types import SimpleNamespace
 
+import numpy as np
+import pytest
+
+from cascade.calibration import ByLabel
+from cascade.facts import Failed, Replied
 from cascade.lanes import InlineLane
+from cascade.lanes.handle import Handle
+from cascade.lanes.lane import Served
+from cascade.lanes.watchdog import in_time
 from cascade.protocols import BoundTier
 from cascade.testing import VirtualClock
 
@@ -47,3 +56,133 @@ def test_rows_of_several_shapes_are_put_back_in_their_order():
     reply = InlineLane(0, Sums(clock), clock).call_rows(rows, 4, None)
     assert reply.values.tolist() == [1, 4, 1, 9]
     assert reply.finished - reply.started == 6_000_000_000  # three runs
+
+
+# -- requests that were put together -------------------------------------------------------------
+
+
+class Told(Slow):
+    """Says what it is asked, with the confidences that the test gives it."""
+
+    def __init__(self, clock, confidences=None, fault=None):
+        super().__init__(clock)
+        self.confidences, self.fault, self.runs = confidences, fault, []
+
+    def run(self, job):
+        self.runs.append([job.row])
+        if self.fault is not None:
+            raise self.fault
+        return job.row
+
+    def read(self, raw):
+        return raw, None if self.confidences is None else self.confidences[0]
+
+    def run_rows(self, rows, n, context):
+        self.runs.append(list(rows))
+        if self.fault is not None:
+            raise self.fault
+        return rows
+
+    def read_rows(self, raw, n):
+        sure = None if self.confidences is None else np.array(self.confidences[:n])
+        return np.array(raw), sure
+
+
+def requests(clock, *rows, seconds=10.0):
+    until = clock() + round(seconds * 1e9)
+    jobs = [SimpleNamespace(row=row, until=until, tenant=None, metadata={}) for row in rows]
+    for job in jobs:
+        job.cancelled = lambda: False
+        job.remaining = lambda: seconds
+    return [Served(job, clock()) for job in jobs]
+
+
+def test_a_batch_without_confidences_has_none():
+    clock = VirtualClock()
+    group = requests(clock, "a", "b")
+    InlineLane(0, Told(clock), clock).serve(group)
+    assert [(one.fact.value, one.fact.confidence) for one in group] == [("a", None), ("b", None)]
+
+
+def test_a_row_of_a_batch_with_an_odd_confidence_is_at_fault_alone():
+    clock = VirtualClock()
+    group = requests(clock, "a", "b", "c")
+    InlineLane(0, Told(clock, [0.9, 1.5, 0.1]), clock).serve(group)
+    assert [type(one.fact) for one in group] == [Replied, Failed, Replied]
+    assert "this row of a batch has no sound confidence" in str(group[1].fact.error)
+
+
+def test_each_row_of_a_batch_is_calibrated_by_its_own_label():
+    clock = VirtualClock()
+    table = ByLabel([0.0, 1.0], {"a": [0.0, 0.5], "b": [0.5, 1.0]}, [0.0, 1.0])
+    group = requests(clock, "a", "b")
+    InlineLane(0, Told(clock, [1.0, 1.0]), clock, calibration=table).serve(group)
+    assert [one.fact.confidence for one in group] == [0.5, 1.0]
+
+
+def test_who_is_too_late_is_not_run_and_the_one_left_runs_alone():
+    clock = VirtualClock()
+    tier = Told(clock, [0.9])
+    late, good = requests(clock, "late", seconds=0.0), requests(clock, "good")
+    lane = InlineLane(0, tier, clock)
+    lane.serve([*late, *good])
+    assert (late[0].fact, good[0].fact.value, tier.runs) == (None, "good", [["good"]])
+    lane.serve(requests(clock, "x", "y", seconds=0.0))
+    lane.serve(requests(clock, "x", seconds=0.0))
+    assert tier.runs == [["good"]]
+
+
+def test_what_everybody_has_left_is_not_begun_and_its_fault_is_nobodys():
+    clock = VirtualClock()
+    tier = Told(clock, [0.9, 0.9])
+    group = requests(clock, "a", "b")
+    handle = Handle(None, [one.job for one in group])
+    handle.stop()
+    InlineLane(0, tier, clock).serve(group, handle)
+    assert ([one.fact for one in group], tier.runs) == ([None, None], [])
+
+    class Stopped(Told):
+        def run_rows(self, rows, n, context):
+            context.stop()
+            raise RuntimeError
+
+    InlineLane(0, Stopped(clock), clock).serve(group)
+    assert [one.fact for one in group] == [None, None]
+
+
+def test_a_run_that_was_stopped_before_it_could_say_how_is_stopped_when_it_does():
+    told = []
+    handle = Handle("row", [])
+    handle.stop()
+    handle.stop_with(lambda: told.append("stopped"))
+    assert told == ["stopped"]
+
+
+def test_asked_outside_of_the_ledger_a_row_is_prepared_all_the_same():
+    clock = VirtualClock()
+    (one,) = requests(clock, "a")
+    lane = InlineLane(0, Told(clock, [0.9]), clock, prepare=str.upper)
+    assert lane.plain(one.job) == ("A", 0.9)
+
+
+def test_groups_of_rows_without_confidences_have_none():
+    clock = VirtualClock()
+    rows = [np.full(n, n) for n in (1, 2, 1)]
+
+    class Bare(Slow):
+        def read_rows(self, raw, n):
+            return raw.sum(axis=1), None
+
+    reply = InlineLane(0, Bare(clock), clock).call_rows(rows, 3, None)
+    assert (reply.values.tolist(), reply.confidences) == ([1, 4, 1], None)
+
+
+def test_work_that_is_not_over_in_time_is_left():
+    gate, left = threading.Event(), []
+    assert in_time(gate.wait, 1_000, lambda: left.append(True)) is None
+    assert left == [True]
+    gate.set()
+    assert in_time(lambda: 5, 10**11, lambda: left.append(True)) == 5
+    with pytest.raises(KeyError):
+        in_time(lambda: {}["x"], 10**11, lambda: left.append(True))
+    assert left == [True]

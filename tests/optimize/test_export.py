@@ -1,6 +1,7 @@
 import builtins
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
@@ -14,7 +15,13 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
 from cascade.errors import ExportError, MissingExtra
-from cascade.optimize.export import check_agreement, to_onnx, unfrozen
+from cascade.optimize.export import (
+    _failed_step,
+    _probabilities_only,
+    check_agreement,
+    to_onnx,
+    unfrozen,
+)
 
 X, Y = load_digits(return_X_y=True)
 X = X[:300].astype(np.float32) / 16
@@ -106,3 +113,17 @@ def test_a_wrong_conversion_is_refused():
         check_agreement(right[:, ::-1], right, tier="small")
     with pytest.raises(ExportError, match="returns"):
         check_agreement(right[:, :1], right)
+
+
+def test_without_a_hint_the_last_step_is_named():
+    pipeline = make_pipeline(StandardScaler(), make_pipeline(StandardScaler(), SVC()))
+    assert _failed_step(pipeline, ValueError("no idea")) == "SVC"
+    assert _failed_step(pipeline, ValueError("StandardScaler is odd")) == "StandardScaler"
+    assert _failed_step(pipeline, ValueError("no <class 'a.b.Strange'>")) == "Strange"
+
+
+def test_a_model_without_probabilities_is_refused():
+    model = onnx.load_from_string(to_onnx(logistic().fit(X, LABELS["int"]), 64))
+    model.graph.output[0].name = "scores"
+    with pytest.raises(ExportError, match=r"has the outputs \['scores'\], no 'probabilities'"):
+        _probabilities_only(model, "small")

@@ -17,7 +17,7 @@ from cascade.optimize.layers import hidden_layers, with_neurons
 from cascade.optimize.pruning import pruned, why_not_prune
 from cascade.optimize.quantizing import quantized, why_not_quantize
 from cascade.optimize.trees import Forest
-from tests.optimize.models import convolution, perceptron, rows
+from tests.optimize.models import build, convolution, perceptron, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 X, Y = rows(200)
@@ -76,6 +76,12 @@ def test_what_cannot_be_quantised_says_why(estimator, reason):
     import re
 
     assert re.search(reason, why_not_quantize(to_onnx(estimator.fit(X, Y), 64)))
+
+
+def test_a_model_without_any_product_says_so():
+    nodes = [onnx.helper.make_node("Softmax", ["x"], ["p"], axis=1)]
+    only = build(nodes, {}, columns=64)
+    assert why_not_quantize(only) == "it has no matrix product to quantise, only Softmax"
 
 
 def test_what_can_be_is_found():
@@ -185,3 +191,26 @@ def test_weights_that_are_used_twice_are_left_alone():
     model = onnx.load_from_string(perceptron())
     model.graph.node[3].input[1] = "w1"
     assert hidden_layers(model.SerializeToString()) == []
+
+
+def test_products_that_do_more_than_multiply_are_left_alone():
+    model = onnx.load_from_string(perceptron(gemm=True))
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("alpha", 0.5))
+    assert hidden_layers(model.SerializeToString()) == []
+
+
+def test_layers_without_biases_shrink_too():
+    """What the neurons that go contributed on average has nowhere to go, and is fitted away."""
+    weights = {name: np.eye(64, 4, dtype=np.float32) for name in ("a", "b")}
+    first = np.zeros((64, 16), np.float32)
+    first[:, :4] = weights["a"]
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "w1"], ["z"]),
+        onnx.helper.make_node("Relu", ["z"], ["h"]),
+        onnx.helper.make_node("MatMul", ["h", "w2"], ["l"]),
+        onnx.helper.make_node("Softmax", ["l"], ["p"], axis=1),
+    ]
+    whole = build(nodes, {"w1": first, "w2": np.eye(16, 4, dtype=np.float32)})
+    fewer = with_neurons(whole, 0.25, {"x": X})
+    assert hidden_layers(fewer)[0].size == 4
+    assert np.abs(run(fewer) - run(whole)).max() < 1e-3

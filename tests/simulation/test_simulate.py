@@ -167,6 +167,35 @@ def test_the_capacity_is_where_the_slo_ends():
     assert simulate(given, table, when, speed=speed * 1.1, **run).slo_attainment < 0.99
 
 
+def test_the_capacity_is_found_below_the_traces_own_speed_too():
+    given, table, when = policy(), recording(200), poisson(500.0, 500, seed=2)
+    run = {"seconds": {"small": "20ms", "large": "100ms"}}
+    speed = find_capacity(given, table, when, slo=0.9, **run)
+    assert 0.0 < speed < 1.0
+    found = simulate(given, table, when, speed=speed, baselines=False, **run)
+    assert found.slo_attainment >= 0.9
+    never = {"seconds": {"small": "9s", "large": "9s"}}
+    with pytest.raises(ValueError, match=r"slo: 90.00% is not reached at any speed"):
+        find_capacity(given, table, when, slo=0.9, **never)
+
+
+def test_deadlines_of_a_trace_are_held_to_the_policys_longest():
+    given = Policy.from_dict({**policy().to_dict(), "deadline": "20ms", "max_deadline": "50ms"})
+    when = Arrivals(np.arange(5.0), deadlines=np.full(5, 3_600.0))
+    slow = {"small": "1ms", "large": "100ms"}
+    found = simulate(given, recording(), when, seconds=slow, baselines=False)
+    assert found.calls["large"] == 0.0
+
+
+def test_arrivals_may_be_a_file_and_must_be_times(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("arrival_s\n5\n7\n")
+    assert Arrivals.of(path).times.tolist() == Arrivals.of(str(path)).times.tolist() == [0.0, 2.0]
+    for wrong in ([], [[1.0]], [float("nan")]):
+        with pytest.raises(RecordingError, match="a sequence of finite times"):
+            Arrivals.of(wrong)
+
+
 def test_arrivals_have_the_moments_they_were_asked_for():
     for cv in (0.5, 1.0, 4.0):
         gaps = np.diff(gamma(20.0, 200_000, cv, seed=1).times)

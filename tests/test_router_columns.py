@@ -1,0 +1,217 @@
+"""``route_many`` beyond plain arrays: columns, types, functions around it, allowances."""
+
+import attrs
+import numpy as np
+import pytest
+
+import cascade
+from cascade import Abstained, Certificate, Policy, PolicyError, Router, TierOutputError
+from cascade.policy.certificate import PathPoint
+from tests.tiers.test_onnx import identity
+
+COLUMNS = {"length": np.array([1.0, 2.0, 3.0, 4.0]), "word": ["a", "b", "c", "d"]}
+
+
+def policy(thresholds=(0.5,), names=("small", "large"), **more):
+    tree = {
+        "version": 1, "name": "p", "deadline": "5s",
+        "tiers": [{"name": name, "kind": "external", "version": "1"} for name in names],
+        "escalation": {"thresholds": list(thresholds)},
+    }  # fmt: skip
+    return Policy.from_dict(tree | more)
+
+
+def by_length(limit=2.5):
+    """Sure of short words; answers with the word."""
+
+    def answer(row):
+        return row["word"], 0.9 if row["length"] < limit else 0.1
+
+    return cascade.tier(answer, returns="pairs", rows="one")
+
+
+def shouting(row):
+    return row["word"].upper(), 0.99
+
+
+def test_columns_by_name_escalate_and_are_looked_up_row_by_row():
+    tiers = {"small": by_length(), "large": cascade.tier(shouting, returns="pairs", rows="one")}
+    with Router(policy(cache={}), tiers=tiers) as router:
+        for i in (0, 3):
+            router.route({name: column[i] for name, column in COLUMNS.items()})
+        found = router.route_many(COLUMNS, use_cache=True)
+        assert list(found.values) == ["a", "b", "C", "D"]
+        assert [outcome.tier for outcome in found] == ["small", "small", "large", "large"]
+        assert [str(outcome.disposition) for outcome in found] == [
+            "cached", "accepted", "accepted", "cached",
+        ]  # fmt: skip
+
+
+def test_an_entry_rule_reads_columns_by_name():
+    rule = {"weights": {"length": 10.0}, "intercept": -25.0, "skip_above": [0.5]}
+    asked = []
+
+    def small(rows):
+        asked.extend(rows["word"])
+        return [(word, 0.9) for word in rows["word"]]
+
+    def large(rows):
+        return [(word.upper(), 0.9) for word in rows["word"]]
+
+    tiers = {
+        name: cascade.tier(f, returns="pairs") for name, f in [("small", small), ("large", large)]
+    }
+    with Router(policy(complexity=rule), tiers=tiers) as router:
+        assert list(router.route_many(COLUMNS).values) == ["a", "b", "C", "D"]
+    assert asked == ["a", "b"]
+
+
+def test_values_keep_their_types_where_tiers_differ():
+    def pairs(value):
+        return cascade.tier(
+            lambda x: (value(x), 0.9 if x < 2 else 0.1), returns="pairs", rows="one"
+        )
+
+    for small, large, kinds in [
+        (int, float, [int, int, float, float]),
+        (int, str, [int, int, str, str]),
+        (str, lambda x: "long " * x, [str] * 4),
+    ]:
+        tiers = {"small": pairs(small), "large": pairs(large)}
+        with Router(policy(), tiers=tiers) as router:
+            found = router.route_many([0, 1, 2, 3]).values.tolist()
+        assert found == [small(0), small(1), large(2), large(3)]
+        assert [type(value) for value in found] == kinds
+
+
+def test_each_tier_may_have_a_function_after_it():
+    tiers = {"small": by_length(), "large": cascade.tier(shouting, returns="pairs", rows="one")}
+    after = {"large": lambda value: f"<{value}>"}
+    with Router(policy(cache={}), tiers=tiers, postprocess=after) as router:
+        router.route({name: column[3] for name, column in COLUMNS.items()})
+        found = router.route_many(COLUMNS, use_cache=True)
+        assert list(found.values) == ["a", "b", "<C>", "<D>"]
+        assert found[3].disposition == "cached"  # what is cached has been through it
+        assert router.route({"length": 9.0, "word": "z"}).value == "<Z>"
+        assert router.route({"length": 1.0, "word": "z"}).value == "z"
+
+
+def test_a_function_before_it_may_take_whole_batches():
+    class Twice:
+        calls = 0
+
+        def __call__(self, x):
+            return 2 * x
+
+        def batch(self, xs):
+            self.calls += 1
+            return [2 * x for x in xs]
+
+    twice = Twice()
+    tiers = {
+        name: cascade.tier(lambda x: (x, 0.9), returns="pairs", rows="one")
+        for name in ("small", "large")
+    }
+    with Router(policy(), tiers=tiers, prepare=twice) as router:
+        assert router.route_many([1, 2, 3]).values.tolist() == [2, 4, 6]
+        assert twice.calls == 1
+        assert router.route(5).value == 10
+
+
+def test_a_tier_that_can_never_be_accepted_is_skipped_for_all_rows():
+    asked = []
+    tiers = {
+        "small": cascade.tier(lambda x: ("s", 0.1), returns="pairs", rows="one"),
+        "middle": cascade.tier(
+            lambda x: asked.append(x) or ("m", 1.0), returns="pairs", rows="one"
+        ),
+        "large": cascade.tier(lambda x: ("l", 1.0), returns="pairs", rows="one"),
+    }
+    never = certified([(2.0, 2.0), (0.5, 2.0)], ("small", "middle", "large"))
+    with Router(never, tiers=tiers) as router:
+        assert set(router.route_many([1, 2, 3]).values) == {"l"}
+        assert router.route(4).value == "l"
+    assert asked == []
+
+
+def certified(path, names=("small", "large")):
+    points = [PathPoint(thresholds=point, losses=0, p_value=0.0) for point in path]
+    made = Certificate(
+        max_loss=0.01, alpha=0.1, loss="gross", covers="adaptive", n=500,
+        tiers=names, path=tuple(points), certified=len(points),
+    )  # fmt: skip
+    bare = policy(thresholds=(0.5,) * (len(names) - 1), names=names)
+    return attrs.evolve(
+        bare,
+        certificate=made,
+        escalation=attrs.evolve(bare.escalation, thresholds=None, certificate="c.json"),
+    )
+
+
+def test_rows_that_strayed_are_not_covered_and_the_others_are():
+    """A fault sends a row another way than the certified rule would have gone."""
+
+    def small(x):
+        if x == 2:
+            raise LookupError
+        return "s", 0.9 if x < 2 else 0.1
+
+    names = ("small", "middle", "large")
+    tiers = {
+        "small": cascade.tier(small, returns="pairs", rows="one"),
+        "middle": cascade.tier(lambda x: ("m", 0.9), returns="pairs", rows="one"),
+        "large": cascade.tier(lambda x: ("l", 0.9), returns="pairs", rows="one"),
+    }
+    with Router(certified([(2.0, 2.0), (0.5, 0.5)], names), tiers=tiers) as router:
+        one_by_one = [router.route(x) for x in range(4)]
+    with Router(certified([(2.0, 2.0), (0.5, 0.5)], names), tiers=tiers) as router:
+        together = router.route_many([0, 1, 3])
+        assert [(o.value, o.covered) for o in together] == [("s", True), ("s", True), ("m", True)]
+        failing = router.route_many([2, 2])
+        assert {(o.value, o.covered) for o in failing} == {("m", False)}
+    assert [(o.value, o.covered) for o in one_by_one] == [
+        ("s", True), ("s", True), ("m", False), ("m", True),
+    ]  # fmt: skip
+
+
+def test_an_allowance_that_suffices_refuses_nobody():
+    generous = {"thresholds": [0.5], "allowance": {"overall": "100%", "burst": 100}}
+    tiers = {"small": by_length(), "large": cascade.tier(shouting, returns="pairs", rows="one")}
+    with Router(policy(escalation=generous), tiers=tiers) as router:
+        for _ in range(3):
+            assert list(router.route_many(COLUMNS).values) == ["a", "b", "C", "D"]
+
+
+def test_an_answer_that_is_too_unsure_is_raised_where_it_is_unwrapped():
+    abstaining = {"thresholds": [0.5], "abstain_below": 0.3}
+    unsure = cascade.tier(lambda x: ("cat", 0.1), returns="pairs", rows="one")
+    with Router(policy(escalation=abstaining), tiers={"small": unsure, "large": unsure}) as router:
+        outcome = router.route("x")
+    assert outcome.disposition == "abstained"
+    with pytest.raises(Abstained, match=r"confidence 0\.1 is too low to answer") as caught:
+        outcome.unwrap()
+    assert caught.value.outcome is outcome
+
+
+@pytest.mark.parametrize("confidence", [1.5, -0.1, float("nan")])
+def test_confidences_that_are_none_are_no_answer(confidence):
+    wrong = cascade.tier(lambda x: ("cat", confidence), returns="pairs", rows="one")
+    with Router(policy(), tiers={"small": wrong, "large": wrong}) as router:
+        with pytest.raises(TierOutputError):
+            router.route("x")
+
+
+def test_tiers_that_take_other_rows_need_a_function_of_their_own(tmp_path):
+    identity(tmp_path / "two.onnx", 2)
+    identity(tmp_path / "three.onnx", 3)
+    tiers = [
+        {"name": "small", "kind": "onnx", "model": "two.onnx"},
+        {"name": "large", "kind": "onnx", "model": "three.onnx"},
+    ]
+    with pytest.raises(PolicyError, match=r"take different rows; give prepare=\{'large': f\}"):
+        Router(policy(tiers=tiers), models=tmp_path, env={}).warmup()
+    longer = {"large": lambda row: np.append(row, np.float32(0.0))}
+    with Router(policy([1.0], tiers=tiers), models=tmp_path, env={}, prepare=longer) as router:
+        row = np.array([0.25, 0.75], dtype=np.float32)
+        assert router.route(row).tier == "large"
+        assert router.route_many(np.stack([row, row])).values.tolist() == [1, 1]
