@@ -9,6 +9,10 @@ import pytest
 
 # A shared machine is no stopwatch: examples are not failed for being slow.
 hypothesis.settings.register_profile("cascade", deadline=None, print_blob=True)
+hypothesis.settings.register_profile(  # for tests/mutation.py, which runs them by the hundred
+    "few", hypothesis.settings.get_profile("cascade"), max_examples=50, database=None,
+    derandomize=True,
+)  # fmt: skip
 hypothesis.settings.load_profile("cascade")
 
 

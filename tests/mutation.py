@@ -1,18 +1,19 @@
 """Change the code in small ways, one at a time, and see whether a test notices.
 
-``python -m tests.mutation cache`` (or another of the names below) prints the mutants that survive
-its tests; docs/mutants.md judges them. The repository itself is not touched: it is copied, and
-changed in the copy.
+``python -m tests.mutation cache`` (or others of the names below) prints the mutants that survive
+their tests; docs/suite.md judges them. The repository itself is not touched: it is copied, and
+changed in the copy. What is slow to import is imported once; each mutant is tested in a fork of it.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
-import itertools
+import importlib
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -23,18 +24,38 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).parents[1]
-POLICY = ["tests/policy", "tests/test_strategies.py"]
+POLICY = [
+    "tests/policy/test_units.py",
+    "tests/policy",
+    "tests/test_strategies.py",
+    "-k",
+    "not takes_little_memory",
+]
 CACHE = ["tests/test_cache.py", "tests/test_cache_hostile.py"]
+DECIDE = ["tests/test_decide.py", "tests/test_decide_edges.py", "tests/property/test_decide.py"]
+CERTIFY = [
+    "tests/fitting/test_certify.py", "tests/fitting/test_pvalues.py",
+    "tests/fitting/test_betting.py", "tests/fitting/test_paths.py",
+]  # fmt: skip
 TARGETS = {
     "cache": ("cascade/cache.py", CACHE),
     "keys": ("cascade/keys.py", ["tests/test_keys.py", *CACHE]),
+    "decide": ("cascade/decide.py", DECIDE),
+    "certify": ("cascade/fitting/certify.py", CERTIFY),
+    "pvalues": ("cascade/fitting/pvalues.py", CERTIFY),
+    "betting": ("cascade/fitting/betting.py", CERTIFY),
+    "paths": ("cascade/fitting/paths.py", CERTIFY),
     "loader": ("cascade/policy/loader.py", POLICY),
     "reading": ("cascade/policy/reading.py", POLICY),
     "walk": ("cascade/policy/walk.py", POLICY),
     "units": ("cascade/policy/units.py", POLICY),
     "constraints": ("cascade/policy/constraints.py", POLICY),
 }
-SECONDS = 120  # a mutant that takes longer is noticed
+SLOW_IMPORTS = [
+    "cattrs", "hypothesis.strategies", "jsonschema", "onnxruntime", "pytest", "rich.console",
+    "ruamel.yaml", "scipy.stats", "xxhash",
+]  # fmt: skip
+SECONDS = 30  # a mutant that takes longer is noticed
 
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
@@ -97,18 +118,33 @@ def mutants(source: str) -> Iterator[tuple[int, str, str]]:
                 setattr(parent, field, child)
 
 
+def tested(folder: Path, tests: Sequence[str]) -> None:
+    """Run the tests of a copy, in this process; it ends with the outcome."""
+    import pytest
+
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    os.chdir(folder)
+    sys.path[:] = [str(folder), *(place for place in sys.path if place not in {"", str(ROOT)})]
+    for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
+        del sys.modules[name]  # the copy has its own
+    sys.dont_write_bytecode = True
+    few = ["-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=few"]
+    few += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # some plugins are imported already
+    os._exit(pytest.main([*few, *tests]))
+
+
 def survives(folder: Path, file: str, module: str, tests: Sequence[str]) -> bool:
-    """Put a changed module into the copy, and run its tests."""
+    """Put a changed module into the copy, and run its tests and its examples."""
     (folder / file).write_text(module, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=env, capture_output=True, timeout=SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+    fork = multiprocessing.get_context("fork")
+    child = fork.Process(target=tested, args=(folder, [file, *tests]))
+    child.start()
+    child.join(SECONDS)
+    child.kill()
+    child.join()
+    return child.exitcode == 0
 
 
 def copied(into: Path) -> Path:
@@ -120,29 +156,40 @@ def copied(into: Path) -> Path:
     return into
 
 
-def main(names: Sequence[str], workers: int = 2) -> None:
-    """Print the survivors of each target, and how many were killed."""
-    for name in names or TARGETS:
-        file, tests = TARGETS[name]
-        source = (ROOT / file).read_text("utf-8")
-        found = list(mutants(source))
-        with tempfile.TemporaryDirectory() as where:
-            folders = [copied(Path(where) / str(i)) for i in range(workers)]
-            if not survives(folders[0], file, ast.unparse(ast.parse(source)), tests):
-                sys.exit(f"{file}: the tests fail without a change")
+def run(name: str, folders: Sequence[Path]) -> None:
+    """Print the survivors of one target; each folder holds one mutant at a time."""
+    file, tests = TARGETS[name]
+    source = (ROOT / file).read_text("utf-8")
+    found = list(mutants(source))
+    if not survives(folders[0], file, ast.unparse(ast.parse(source)), tests):
+        sys.exit(f"{file}: the tests fail without a change")
 
-            def share(i: int, folders: list[Path] = folders) -> list[tuple[int, str]]:
-                return [
-                    (line, what)
-                    for line, what, module in found[i::workers]  # noqa: B023  used at once
-                    if survives(folders[i], file, module, tests)  # noqa: B023
-                ]
+    def share(i: int) -> list[tuple[int, str]]:
+        left = [
+            (line, what)
+            for line, what, module in found[i :: len(folders)]
+            if survives(folders[i], file, module, tests)
+        ]
+        (folders[i] / file).write_text(source, encoding="utf-8")
+        return left
 
-            with ThreadPoolExecutor(workers) as pool:
-                left = sorted(itertools.chain(*pool.map(share, range(workers))))
-        print(f"{file}: {len(found) - len(left)} of {len(found)} noticed", flush=True)
-        for line, what in left:
-            print(f"  {line}: {what}", flush=True)
+    with ThreadPoolExecutor(len(folders)) as pool:
+        left = sorted(place for some in pool.map(share, range(len(folders))) for place in some)
+    print(f"{file}: {len(found) - len(left)} of {len(found)} noticed", flush=True)
+    for line, what in left:
+        print(f"  {line}: {what}", flush=True)
+
+
+def main(names: Sequence[str]) -> None:
+    """Run the targets that are named, or all."""
+    for module in SLOW_IMPORTS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    with tempfile.TemporaryDirectory() as where:
+        workers = len(os.sched_getaffinity(0))
+        folders = [copied(Path(where) / str(i)) for i in range(workers)]
+        for name in names or TARGETS:
+            run(name, folders)
 
 
 if __name__ == "__main__":

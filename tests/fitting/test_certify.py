@@ -1,14 +1,17 @@
+import attrs
 import numpy as np
 import pytest
 
 from cascade.fitting.certify import (
+    TestedPath,
     cannot_certify,
     certificate_of,
+    certified_prefix,
     fixed_sequence_test,
     thinned,
 )
 from cascade.fitting.paths import deciding_tiers, learned_path, two_tier_path
-from cascade.fitting.pvalues import binomial_p_values
+from cascade.fitting.pvalues import binomial_p_values, rows_needed
 from cascade.fitting.verify import verify_certificate
 
 
@@ -143,3 +146,64 @@ def test_what_was_certified_verifies(seed):
     three = certificate_of(three_tiers(seed=seed)[0], ["a", "b", "c"], loss="gross")
     assert verify_certificate(two) == []
     assert verify_certificate(three) == []
+
+
+# -- at the edges --------------------------------------------------------------------------------
+
+
+def test_a_p_value_of_exactly_alpha_holds():
+    assert certified_prefix(np.array([0.0, 0.1, 0.1000001]), 0.1) == 2
+
+
+def test_equal_thresholds_are_no_rise_and_one_can_be_reached():
+    sure = np.array([[1.0], [0.9], [0.2]])
+    lost = np.array([[False], [False], [True]])
+    path = np.array([[2.0], [1.0], [1.0], [0.5]])
+    tested = fixed_sequence_test(path, sure, lost, max_loss=0.5, alpha=0.9)
+    assert tested.losses.tolist() == [0, 0, 0, 0]
+    assert tested.calls[:, 0].tolist() == [0.0, 1.0, 1.0, 1.0]  # 2.0 skips the tier, 1.0 asks it
+    np.testing.assert_allclose(tested.calls[:, 1], [1.0, 2 / 3, 2 / 3, 1 / 3])
+
+
+def long_path(points=500, certified=200):
+    thresholds = np.r_[2.0, np.linspace(1.0, 0.0, points - 1)][:, None]
+    losses = np.arange(points)
+    p_values = np.where(np.arange(points) < certified, 0.01, 0.5)
+    calls = np.column_stack([np.ones(points), thresholds[:, 0].clip(0, 1)])
+    return TestedPath(10_000, 0.05, 0.1, "adaptive", thresholds, losses, p_values, calls, certified)
+
+
+def test_a_thinned_path_keeps_its_ends_and_both_sides_of_the_last_that_holds():
+    whole = long_path()
+    few = thinned(whole, keep=64)
+    assert 60 <= len(few.thresholds) <= 64
+    kept = few.losses.tolist()
+    assert {0, 199, 200, 499} <= set(kept)
+    assert few.certified == sum(index < 200 for index in kept)
+    assert few.certified > 2 * (len(kept) - few.certified)  # those that hold are what is used
+
+
+def test_a_short_path_and_one_of_three_tiers_are_kept_whole():
+    short = long_path(64, 10)
+    assert thinned(short, keep=64) is short
+    wide = attrs.evolve(long_path(), thresholds=np.full((500, 2), 0.5))
+    assert thinned(wide, keep=64) is wide
+
+
+def test_a_path_that_holds_to_its_end_is_thinned_without_falling_off_it():
+    few = thinned(long_path(500, 500), keep=64)
+    assert few.certified == len(few.thresholds)
+    assert few.losses[-1] == 499
+
+
+def test_what_could_suffice_is_said_for_the_points_beyond_always():
+    tested = attrs.evolve(
+        long_path(3, 1), n=200, losses=np.array([0, 2, 9]), max_loss=0.02, alpha=0.1
+    )
+    problem = cannot_certify(tested)
+    assert problem.needed == rows_needed(0.02, 0.1, 0.01)
+    assert "a loss of at most 0.02 with confidence 0.9: 200 rows were tested" in str(problem)
+    hopeless = cannot_certify(attrs.evolve(tested, losses=np.array([0, 4, 9])))
+    assert hopeless.needed is None
+    assert "lose more than that even where they are surest" in str(hopeless)
+    assert cannot_certify(attrs.evolve(tested, certified=2)) is None

@@ -1,0 +1,76 @@
+"""What stands beside a policy: the certificate's entry rule, tables, and where problems are."""
+
+import json
+
+import pytest
+
+from cascade import Certificate, Policy, PolicyError
+from cascade.policy.certificate import PathPoint
+from cascade.policy.digest import entry_digest
+
+TIERS = [{"name": name, "kind": "external", "version": "1"} for name in ("small", "large")]
+RULE = {"weights": [1.0, 2.0], "intercept": -1.0, "skip_above": [0.9]}
+
+
+def tree(**more):
+    return {
+        "version": 1, "name": "p", "tiers": TIERS, "complexity": RULE,
+        "escalation": {"certificate": "certificate.json"}, **more,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def certified(tmp_path):
+    bare = tree(escalation={"thresholds": [0.5]})
+    entry = entry_digest(Policy.from_dict(bare))
+    point = PathPoint(thresholds=(2.0,), skip_above=(0.9,), losses=0, p_value=0.0)
+    certificate = Certificate(
+        max_loss=0.01, alpha=0.1, loss="gross", covers="adaptive", n=500,
+        tiers=("small", "large"), path=(point,), certified=1, digests={"entry": entry},
+    )  # fmt: skip
+    certificate.save(tmp_path / "certificate.json")
+    return tmp_path
+
+
+def test_an_entry_rule_is_part_of_what_was_certified(certified):
+    assert Policy.from_dict(tree(), root=certified).certificate is not None
+    for other in (RULE | {"intercept": -2.0}, RULE | {"weights": [1.0, 2.5]}):
+        with pytest.raises(PolicyError, match="the entry rule differs from the one certified"):
+            Policy.from_dict(tree(complexity=other), root=certified)
+
+
+def test_a_table_that_cannot_be_had_is_named_with_its_file(tmp_path):
+    tiers = [TIERS[0] | {"confidence": {"calibration": "tables.json"}}, TIERS[1]]
+    given = tree(tiers=tiers, complexity=None, escalation={"thresholds": [0.5]})
+    del given["complexity"]
+    with pytest.raises(PolicyError, match=r"tables\.json: cannot be read: No such file"):
+        Policy.from_dict(given, root=tmp_path)
+    (tmp_path / "tables.json").write_text(json.dumps({"large": {}}))
+    with pytest.raises(PolicyError, match=r"tables\.json: no calibration of tier 'small'"):
+        Policy.from_dict(given, root=tmp_path)
+
+
+def test_problems_of_plain_types_have_no_file(tmp_path):
+    with pytest.raises(PolicyError) as caught:
+        Policy.from_dict(tree(mode="fast"), root=tmp_path)
+    assert [(issue.file, issue.line) for issue in caught.value.issues] == [(None, None)]
+
+
+def test_what_is_missing_is_placed_at_the_mapping_that_lacks_it(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        "version: 1\nname: p\nescalation: {thresholds: [0.5]}\ntiers:\n"
+        "  - {name: a, kind: external}\n  - kind: onnx\n    name: b\n"
+    )
+    with pytest.raises(PolicyError) as caught:
+        Policy.from_yaml(path, env={})
+    (issue,) = caught.value.issues
+    assert (issue.line, issue.column, issue.path) == (6, 5, "tiers.1.model")
+
+
+def test_what_the_environment_says_wrongly_comes_first(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text("{version: 1, name: p, modes: x, tiers: [{name: a, kind: external}]}\n")
+    with pytest.raises(PolicyError) as caught:
+        Policy.from_yaml(path, env={"CASCADE_DEADLINE": "soon"})
+    assert [issue.file for issue in caught.value.issues] == ["CASCADE_DEADLINE", str(path)]
