@@ -100,11 +100,12 @@ def test_arrays_that_hold_more_than_their_bytes_share_no_key(one, other):
     assert key(one) is None or key(one) != key(other)
 
 
-def test_what_is_nested_too_deeply_has_no_key():
+@pytest.mark.parametrize("inside", [lambda x: [x], lambda x: (x,), lambda x: {"a": x}])
+def test_what_is_nested_too_deeply_has_no_key(inside):
     deep = "x"
     for _ in range(20):
-        deep = [deep]
+        deep = inside(deep)
     assert key_maker([])(deep) is not None
     for _ in range(20):
-        deep = [deep]
+        deep = inside(deep)
     assert key_maker([])(deep) is None
