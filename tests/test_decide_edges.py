@@ -170,3 +170,15 @@ def test_a_follower_pays_from_the_purse_of_the_flight_and_the_floor_is_free():
     follower, move = taken_over(leader, 50, 50, 50)
     assert move.tier == 0
     ends(follower.step(reply(0, 0.5), 60, etas(50, 50, 50)), "degraded", "allowance")
+
+
+def test_what_takes_no_time_fits_even_at_the_deadline():
+    decision = Decision(Ladder(NAMES))
+    assert decision.start(CERTIFIED, 0.0, 100, 100, etas(0, 0, 0)).tier == 0
+    assert decision.step(reply(0, 0.5), 100, etas(0, 0, 0)).tier == 1
+
+
+def test_after_the_deadline_nothing_is_left():
+    decision, _ = begin(until=100)
+    ends(decision.step(reply(0, 0.5), 130, etas(1, 1, 1)), "degraded", "deadline")
+    assert [step[6] for step in decision.steps[1:]] == [0, 0]

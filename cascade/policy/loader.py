@@ -82,7 +82,7 @@ def _step(text: str) -> Any:
 
 
 def _issue(name: str | None, path: tuple[Any, ...], text: str, places: Places) -> Issue:
-    shown = ".".join(str(s) for s in path if s != KEY)
+    shown = ".".join(map(str, path[:-1] if path[-1:] == (KEY,) else path))
     at = path
     while at and at not in places:
         at = at[:-1]

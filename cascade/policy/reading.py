@@ -20,13 +20,16 @@ from cascade.types import Issue
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Places", "parse"]
+__all__ = ["ITEM", "Places", "Run", "parse"]
 
 Places: TypeAlias = "dict[tuple[Any, ...], tuple[int, int]]"
 """Path → line and column; a path that ends in KEY is the place of the key."""
 
-_MAX_BYTES, _MAX_DEPTH, _MAX_NODES = 64 * 1024, 20, 10_000
+_MAX_BYTES, _MAX_DEPTH = 64 * 1024, 20
+_MAX_LISTED = 10_000  # bare words and numbers in lists, which are read by the run
+_MAX_SINGLE = 1_500  # all else: keys, values and collections, which are read one by one
 _MAX_DIGITS, _MAX_LENGTH = 20, 40  # of a whole number; of any other: Python writes up to 24
+_TOO_LARGE = "nested too deeply, or too large"
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 # The words and numbers of YAML 1.2's core schema; underscores in numbers as YAML 1.1 had them.
@@ -38,6 +41,29 @@ _WHOLE = re.compile(r"[-+]?[0-9][0-9_]*")
 _BASED = re.compile(r"0x[0-9a-fA-F]+|0o[0-7]+")
 _REAL = re.compile(r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?")
 _ODD = re.compile(r"([-+]?)\.(?:inf|Inf|INF)|(\.)(?:nan|NaN|NAN)")
+
+# A bare word or number, or several words: what may stand in a list and be read by the run.
+_WORD = r"[-+.]?[A-Za-z0-9_][A-Za-z0-9_.+-]*+"
+ITEM = rf"{_WORD}(?: {_WORD})*+"
+_ITEMS = re.compile(rf"(?:- +)?({ITEM})")
+
+
+class Run(str):
+    """The text of several items of a list, as it stands in the file."""
+
+    __slots__ = ()
+
+    def items(self) -> Iterator[tuple[str, int, int]]:
+        r"""Yield each item with its place: lines below the first one, and its column there.
+
+        Columns on the first line count from where the run begins.
+
+        >>> list(Run("1, two,\n  3").items())
+        [('1', 0, 0), ('two', 0, 3), ('3', 1, 2)]
+        """
+        for lines, text in enumerate(self.split("\n")):
+            for found in _ITEMS.finditer(text):
+                yield found[1], lines, found.start(1)
 
 
 def parse(raw: bytes, name: str) -> tuple[Any, Places, list[Issue]]:
@@ -52,8 +78,11 @@ def parse(raw: bytes, name: str) -> tuple[Any, Places, list[Issue]]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
 
+    from cascade.policy.scanning import PolicyScanner
+
     text = _decode(raw, name)
     yaml = YAML(typ="safe", pure=True)
+    yaml.Scanner = PolicyScanner
     tree = _Tree(name)
     try:
         for event in _checked(yaml.parse(io.StringIO(text)), name):
@@ -99,12 +128,12 @@ def _place(before: str) -> tuple[int, int]:
 
 def _checked(events: Iterator[Any], name: str) -> Iterator[Any]:
     """Pass events on, and refuse what may not stand in a policy."""
-    depth = nodes = documents = 0
+    depth = single = documents = 0
     for event in events:
         kind = type(event).__name__
         begins = kind in {"MappingStartEvent", "SequenceStartEvent"}
         documents += kind == "DocumentStartEvent"
-        nodes += begins or kind == "ScalarEvent"
+        single += begins or kind == "ScalarEvent"
         depth += begins - (kind in {"MappingEndEvent", "SequenceEndEvent"})
         wrong = None
         if kind == "AliasEvent" or getattr(event, "anchor", None):
@@ -113,8 +142,8 @@ def _checked(events: Iterator[Any], name: str) -> Iterator[Any]:
             wrong = "tags are refused"
         elif documents > 1:
             wrong = "one document expected"
-        elif depth > _MAX_DEPTH or nodes > _MAX_NODES:
-            wrong = "nested too deeply, or too large"
+        elif depth > _MAX_DEPTH or single > _MAX_SINGLE:
+            wrong = _TOO_LARGE
         if wrong is not None:
             mark = event.start_mark
             raise _refused(name, mark.line + 1, mark.column + 1, wrong)
@@ -141,10 +170,13 @@ class _Tree:
         self.issues: list[Issue] = []
         self._name = name
         self._frames: list[_Frame] = []
+        self._listed = 0
 
     def take(self, event: Any) -> None:
         kind = type(event).__name__
-        if kind in {"MappingEndEvent", "SequenceEndEvent"}:
+        if isinstance(getattr(event, "value", None), Run):
+            self._extend(event)
+        elif kind in {"MappingEndEvent", "SequenceEndEvent"}:
             self._frames.pop()
         elif kind == "ScalarEvent":
             frame = self._frames[-1] if self._frames else None
@@ -181,7 +213,7 @@ class _Tree:
             self.places[path] = at
         value = container
         if container is None:
-            value = self._scalar(event, at, path)
+            value = self._scalar(event.value, at, path, quoted=not event.implicit[0])
         if not self._frames:
             self.root, self.begun = value, True
         else:
@@ -204,11 +236,27 @@ class _Tree:
             raise _refused(self._name, *at, "a key is expected to be text")
         return (*frame.path, frame.key) if frame.path is not None and frame.kept else None
 
-    def _scalar(self, event: Any, at: tuple[int, int], path: tuple[Any, ...] | None) -> Any:
-        if not event.implicit[0]:  # quoted
-            return event.value
+    def _extend(self, event: Any) -> None:
+        """Put the items of a run into the list that it stands in."""
+        line, column = event.start_mark.line + 1, event.start_mark.column + 1
+        into, places = self._frames[-1].value, self.places
+        for text, below, offset in event.value.items():
+            at = (line + below, offset + (1 if below else column))
+            path = self._path(at, None)
+            if path is not None:
+                places[path] = at
+            self._listed += 1
+            if self._listed > _MAX_LISTED:
+                raise _refused(self._name, *at, _TOO_LARGE)
+            into.append(self._scalar(text, at, path, quoted=False))
+
+    def _scalar(
+        self, text: str, at: tuple[int, int], path: tuple[Any, ...] | None, *, quoted: bool
+    ) -> Any:
+        if quoted:
+            return text
         try:
-            return _plain(event.value)
+            return _plain(text)
         except ValueError as error:
             if path is not None:
                 self._note(at, path, str(error))
