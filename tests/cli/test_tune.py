@@ -48,7 +48,8 @@ def test_a_dry_run_shows_the_difference_and_writes_nothing(policy, rows, monkeyp
         "large": {"optimization": "off"},
     }
     assert found["written"] is False
-    assert found["tiers"][0]["comparison"]["wins"] == 15
+    comparison = found["tiers"][0]["comparison"]
+    assert comparison["wins"] == comparison["rounds"] >= 11
     assert policy.read_text() == before
 
 
