@@ -170,8 +170,6 @@ def _wrong_shape(spec: InputSpec, shape: tuple[int, ...]) -> str:
     hint = ""
     if len(shape) == len(spec.shape) + 1 and _fits(shape[1:], spec.shape):
         hint = ": this is a batch; route() takes one row, route_many() a batch"
-    elif not spec.shape or len(shape) == len(spec.shape) - 1:
-        hint = ": is this one row where a batch was meant?" if not spec.shape else ""
     return f"input {spec} expected, got shape {shape}{hint}"
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cascade.cores import Cores, find_cores, quota
+from cascade.load import ServiceTime
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,3 +61,10 @@ def test_no_limit_and_unreadable_limits(tmp_path: Path, content: str) -> None:
     _write(tmp_path / "fs/cpu.max", content)
     assert quota(tmp_path / "fs", tmp_path / "self") is None
     assert quota(tmp_path / "fs", tmp_path / "absent") is None
+
+
+def test_no_rows_teach_nothing_of_a_tiers_speed():
+    service = ServiceTime()
+    before = service.eta()
+    service.observe_rows(5_000_000_000, 0)
+    assert service.eta() == before

@@ -45,6 +45,7 @@ def test_a_row_that_fits_is_cast(specs, given, expected):
         (TEXT, np.array(["x", "y"]), InputTypeError, "got an array of dtype"),
         (VECTOR, {"x": [1, 2], "y": "no number"}, InputValueError, "with 1 other keys"),
         (VECTOR, {}, InputValueError, "without the keys 'x'"),
+        (VECTOR, 5.0, InputValueError, r"got shape \(\)$"),
         (TWO, {"a": [1]}, InputValueError, "without the keys 'b' and with 0 other keys"),
         ([InputSpec("x", "float32", ())], [1.0, 2.0], InputValueError, "this is a batch"),
     ],

@@ -1,6 +1,7 @@
 """The test kit, as other people's suites use it."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -174,6 +175,25 @@ def test_a_tier_with_a_fault_is_told(function, wrong):
         check_tier(cascade.tier(function, returns="pairs"), ["a", "bb"])
 
 
+def test_confidences_must_not_depend_on_company():
+    class Silent:
+        def predict(self, batch, context):
+            known = [0.9] * len(batch) if len(batch) > 1 else None
+            return cascade.Prediction(["x"] * len(batch), confidences=known)
+
+    with pytest.raises(AssertionError, match="row 0: a confidence alone or in the batch, but not"):
+        check_tier(Silent(), ["a", "bb"])
+
+
+def test_an_awaited_application_may_run_in_real_time():
+    async def main():
+        large = scripted(default=("cat", 0.9), asynchronous=True)
+        async with async_router_for(TREE, small=large, large=large) as router:
+            return (await router.route("meow")).value
+
+    assert asyncio.run(main()) == "cat"
+
+
 def test_sound_tiers_pass():
     check_tier(Sound(), ["a", "bb"])
     matrix = cascade.tier(
@@ -225,3 +245,16 @@ def test_a_policy_is_taken_as_it_is():
     policy = Policy.from_dict(TREE)
     with router_for(policy, small=("cat", 0.9)) as router:
         assert router.policy is policy
+
+
+def test_a_golden_input_is_not_asked_of_what_stands_in_for_the_model(tmp_path):
+    column = {"dtype": "float32", "data": [[0.5]]}
+    golden = {"small": {"inputs": {"x": column}, "outputs": {"p": column}}}
+    (tmp_path / "golden.json").write_text(json.dumps(golden))
+    tiers = [{"name": "small", "kind": "onnx", "model": "absent.onnx"}]
+    policy = Policy.from_dict(
+        {"version": 1, "name": "p", "deadline": "1s", "tiers": tiers, "golden": "golden.json"},
+        root=tmp_path,
+    )
+    with router_for(policy, small=scripted(default=("cat", 0.9))) as router:
+        assert router.route("meow").value == "cat"

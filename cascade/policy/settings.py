@@ -173,8 +173,6 @@ KINDS: dict[str, type[TierSpec]] = {"onnx": OnnxSpec, "external": ExternalSpec}
 
 def spec_class(tree: Any, path: tuple[Any, ...], problems: list[Any]) -> type[TierSpec] | None:
     """Choose a tier's settings class by its ``kind``."""
-    if isinstance(tree, TierSpec):
-        return type(tree)
     if not hasattr(tree, "get"):
         problems.append((path, "expected a mapping"))
         return None

@@ -33,8 +33,6 @@ def nearest(name: str, known: Any) -> str:
 
 def walk(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
     """Return an instance of ``cls``, or None where the tree holds a problem, which is noted."""
-    if isinstance(tree, cls) if isinstance(cls, type) else False:
-        return tree
     if not isinstance(cls, type):  # a choice by the tree's own words, such as a tier's kind
         cls = cls(tree, path, problems)
         if cls is None:

@@ -7,7 +7,7 @@ import attrs
 import numpy as np
 import pytest
 
-from cascade import Policy, Router
+from cascade import Policy, PolicyError, Router
 from cascade.bundle import sha256_file
 from cascade.cli import main
 from cascade.optimize import slimming
@@ -173,6 +173,30 @@ def test_what_certifies_nothing_is_not_written(bundle, script, capsys, monkeypat
     assert main(["prune", str(bundle), "small", "--data", rows_of(bundle)]) == 1
     assert "passes, but no threshold holds; nothing is written" in capsys.readouterr().err
     assert {file: file.read_bytes() for file in bundle.parent.iterdir()} == before
+
+
+def test_what_is_refused_at_the_end_leaves_every_file_as_it_was(bundle, script, monkeypatch):
+    from cascade.cli.edits import Edits
+
+    def refuse(self):
+        raise PolicyError("not now")
+
+    script(neurons=0.5)
+    before = {file: file.read_bytes() for file in bundle.parent.iterdir()}
+    monkeypatch.setattr(Edits, "save", refuse)
+    assert main(["prune", str(bundle), "small", "--data", rows_of(bundle)]) == 2
+    assert {file: file.read_bytes() for file in bundle.parent.iterdir()} == before
+
+
+def test_without_a_profile_none_is_made(bundle, script):
+    script(neurons=0.5)
+    bundle.write_text(bundle.read_text().replace("profile: profile.json\n", ""))
+    golden = json.loads((bundle.parent / "golden.json").read_text())
+    (bundle.parent / "golden.json").write_text(json.dumps(golden | {"small": golden["large"]}))
+    held = (bundle.parent / "profile.json").read_bytes()
+    assert main(["prune", str(bundle), "small", "--data", rows_of(bundle)]) == 0
+    assert (bundle.parent / "profile.json").read_bytes() == held
+    assert json.loads((bundle.parent / "golden.json").read_text())["small"] != golden["large"]
 
 
 def test_a_model_that_cannot_be_changed_says_why(bundle, capsys):

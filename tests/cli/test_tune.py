@@ -1,10 +1,13 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cascade import Policy
 from cascade.cli import main
+from cascade.cli.reply import Reply
+from cascade.cli.tune import _said
 from cascade.optimize.objectives import Meter
 
 
@@ -63,7 +66,32 @@ def test_nothing_changes_without_a_gain(policy, rows, monkeypatch, capsys):
     assert policy.read_text() == before
 
 
+def test_a_provider_that_is_there_may_be_asked_for(policy, rows, monkeypatch, capsys):
+    script(monkeypatch, lambda s: False)
+    call = ["tune", str(policy), rows, "--objective", "p50", "--tiers", "small"]
+    assert main([*call, "--providers", "CPUExecutionProvider"]) == 0
+    assert "small: stays as it is" in capsys.readouterr().out
+
+
 def test_a_missing_provider_is_an_error(policy, rows, capsys):
     call = ["tune", str(policy), rows, "--objective", "p50", "--providers"]
     assert main([*call, "CUDAExecutionProvider"]) == 2
     assert "--providers: 'CUDAExecutionProvider' is not available" in capsys.readouterr().err
+
+
+def test_a_faster_setting_that_is_no_gain_is_said_to_be_none():
+    comparison = SimpleNamespace(describe=lambda: "0.99 × the time")
+    choice = SimpleNamespace(
+        measurements=9, candidates=3, comparison=comparison, seconds=(1.0, 0.99)
+    )
+    one = SimpleNamespace(name="small", choice=choice, objective="p50", changes={})
+    assert _said(one) == (
+        "small: stays as it is; the best other one is no gain (0.99 × the time; "
+        "9 measurements of 3 settings)"
+    )
+
+
+def test_a_reply_without_text_prints_none(capsys):
+    assert Reply("", {}, ("it failed",), 1).print() == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "it failed\n")

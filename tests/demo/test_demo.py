@@ -4,6 +4,7 @@ import gc
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import attrs
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from cascade.demo import DemoResult, run
 from cascade.demo.data import load, stream_order
+from cascade.demo.main import _verdict
 from cascade.demo.result import Held, Run, Timely
 from cascade.demo.serve import serve
 from cascade.errors import MissingExtra
@@ -134,3 +136,15 @@ def test_leaves_the_rows_that_no_tier_was_trained_on(result):
     assert held["X"].shape == (650 + 200, 784)
     assert np.array_equal(held["y"], np.concatenate([split.fit_labels[650:], split.held_labels]))
     assert np.array_equal(held["X"][-200:], split.held_rows)
+
+
+def test_the_verdict_may_be_no():
+    truth = np.zeros(100, dtype=int)
+    wrong = truth.copy()
+    wrong[:20] = 1
+    slow, fast = SimpleNamespace(mean=2.0, accuracy=0.9), SimpleNamespace(mean=1.0, accuracy=0.9)
+    assert "serve it without a cascade" in _verdict({}, truth, truth, truth)
+    no = _verdict({"always_large": fast, "cascade": slow}, wrong, truth, truth)
+    assert no == "No: the cascade takes 2.00 times as long as the top tier alone."
+    yes = _verdict({"always_large": slow, "cascade": fast}, wrong, truth, truth)
+    assert yes.startswith("Yes: 2.0 times as fast")

@@ -10,6 +10,7 @@ import cascade
 from cascade import CannotCertify, Policy, PolicyError, RecordingError, Router
 from cascade.fitting import redo_test
 from cascade.fitting.files import merged
+from cascade.fitting.words import warnings_of
 
 
 def population(n, seed=0, **accuracy):
@@ -283,3 +284,52 @@ def test_warnings_name_what_the_promise_rests_on():
               "worse.confidence": table["small.confidence"]}  # fmt: skip
     found = cascade.fit(table, tiers=["small", "worse", "large"])
     assert "worse is dominated: small" in found.report()
+
+
+# -- what the report says ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return cascade.fit(population(1_000))
+
+
+def test_a_report_leaves_out_what_is_not_known(fitted):
+    whole = fitted.report()
+    assert "an oracle would save" in whole
+    assert "\nAccuracy " in whole
+    bare = attrs.evolve(fitted, accuracy=None, cost_oracle=None).report()
+    assert "oracle" not in bare
+    assert "Accuracy" not in bare
+    assert "dominated" not in bare
+    fixed = attrs.evolve(fitted, certificate=attrs.evolve(fitted.certificate, covers="fixed_point"))
+    assert "each for itself, load may not move among them" in fixed.report()
+
+
+def test_doubts_about_a_recording_are_said_where_there_are_any(fitted):
+    def doubts(**columns):
+        held = cascade.Recording.from_columns(population(1_000) | columns)
+        return " ".join(warnings_of(attrs.evolve(fitted, recording=held)))
+
+    n = 1_000
+    assert "rows repeat an earlier input" in doubts(input=["same"] * n)
+    assert "repeat" not in doubts(input=[str(i) for i in range(n)])
+    days = [f"2026-{1 + i // 90:02}-01" for i in range(n)]
+    assert "rows are in order of time" in doubts(at=days)
+    assert "rows are in order of time" in doubts(at=list(range(n)))
+    assert "in order of time" not in doubts(at=days[::-1])
+
+
+def test_ones_own_policy_keeps_its_layout_and_loses_its_old_table(fitted, tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        "version: 1\nname: mine\ntiers:\n"
+        "- {name: small, kind: external, version: '1', confidence: {calibration: old.json}}\n"
+        "- {name: large, kind: external, version: '1'}\n"
+        "escalation: {thresholds: [0.9]}\n"
+    )
+    before, after = merged(fitted, path)
+    assert "\n- {name: small" in before
+    assert "\n- {name: small" in after
+    assert "old.json" not in after
+    assert Policy.from_yaml(path, env={}).certificate is not None

@@ -134,3 +134,11 @@ def test_either_kind_is_read_back():
         assert again.to_dict() == kind.to_dict()
     with pytest.raises(ValueError, match="finite"):
         Learned(float("nan"), 1.0)
+
+
+def test_by_label_alone_no_input_is_looked_at():
+    score = Learned(0.0, 1.0, {"a": 1.0})
+    values, sure = np.array(["a", "b"]), np.array([0.5, 0.5])
+    together = score.rows(values, sure, ["text", "other"])
+    assert together[0] > together[1] == pytest.approx(0.5)
+    assert score.one("a", 0.5, "text") == pytest.approx(together[0])

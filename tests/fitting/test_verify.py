@@ -2,6 +2,8 @@ import attrs
 import numpy as np
 import pytest
 
+from cascade import Policy
+from cascade.fitting import redo_test
 from cascade.fitting.certify import certificate_of, fixed_sequence_test
 from cascade.fitting.paths import two_tier_path
 from cascade.fitting.verify import verify_certificate
@@ -88,3 +90,8 @@ def test_what_is_not_there_is_said_to_be_missing():
     policy = cascade.Policy.from_dict(tree).certified(attrs.evolve(cert, tiers=("a",)))
     with cascade.Router(policy, tiers={"a": lambda xs: xs}, env={}) as router:
         assert "cascade_certificate_max_loss 0.01" in router.metrics()
+
+
+def test_a_policy_without_a_certificate_has_nothing_to_count_again():
+    tree = {"version": 1, "name": "p", "tiers": [{"name": "a", "kind": "external"}]}
+    assert redo_test(Policy.from_dict(tree), {"a.value": [1]}) == ["the policy has no certificate"]

@@ -296,3 +296,30 @@ def test_context_variables_of_the_caller_reach_a_tier(lane):
     it = lane(lambda xs: [(name.get(), 0.9) for _ in xs])
     name.set("somebody")
     assert it.call(Job(1)).value == "somebody"
+
+
+def test_one_who_is_taken_over_while_it_waits_goes_by_its_new_deadline(lane, gate):
+    facts, it = Facts(), lane()
+    it.submit(Job("runs"), facts.of("runs"))
+    assert gate.entered.acquire(timeout=LONG)
+    waiting = it.submit(Job("waits", seconds=20), facts.of("gone"))
+    it.submit(Job("sooner", seconds=10), facts.of("sooner"))
+    assert it.adopt(waiting, Job("waits", seconds=5), facts.of("waits"))
+    gate.go.release(9)
+    facts.wait(3)
+    assert gate.batches == [["runs"], ["waits"], ["sooner"]]
+    assert "gone" not in facts
+    assert not it.adopt(waiting, Job("late"), facts.of("late"))
+    assert not it.cancel(waiting)
+
+
+def test_who_left_twice_left_once(lane, gate):
+    facts, it = Facts(), lane()
+    it.submit(Job("runs"), facts.of("runs"))
+    assert gate.entered.acquire(timeout=LONG)
+    waiting = it.submit(Job("waits"), facts.of("waits"))
+    assert it.cancel(waiting)
+    assert it.cancel(waiting)
+    gate.go.release(9)
+    facts.wait(1)
+    assert list(facts) == ["runs"]

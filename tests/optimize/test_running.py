@@ -10,10 +10,12 @@ from onnx import TensorProto, helper
 
 from cascade import InputValueError, Policy
 from cascade.optimize.certifying import certify_anew, why_not_certify
+from cascade.optimize.changing import _codes
 from cascade.optimize.cold import measure_cold
 from cascade.optimize.data import Data, golden_rows, split
 from cascade.optimize.running import load_models, open_tier, tier_named
 from cascade.optimize.slimming import _sound
+from cascade.optimize.tuning import _differs
 from cascade.policy import Certificate, ComplexityRule, Escalation
 from cascade.policy.certificate import PathPoint
 from cascade.protocols import InputSpec
@@ -144,3 +146,24 @@ def test_three_tiers_are_certified_anew_along_a_learned_path(given, tmp_path):
     assert made.path[0].thresholds == (2.0, 2.0)
     assert made.certified > 1
     assert made.path[made.certified - 1].losses <= 0.05 * made.n
+
+
+def test_the_truth_is_known_as_classes_where_it_can_be():
+    def codes(labels, truth):
+        found = _codes(types.SimpleNamespace(labels=labels), Data({"": np.ones((2, 1))}, truth))
+        return None if found is None else found.tolist()
+
+    assert codes(None, np.array([2, 0])) == [2, 0]
+    assert codes(None, np.array(["a", "b"])) is None
+    assert codes(("a", "b"), np.array(["b", "a"])) == [1, 0]
+    assert codes(("a", "b"), np.array(["b", "c"])) is None
+
+
+def test_settings_that_change_a_label_answer_otherwise():
+    def outputs(array):
+        return types.SimpleNamespace(outputs=lambda _: np.array(array))
+
+    assert _differs(outputs([1, 2]), MIXED, np.array([1, 2])) is None
+    assert _differs(outputs([1, 2]), MIXED, np.array([1, 3])) == "it answers otherwise"
+    assert _differs(outputs([0.5]), MIXED, np.array([0.5])) is None
+    assert _differs(outputs([0.5]), MIXED, np.array([0.25])) == "its outputs differ by 0.25"

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from cascade import Certificate, Policy, PolicyError
+from cascade.bundle import load_golden, load_profile
 from cascade.policy.certificate import PathPoint
 from cascade.policy.digest import entry_digest
+from cascade.policy.reading import parse
 
 TIERS = [{"name": name, "kind": "external", "version": "1"} for name in ("small", "large")]
 RULE = {"weights": [1.0, 2.0], "intercept": -1.0, "skip_above": [0.9]}
@@ -74,3 +76,46 @@ def test_what_the_environment_says_wrongly_comes_first(tmp_path):
     with pytest.raises(PolicyError) as caught:
         Policy.from_yaml(path, env={"CASCADE_DEADLINE": "soon"})
     assert [issue.file for issue in caught.value.issues] == ["CASCADE_DEADLINE", str(path)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "words"),
+    [
+        ({"load": {}}, "load", "needs escalation.certificate"),
+        (
+            {"tiers": [TIERS[0] | {"workers": {"min": 3, "max": 2}}, TIERS[1]]},
+            "tiers.0.workers.min",
+            r"expected at most max \(2\), got 3",
+        ),
+        (
+            {"tiers": [{"name": "s", "kind": "onnx", "model": "m", "outputs": "label"}, TIERS[1]]},
+            "tiers.0.outputs",
+            "kind label needs confidence: below the top tier",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together(changes, path, words):
+    given = {k: v for k, v in tree().items() if k != "complexity"}
+    with pytest.raises(PolicyError, match=words) as caught:
+        Policy.from_dict(given | {"escalation": {"thresholds": [0.5]}} | changes)
+    assert path in [issue.path for issue in caught.value.issues]
+
+
+def test_what_load_needs_is_asked_of_a_certificate_that_is_there(tmp_path):
+    """Without a folder to look in, a certificate is taken to say what load needs."""
+    given = {k: v for k, v in tree().items() if k != "complexity"}
+    assert Policy.from_dict(given | {"load": {}}).certificate is None
+
+
+def test_a_number_too_long_below_a_duplicate_key_is_not_read():
+    text = b"a: 1\na: [" + b"9" * 30 + b", {b: " + b"9" * 30 + b"}]\n"
+    assert [issue.message for issue in parse(text, "p.yaml")[2]] == ["duplicate key"]
+
+
+@pytest.mark.parametrize("file", ["profile", "golden"])
+def test_what_is_listed_by_tier_must_be_an_object(tmp_path, file):
+    (tmp_path / "beside.json").write_text("[]")
+    given = {"version": 1, "name": "p", "tiers": TIERS[:1], file: "beside.json"}
+    read = load_profile if file == "profile" else load_golden
+    with pytest.raises(PolicyError, match=r"beside\.json: expected a JSON object by tier"):
+        read(Policy.from_dict(given, root=tmp_path))

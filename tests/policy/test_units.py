@@ -32,7 +32,9 @@ def test_sizes(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["5", "ms", "-5ms", "5 ", "5  ms", "5mS", "5ms5", "", "5e3ms"])
+@pytest.mark.parametrize(
+    "text", ["5", "ms", "-5ms", "5 ", "5  ms", "5mS", "5ms5", "", "5e3ms", True]
+)
 def test_what_is_no_time(text):
     with pytest.raises(ValueError, match="expected a duration"):
         parse_duration(text)

@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 import cascade
 from cascade import ModelIntegrityError, Policy, PolicyError, Router
 from cascade.bundle import sha256_file
+from cascade.confidence import OutputFault
 from cascade.policy import OnnxSpec
 from cascade.tiers.onnx import OnnxTier
 
@@ -375,3 +376,19 @@ def test_files_without_a_folder_to_look_in_are_said_to_be_missing(tmp_path):
     policy = Policy.from_dict(tree | {"tiers": [{"name": "it", **uncalibrated}]})
     with pytest.raises(PolicyError, match="give the policy its folder"):
         Router(policy, models=tmp_path, env={})
+
+
+def test_a_model_that_answers_for_other_rows_is_at_fault(tmp_path):
+    identity(tmp_path / "m.onnx", 2)
+    with alone(tmp_path, tier()) as router:
+        (bound,) = router._service.bound
+        with pytest.raises(OutputFault, match="expected 3 rows, got 2"):
+            bound.read_rows([np.stack([ROW, ROW])], 3)
+
+
+def test_a_value_for_other_rows_is_at_fault(tmp_path):
+    identity(tmp_path / "m.onnx", 1, "y")
+    with alone(tmp_path, tier(outputs={"kind": "value"})) as router:
+        (bound,) = router._service.bound
+        with pytest.raises(OutputFault, match="expected 3 rows, got 2"):
+            bound.read_rows([np.zeros((2, 1), dtype=np.float32)], 3)
