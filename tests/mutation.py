@@ -31,6 +31,10 @@ POLICY = [
     "-k",
     "not takes_little_memory",
 ]
+READING = [
+    "tests/policy/test_hostile.py", "tests/policy/test_scanning.py",
+    "-k", "not takes_little_memory and not may_hold_anything",
+]  # fmt: skip
 CACHE = ["tests/test_cache.py", "tests/test_cache_hostile.py"]
 DECIDE = ["tests/test_decide.py", "tests/test_decide_edges.py", "tests/property/test_decide.py"]
 CERTIFY = [
@@ -46,7 +50,8 @@ TARGETS = {
     "betting": ("cascade/fitting/betting.py", CERTIFY),
     "paths": ("cascade/fitting/paths.py", CERTIFY),
     "loader": ("cascade/policy/loader.py", POLICY),
-    "reading": ("cascade/policy/reading.py", POLICY),
+    "reading": ("cascade/policy/reading.py", READING),
+    "scanning": ("cascade/policy/scanning.py", READING),
     "walk": ("cascade/policy/walk.py", POLICY),
     "units": ("cascade/policy/units.py", POLICY),
     "constraints": ("cascade/policy/constraints.py", POLICY),

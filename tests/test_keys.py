@@ -1,5 +1,6 @@
 """Keys: two rows share one only when they are the same question."""
 
+import hashlib
 import math
 import struct
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from cascade import keys
 from cascade.keys import key_maker
 from cascade.protocols import InputSpec
 
@@ -109,3 +111,24 @@ def test_what_is_nested_too_deeply_has_no_key(inside):
     for _ in range(20):
         deep = inside(deep)
     assert key_maker([])(deep) is None
+
+
+def test_with_blake2b_nothing_is_kept_as_it_was_asked(monkeypatch):
+    made = []
+
+    class Watched:
+        @staticmethod
+        def blake2b(data, **settings):
+            made.append(settings["digest_size"])
+            return hashlib.blake2b(data, **settings)
+
+    monkeypatch.setattr(keys, "hashlib", Watched)
+    byte = InputSpec("x", "uint8", (1,))
+    asked = [([], "x"), ([], b"x"), ([InputSpec("x", "text", ())], "x"), ([byte], np.uint8([7]))]
+    for specs, row in asked:
+        key = key_maker(specs, digest="blake2b")(row)
+        whole = key if isinstance(key, bytes) else key[0]
+        assert len(whole) == 16
+    assert made == [16] * len(asked)
+    key_maker([])("x" * 10_000)
+    assert made == [16] * len(asked)  # the default is another

@@ -89,3 +89,10 @@ def test_a_useless_tier_is_skipped():
 def test_no_rows_to_learn_from():
     path = learned_path(np.zeros((0, 2)), np.zeros((0, 2), bool), COSTS[:3], 0.05)
     assert (path[0] == 2.0).all()
+
+
+def test_a_threshold_that_can_be_reached_is_asked_and_one_that_cannot_is_not():
+    deciding = np.array([0, 1, 2, 2])
+    assert call_shares(deciding, [1.0, 1.0], 3).tolist() == [1.0, 0.75, 0.5]
+    assert call_shares(np.array([1, 2]), [2.0, 0.5], 3).tolist() == [0.0, 1.0, 0.5]
+    assert call_shares(np.array([2]), [1.0, 2.0], 3).tolist() == [1.0, 0.0, 1.0]

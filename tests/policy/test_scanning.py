@@ -48,6 +48,7 @@ def outcome(text):
 
 @given(lists())
 @example("a: [12345678, 2, 3: 4]")
+@example("a: [- 12345678, 2]")
 @example("a: [? 12345678, 2]")
 @example("a: {12345678, 2}")
 @example("a: [12345678, 2\n  3, 4]")
