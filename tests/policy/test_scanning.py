@@ -113,3 +113,19 @@ def test_what_a_policy_writes_it_reads_again(tmp_path):
 def test_every_item_has_its_place(text, places):
     found = parse(text.encode(), "p.yaml")[1]
     assert [found["a", i] for i in range(len(places))] == places
+
+
+def test_booleans_and_nothing_are_written_in_three_ways():
+    text = b"[true, True, TRUE, false, False, FALSE, null, Null, NULL, ~, ]"
+    assert parse(text, "p.yaml")[0] == [True] * 3 + [False] * 3 + [None] * 4
+
+
+def test_exactly_64_kib_are_read_and_neighbours_are_no_depth(tmp_path):
+    tiers = "".join(f"- {{name: t{i}, kind: external, confidence: {{}}}}\n" for i in range(30))
+    text = f"version: 1\nname: p\nmode: top_only\ntiers:\n{tiers}#"
+    path = tmp_path / "policy.yaml"
+    path.write_text(text + "x" * (65_536 - len(text)))
+    assert len(Policy.from_yaml(path, env={}).tiers) == 30
+    path.write_text(text + "x" * (65_537 - len(text)))
+    with pytest.raises(PolicyError, match="65537 bytes; expected at most 65536"):
+        Policy.from_yaml(path, env={})
