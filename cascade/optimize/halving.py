@@ -37,6 +37,7 @@ FULL = 1 + 2 + 4 + ROUNDS
 
 _RUNGS = ((1, 2, 4), (1, 1, 2))  # fresh rounds; the last is repeated until one is left
 _DECIDING = (ROUNDS, 11)  # fresh rounds of the last comparison: of 11, one may be lost
+_MEETING = 4  # in it: what is in force, the winner, and it without each of two changes
 _KEEP = 3  # one of so many goes on
 
 
@@ -86,7 +87,7 @@ def _afford(n: int) -> tuple[Sequence[int], int]:
     """Return the rungs, and the rounds of the last comparison, that the share allows."""
     for rungs in _RUNGS:
         for rounds in _DECIDING:
-            if _cost(n, rungs) + 2 * rounds <= SHARE * n * FULL:
+            if _cost(n, rungs) + _MEETING * rounds <= SHARE * n * FULL:
                 return rungs, rounds
     return _RUNGS[-1], _DECIDING[-1]
 
