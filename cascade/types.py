@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 
@@ -86,8 +86,7 @@ class Reason(StrEnum):
     __hash__ = str.__hash__  # Enum's own is Python code, and this one stands in hot dict keys
 
 
-@attrs.frozen
-class Issue:
+class Issue(NamedTuple):
     """One problem of a policy or data file, with its place.
 
     >>> print(Issue("policy.yaml", 3, 11, "deadline", "must be positive, got -1"))
@@ -102,9 +101,11 @@ class Issue:
 
     def __str__(self) -> str:
         """Render as ``FILE:LINE:COL: path: message``, leaving out what is unknown."""
-        place = [str(part) for part in (self.file, self.line, self.column) if part is not None]
-        head = [":".join(place)] if place else []
-        return ": ".join([*head, *([self.path] if self.path else []), self.message])
+        said = f"{self.path}: {self.message}" if self.path else self.message
+        if self.file is None:
+            return said
+        place = self.file if self.line is None else f"{self.file}:{self.line}:{self.column}"
+        return f"{place}: {said}"
 
 
 @attrs.frozen

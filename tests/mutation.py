@@ -32,7 +32,7 @@ POLICY = [
     "not takes_little_memory",
 ]
 READING = [
-    "tests/policy/test_hostile.py", "tests/policy/test_scanning.py",
+    "tests/policy/test_hostile.py", "tests/policy/test_reading.py",
     "-k", "not takes_little_memory and not may_hold_anything",
 ]  # fmt: skip
 CACHE = ["tests/test_cache.py", "tests/test_cache_hostile.py"]
@@ -51,14 +51,13 @@ TARGETS = {
     "paths": ("cascade/fitting/paths.py", CERTIFY),
     "loader": ("cascade/policy/loader.py", POLICY),
     "reading": ("cascade/policy/reading.py", READING),
-    "scanning": ("cascade/policy/scanning.py", READING),
     "walk": ("cascade/policy/walk.py", POLICY),
     "units": ("cascade/policy/units.py", POLICY),
     "constraints": ("cascade/policy/constraints.py", POLICY),
 }
 SLOW_IMPORTS = [
     "cattrs", "hypothesis.strategies", "jsonschema", "onnxruntime", "pytest", "rich.console",
-    "ruamel.yaml", "scipy.stats", "xxhash",
+    "ruamel.yaml", "scipy.stats", "xxhash", "yaml",
 ]  # fmt: skip
 SECONDS = 30  # a mutant that takes longer is noticed
 

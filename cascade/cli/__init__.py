@@ -62,11 +62,6 @@ def _fail(error: Exception, arguments: list[str], status: int) -> int:
     if "--json" in arguments:
         from cascade.cli.reply import Reply
 
-        Reply("", {"error": str(error), "issues": [*map(_issue, issues)]}).print(as_json=True)
+        listed = [issue._asdict() for issue in issues]
+        Reply("", {"error": str(error), "issues": listed}).print(as_json=True)
     return status
-
-
-def _issue(issue: object) -> dict[str, object]:
-    import attrs
-
-    return attrs.asdict(issue)  # type: ignore[arg-type]  # an attrs class, whatever the issue is

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from cascade.batching import Curve, knee
 from cascade.cli.pitfalls import pitfalls
 from cascade.cli.places import Places
@@ -55,7 +53,7 @@ def check(path: Path, *, models: bool = True, recording: Path | None = None) -> 
 def _reply(issues: tuple[Issue, ...], warnings: list[str], status: int) -> Reply:
     data: dict[str, Any] = {
         "ok": not issues,
-        "issues": [attrs.asdict(issue) for issue in issues],
+        "issues": [issue._asdict() for issue in issues],
         "warnings": warnings,
     }
     lines = [f"warning: {warning}" for warning in warnings]

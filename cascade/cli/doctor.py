@@ -20,6 +20,7 @@ CORE = (
     "cattrs",
     "numpy",
     "onnxruntime",
+    "pyyaml",
     "ruamel.yaml",
     "scikit-learn",
     "xxhash",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, dataclass_transform
 
@@ -54,8 +55,13 @@ def settings(cls: type[T]) -> type[T]:
     return attrs.frozen(kw_only=True)(cls)
 
 
+def is_number(value: Any) -> bool:
+    """Whether this is a number; a boolean is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _number(value: Any, low: float, high: float, *, whole: bool, open_low: bool) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+    if not is_number(value) or (whole and not isinstance(value, int)):
         raise ValueError
     sound = low < value <= high if open_low else low <= value <= high
     if not math.isfinite(value) or not sound:
@@ -96,16 +102,14 @@ def integer(low: int = 0, high: int = 2**53) -> Kind:
 
 def text(pattern: str | None = None, expected: str = "text") -> Kind:
     """A string that is not empty, of a pattern (of the whole of it)."""
-    import re
-
-    wanted = pattern or _PRINTED
+    wanted = re.compile(pattern or _PRINTED)
 
     def parse(value: Any) -> str:
-        if not isinstance(value, str) or re.fullmatch(wanted, value) is None:
+        if not isinstance(value, str) or wanted.fullmatch(value) is None:
             raise ValueError
         return value
 
-    return Kind(expected, parse, {"type": "string", "minLength": 1, "pattern": wanted})
+    return Kind(expected, parse, {"type": "string", "minLength": 1, "pattern": wanted.pattern})
 
 
 def choice(options: tuple[str, ...], convert: Callable[[str], Any] = str) -> Kind:
@@ -120,11 +124,12 @@ def choice(options: tuple[str, ...], convert: Callable[[str], Any] = str) -> Kin
 
 
 def _unit(
-    expected: str, pattern: str, parse: Callable[[Any], Any], low: float, high: float = math.inf,
-    *, open_low: bool = True,
+    expected: str, pattern: re.Pattern[str], parse: Callable[[Any], Any], low: float,
+    high: float = math.inf, *, open_low: bool = True,
 ) -> Kind:  # fmt: skip
     def read(value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        known = pattern.fullmatch(value) if isinstance(value, str) else is_number(value)
+        if not known:
             raise ValueError
         parsed = parse(value)
         if not (low < parsed if open_low else low <= parsed) or parsed > high:
@@ -134,7 +139,7 @@ def _unit(
     bound = {"exclusiveMinimum" if open_low else "minimum": low}
     if high < math.inf:
         bound["maximum"] = high
-    one_of = [{"type": "string", "pattern": pattern}, {"type": "number", **bound}]
+    one_of = [{"type": "string", "pattern": pattern.pattern}, {"type": "number", **bound}]
     return Kind(expected, read, {"anyOf": one_of})
 
 
@@ -152,13 +157,8 @@ def size() -> Kind:
 
 def fraction() -> Kind:
     """A fraction in [0, 1], or a percentage."""
-
-    def parse(value: Any) -> float:
-        return float(_number(parse_fraction(value), 0.0, 1.0, whole=False, open_low=False))
-
-    return _unit(
-        "a fraction between 0 and 1, or a percentage", FRACTION, parse, 0.0, 1.0, open_low=False
-    )
+    expected = "a fraction between 0 and 1, or a percentage"
+    return _unit(expected, FRACTION, parse_fraction, 0.0, 1.0, open_low=False)
 
 
 def _tuple(value: Any, item: Callable[[Any], Any]) -> tuple[Any, ...]:

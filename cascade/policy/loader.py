@@ -57,13 +57,12 @@ def build(
         problems += [(tuple(_step(s) for s in i.path.split(".")), i.message) for i in error.issues]
     issues = list(earlier or [])
     noted = {(issue.line, issue.column) for issue in issues}
+    places, given = places or {}, given or {}
     for where, text in problems:
-        variable = (given or {}).get(where)
-        issue = _issue(variable or name, where, text, {} if variable else places or {})
-        if (
-            issue.line,
-            issue.column,
-        ) not in noted:  # a number that could not be read is no "nothing"
+        variable = given.get(where) if given else None
+        issue = _issue(variable or name, where, text, {} if variable else places)
+        # a number that could not be read is no "nothing"
+        if not noted or (issue.line, issue.column) not in noted:
             issues.append(issue)
     if issues or made is None:
         issues.sort(key=lambda i: (i.line or 0, i.column or 0))
@@ -82,11 +81,13 @@ def _step(text: str) -> Any:
 
 
 def _issue(name: str | None, path: tuple[Any, ...], text: str, places: Places) -> Issue:
-    shown = ".".join(map(str, path[:-1] if path[-1:] == (KEY,) else path))
-    at = path
-    while at and at not in places:
+    named = path[:-1] if path and path[-1] == KEY else path
+    shown = ".".join(map(str, named))
+    place, at = places.get(path), path
+    while place is None and at:
         at = at[:-1]
-    line, column = places.get(at, (None, None))
+        place = places.get(at)
+    line, column = place or (None, None)
     return Issue(name, line, column, shown, text)
 
 

@@ -16,9 +16,9 @@ _BYTES = {
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
 }  # fmt: skip
 _NUMBER = r"([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?)"
-DURATION = rf"^(?:{_NUMBER} ?({'|'.join(_SECONDS)})|{'|'.join(NAMED)})$"
-SIZE = rf"^{_NUMBER} ?({'|'.join(_BYTES)})$"
-FRACTION = rf"^{_NUMBER} ?%$"
+DURATION = re.compile(rf"^(?:{_NUMBER} ?({'|'.join(_SECONDS)})|{'|'.join(NAMED)})$")
+SIZE = re.compile(rf"^{_NUMBER} ?({'|'.join(_BYTES)})$")
+FRACTION = re.compile(rf"^{_NUMBER} ?%$")
 
 
 def parse_duration(text: str | float) -> float:
@@ -63,15 +63,18 @@ def parse_fraction(text: str | float) -> float:
 
 
 def _parse(
-    text: str | float, pattern: str, units: dict[str, float] | dict[str, int], expected: str
+    text: str | float,
+    pattern: re.Pattern[str],
+    units: dict[str, float] | dict[str, int],
+    expected: str,
 ) -> float:
     if isinstance(text, bool):
         raise ValueError(f"expected {expected}, got {text!r}")
     if isinstance(text, (int, float)):
         if math.isfinite(text):
             return float(text)
-    elif (match := re.fullmatch(pattern, text)) is not None and match[1]:
-        unit = match[2] if match.re.groups > 1 else None
+    elif (match := pattern.fullmatch(text)) is not None and match[1]:
+        unit = match[2] if pattern.groups > 1 else None
         value = float(match[1].replace("_", "")) * (units[unit] if unit else 1)
         if math.isfinite(value):
             return float(f"{value:.12g}")  # 20 × 1e-3 is meant to be 0.02

@@ -79,7 +79,12 @@ def _read(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem])
     if kind.section is not None:
         return walk(kind.section, value, path, problems)
     if kind.item is not None and isinstance(value, (list, tuple)):
-        return tuple(_read(kind.item, v, (*path, i), problems) for i, v in enumerate(value))
+        item = kind.item
+        return tuple([_parsed(item, v, (*path, i), problems) for i, v in enumerate(value)])
+    return _parsed(kind, value, path, problems)
+
+
+def _parsed(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
     try:
         return kind.parse(value)
     except (ValueError, TypeError, OverflowError):
@@ -98,10 +103,12 @@ def shown(value: Any) -> str:
     >>> shown([1, 2]), shown("x")
     ('a list', "'x'")
     """
-    if isinstance(value, (Mapping, list, tuple)):
-        return "a mapping" if isinstance(value, Mapping) else "a list"
     if value is None:
         return "nothing"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if not isinstance(value, str) and isinstance(value, Mapping):
+        return "a mapping"
     try:
         text = repr(value)
     except ValueError:  # Python does not print whole numbers of thousands of digits
