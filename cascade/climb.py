@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import numpy as np
 
 from cascade.decide import REFUSALS
@@ -12,57 +11,27 @@ from cascade.facts import RowsReply
 from cascade.lanes.handle import Handle
 from cascade.lanes.lane import EXITS
 from cascade.lanes.watchdog import in_time
+from cascade.runs import CODES, NONE, Run, Setbacks
 from cascade.tiers.columns import object_column
 from cascade.types import Disposition, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
     from cascade.cache import Entry
     from cascade.plan import Plan
     from cascade.protocols import Clock, Lane
+    from cascade.runs import Indices
     from cascade.types import Finish
 
-__all__ = ["Climb", "Run"]
+__all__ = ["Climb"]
 
 _REASONS = list(Reason)
-_R = {reason: code for code, reason in enumerate(Reason)}
-_NONE = -1
-_ALL = slice(None)
 _CHUNK = 256  # rows per model run where a deadline has to be honoured between runs
 _NANO = 1_000_000_000
 _FOREVER = 2**62
-
-
-@attrs.define(eq=False)
-class Run:
-    """One run of one tier, or its refusal, with the rows (sorted) that took part."""
-
-    tier: int
-    rows: npt.NDArray[np.intp]
-    started: int
-    finished: int
-    threshold: float | None = None
-    confidences: npt.NDArray[np.float64] | None = None
-    accepted: npt.NDArray[np.bool_] = attrs.field(factory=lambda: np.zeros(0, dtype=np.bool_))
-    failed: npt.NDArray[np.bool_] = attrs.field(factory=lambda: np.zeros(0, dtype=np.bool_))
-    forced: bool = False
-    known: bool = True  # the version that the policy names
-    late: bool = False  # it was stopped, or left, at the deadline
-    refusal: Reason | None = None
-    eta: int = -1
-    left: int = -1
-
-    def results(self) -> dict[str, int]:
-        """Count the rows by the result of their step."""
-        if self.refusal is not None:
-            return {"refused": len(self.rows)}
-        failed, accepted = int(self.failed.sum()), int(self.accepted.sum())
-        counts = {"accepted": accepted, "timed_out" if self.late else "failed": failed}
-        counts["forced" if self.forced else "unsure"] = len(self.rows) - failed - accepted
-        return {result: count for result, count in counts.items() if count}
 
 
 class _BatchContext:
@@ -88,8 +57,8 @@ class _BatchContext:
 class Climb:
     """The columns of one batch on its way up.
 
-    ``end`` is, for each row, the place of its Finish in ``ends``; -1 until it has one. ``tier`` and
-    ``confidences`` are those of the best answer so far.
+    ``end`` is, for each row, the place of its Finish in ``ends``, -1 until it has one; ``counts``
+    says how many rows have each. ``confidences`` are those of the best answer so far.
     """
 
     def __init__(
@@ -98,10 +67,10 @@ class Climb:
     ) -> None:  # fmt: skip
         self.n = n
         self.values: npt.NDArray[Any] = np.empty(0)
-        self.tier = np.full(n, _NONE, dtype=np.int16)
-        self.confidences = np.full(n, np.nan)
-        self.end = np.full(n, _NONE, dtype=np.int16)
+        self.confidences: npt.NDArray[np.float64] = np.empty(0)
+        self.end = np.full(n, NONE, dtype=np.int16)
         self.ends: list[Finish] = []
+        self.counts: list[int] = []
         self.runs: list[Run] = []
         self._plan = plan
         self._top = len(plan.lanes) - 1
@@ -110,122 +79,140 @@ class Climb:
         self._until = until
         self._clock = clock
         self._context = _BatchContext(until, clock, tenant, metadata)
-        self._why = np.full(n, _NONE, dtype=np.int16)  # what first stood in a row's way
-        self._strayed = np.zeros(n, dtype=np.bool_)
-        self._faulted = np.zeros(n, dtype=np.bool_)
-        self._deviated = False  # any row strayed or faulted
+        self._setbacks: Setbacks | None = None
         self._purse = None if plan.allowance is None else plan.allowance.earn(tenant, n)
         self._overtaking = False  # nothing cheaper is left for the rows that go up
-        self._tried = np.zeros((len(plan.lanes), n), dtype=np.bool_)
 
     def run(self, rows: Any, hard: npt.NDArray[np.float64] | None) -> None:
         """Take every row that has not ended to its end."""
-        done, useful = self._top + 1, self._useful()
+        useful = self._useful()
         entry = self._entries(hard, useful)
-        at = entry.copy()  # the tier that a row is about to ask
-        at[self.end != _NONE] = done
-        self._ascend(rows, at, useful)
-        if (self.end == _NONE).any():
+        waiting = np.flatnonzero(self.end == NONE) if self.ends else np.arange(self.n)
+        if isinstance(entry, int):
+            begin = {entry: waiting}
+        else:
+            here = entry[waiting]
+            begin = {tier: waiting[here == tier] for tier in range(self._top + 1)}
+        self._ascend(rows, begin, useful)
+        if sum(self.counts) < self.n:
             self._fall_back(rows, entry)
             self._overtake(rows, entry, useful)
             self._give_up()
+        if not len(self.confidences):  # no row has an answer
+            self._columns_as(object)
 
-    def _ascend(self, rows: Any, at: npt.NDArray[np.int16], useful: npt.NDArray[np.int16]) -> None:
-        """Take the rows up from the tiers that they are about to ask."""
+    def _ascend(self, rows: Any, begin: Mapping[int, Indices], useful: Sequence[int]) -> None:
+        """Take rows up from the tiers that they are about to ask."""
+        coming: dict[int, list[Indices]] = {tier: [here] for tier, here in begin.items()}
         for tier in range(self._floor, self._top + 1):
-            here = np.flatnonzero(at == tier)
-            if len(here):
-                at[_ALL if len(here) == self.n else here] = useful[tier + 1]
-                if self._deviated:  # some may have been here before
-                    here = here[~self._tried[tier, here]]
-                self._ask(tier, here, rows, at)
+            parts = [part for part in coming.pop(tier, ()) if len(part)]
+            if not parts:
+                continue
+            here = parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))
+            tried = self._tried(tier)  # by some that have been here before
+            seen = here[:0]
+            if tried is not None:
+                here, seen = here[~tried[here]], here[tried[here]]
+            coming.setdefault(useful[tier + 1], []).extend([*self._ask(tier, here, rows), seen])
+
+    def _tried(self, tier: int) -> npt.NDArray[np.bool_] | None:
+        """Mark the rows that have asked a tier, or were refused; None: none can have."""
+        if self._setbacks is None:
+            return None
+        tried = np.zeros(self.n, dtype=np.bool_)
+        for run in self.runs:
+            if run.tier == tier:
+                tried[run.rows] = True
+        return tried
 
     def place(self, i: int, held: Entry) -> None:
         """Fill one row from the cache."""
-        self._values_as(object)[i] = held.out()
-        self.tier[i] = held.finish.rank
+        self._columns_as(object)[i] = held.out()
         self.confidences[i] = np.nan if held.confidence is None else held.confidence
-        self.end[i] = self._code(held.finish)
+        self.end[i] = self._code(held.finish, 1)
 
     # -- the way up ------------------------------------------------------------------------------
 
     def _entries(
-        self, hard: npt.NDArray[np.float64] | None, useful: npt.NDArray[np.int16]
-    ) -> npt.NDArray[np.int16]:
-        entry = np.full(self.n, useful[self._floor], dtype=np.int16)
-        if hard is None or self._plan.ladder.first_only:
-            return entry
+        self, hard: npt.NDArray[np.float64] | None, useful: Sequence[int]
+    ) -> int | npt.NDArray[np.int16]:
+        """Return the tier at which each row begins, or the one at which all do."""
+        if hard is None or self._first_only:
+            return useful[self._floor]
         beyond = np.zeros(self.n, dtype=np.int16)
         for cut in self._plan.point.skip_above[self._floor :]:
             beyond += hard >= cut  # cuts do not fall, so counting them is stopping at the first
-        skipping = np.flatnonzero(beyond)
-        entry[skipping] = useful[self._floor + beyond[skipping]]
-        return entry
+        return np.asarray(useful, dtype=np.int16)[self._floor + beyond]
 
-    def _useful(self) -> npt.NDArray[np.int16]:
+    def _useful(self) -> list[int]:
         """The nearest tier at or above each that could be accepted; the last entry is 'done'."""
-        nearest = np.arange(self._top + 2, dtype=np.int16)
+        nearest = list(range(self._top + 2))
         for tier in range(self._top - 1, -1, -1):
             if self._plan.point.thresholds[tier] > 1.0 and not self._first_only:
                 nearest[tier] = nearest[tier + 1]
         return nearest
 
-    def _ask(
-        self, tier: int, here: npt.NDArray[np.intp], rows: Any, at: npt.NDArray[np.int16]
-    ) -> None:
-        """Ask one tier for its rows; those that end do not go on."""
-        first = self._first_only and tier < self._top
+    def _ask(self, tier: int, here: Indices, rows: Any) -> list[Indices]:
+        """Ask one tier for its rows; return those that go on."""
+        going: list[Indices] = []
         if tier > self._floor and self._purse is not None:
-            here = self._afford(tier, here)
+            here, poor = self._afford(tier, here)
+            going.append(poor)
         for part in self._parts(here) if len(here) else ():
             run = self._run_tier(tier, part, rows)
-            if run.refusal is Reason.DEADLINE and not self._overtaking:
-                # the cheaper ones first; not for those whose entry tier is down
-                late = (self.tier[part] == _NONE) & (self._why[part] == _R[Reason.DEADLINE])
-                at[part[late]] = self._top + 1
             if run.refusal is not None:
+                going.append(self._after_refusal(run))
                 continue
-            ended = part[np.flatnonzero(~run.failed if first else run.accepted)]
+            first = self._first_only and tier < self._top
+            passed = _not(run.failed, len(part)) if first else run.accepted
+            whole = len(part) == self.n
+            ended = np.flatnonzero(passed) if whole else part[passed]
             if first:
                 self._end(ended, Disposition.DEGRADED, Reason.MODE, tier)
             else:
                 self._accept(tier, ended, run.known)
-            at[ended] = self._top + 1
+            if len(ended) < len(part):
+                going.append(np.flatnonzero(~passed) if whole else part[~passed])
+        return going
 
-    def _afford(self, tier: int, here: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    def _after_refusal(self, run: Run) -> Indices:
+        """Return the rows that go on: of those that have no time, not before the cheaper tiers."""
+        if run.refusal is not Reason.DEADLINE or self._overtaking or self._setbacks is None:
+            return run.rows
+        return run.rows[~self._setbacks.unanswered(Reason.DEADLINE)[run.rows]]
+
+    def _afford(self, tier: int, here: Indices) -> tuple[Indices, Indices]:
         """Pay for as many rows as the allowance holds; refuse the others."""
         assert self._purse is not None  # noqa: S101  the caller looked
         paid = self._purse.take(len(here))
         if paid < len(here):
             self._refuse(tier, here[paid:], Reason.ALLOWANCE, self._clock())
-        return here[:paid]
+        return here[:paid], here[paid:]
 
-    def _refuse(
-        self, tier: int, part: npt.NDArray[np.intp], reason: Reason, now: int, eta: int = -1
-    ) -> Run:
+    def _refuse(self, tier: int, part: Indices, reason: Reason, now: int, eta: int = -1) -> Run:
         """Note that a tier was not to be had for these rows."""
-        self._tried[tier, part] = True
-        self._blame(part, reason)
-        self._strayed[part] = self._deviated = True
-        left = max(0, self._until - now)
-        run = Run(tier, part, now, now, refusal=reason, eta=eta, left=left)
+        self._set_back(part, reason)
+        run = Run(tier, part, now, now, refusal=reason, eta=eta, left=max(0, self._until - now))
         self.runs.append(run)
         return run
 
-    def _parts(self, here: npt.NDArray[np.intp]) -> Iterable[npt.NDArray[np.intp]]:
+    def _set_back(self, rows: Indices, reason: Reason, *, fault: bool = False) -> None:
+        if self._setbacks is None:
+            self._setbacks = Setbacks(self.n, self.runs)
+        self._setbacks.note(rows, reason, fault=fault)
+
+    def _parts(self, here: Indices) -> Iterable[Indices]:
         if self._until >= _FOREVER or len(here) <= _CHUNK:
             return [here]
         return np.array_split(here, -(-len(here) // _CHUNK))
 
-    def _run_tier(self, tier: int, part: npt.NDArray[np.intp], rows: Any) -> Run:
+    def _run_tier(self, tier: int, part: Indices, rows: Any) -> Run:
         lane = self._plan.lanes[tier]
         now = self._clock()
-        everything = len(part) == self.n
-        self._tried[tier, _ALL if everything else part] = True
         eta, left = lane.eta(len(part)), self._until - now
         if not 0 <= eta <= left:
             return self._refuse(tier, part, REFUSALS.get(eta, Reason.DEADLINE), now, eta)
-        given = rows if everything else take(rows, part)
+        given = rows if len(part) == self.n else take(rows, part)
         try:
             reply = self._bounded(lane, given, len(part))
         except EXITS:
@@ -233,9 +220,7 @@ class Climb:
         except BaseException:  # noqa: BLE001  a tier may raise anything; the rows go on
             reply = RowsReply(None, None, now, self._clock())
         late = reply is None or (reply.values is None and self._clock() >= self._until)
-        run = self._weigh(tier, part, reply or RowsReply(None, None, now, self._clock()), late)
-        self.runs.append(run)
-        return run
+        return self._weigh(tier, part, reply or RowsReply(None, None, now, self._clock()), late)
 
     def _bounded(self, lane: Lane, rows: Any, n: int) -> RowsReply | None:
         """Run a batch until the deadline of the whole call; None: it had to be left."""
@@ -249,141 +234,160 @@ class Climb:
             lambda: lane.call_rows(rows, n, handle), self._until - self._clock(), handle.stop
         )
 
-    def _weigh(
-        self,
-        tier: int,
-        part: npt.NDArray[np.intp],
-        reply: RowsReply,
-        late: bool,  # noqa: FBT001
-    ) -> Run:
-        top = tier == self._top
-        values, confidences = reply.values, reply.confidences
+    def _weigh(self, tier: int, part: Indices, reply: RowsReply, late: bool) -> Run:  # noqa: FBT001
+        """Take in what a tier answered: which rows are sound, and which are sure enough."""
+        n, top, confidences = len(part), tier == self._top, reply.confidences
         threshold = None if top else self._plan.point.thresholds[tier]
-        if values is None or (confidences is None and not top):
-            sound = np.zeros(len(part), dtype=np.bool_)
-        elif confidences is None:
-            sound = np.ones(len(part), dtype=np.bool_)
-        else:
-            sound = np.asarray(confidences >= 0.0)  # a fault is NaN
-        passed = sound
+        failed = self._failed(reply, n, top)
+        passed = _not(failed, n)
         if threshold is not None and confidences is not None:
             passed = np.asarray(confidences >= threshold)  # so written, NaN escalates
-        if values is not None:
-            self._answer(tier, part, sound, values, confidences)
-        failed = ~sound
-        if failed.any():
-            lost = part[failed]
-            self._blame(lost, Reason.DEADLINE if late else Reason.FAULT)
-            self._faulted[lost] = self._faulted[lost] | (not late)
-            self._strayed[lost] = self._deviated = True
-        times = reply.started, reply.finished
-        return Run(
-            tier, part, *times, threshold, confidences, passed, failed, known=reply.known, late=late
-        )
+        run = Run(
+            tier, part, reply.started, reply.finished, threshold, confidences, passed, failed,
+            known=reply.known, late=late,
+        )  # fmt: skip
+        if failed is None:
+            self._answer(tier, part, reply.values, confidences)
+        else:
+            reason = Reason.DEADLINE if late else Reason.FAULT
+            self._set_back(part[failed], reason, fault=not late)
+            if reply.values is not None:
+                sure = None if confidences is None else confidences[~failed]
+                self._answer(tier, part[~failed], reply.values[~failed], sure)
+        self.runs.append(run)
+        return run
+
+    @staticmethod
+    def _failed(reply: RowsReply, n: int, top: bool) -> npt.NDArray[np.bool_] | None:  # noqa: FBT001
+        """Mark the rows without a sound answer; None: all have one."""
+        confidences = reply.confidences
+        if reply.values is None or (confidences is None and not top):
+            return np.ones(n, dtype=np.bool_)
+        if confidences is None or confidences.min() >= 0.0:  # a fault is NaN
+            return None
+        return np.asarray(~(confidences >= 0.0))
 
     def _answer(
-        self, tier: int, part: npt.NDArray[np.intp], sound: npt.NDArray[np.bool_], values: Any,
-        confidences: npt.NDArray[np.float64] | None,
-    ) -> None:  # fmt: skip
-        if len(part) == self.n and sound.all():
+        self, tier: int, part: Indices, values: Any, confidences: npt.NDArray[np.float64] | None
+    ) -> None:
+        """Enter sound answers into the columns."""
+        if self._setbacks is not None:
+            self._setbacks.tier[part] = tier
+        if len(part) == self.n:
             self.values = values if values.flags.writeable else values.copy()
-            self.tier[:] = tier
-            self.confidences = (
-                np.full(self.n, np.nan) if confidences is None else confidences.copy()
-            )
-            return
-        rows = part[sound]
-        column = self._values_as(values.dtype)
-        column[rows] = values[sound]
-        self.tier[rows] = tier
-        self.confidences[rows] = np.nan if confidences is None else confidences[sound]
+            if confidences is not None:
+                self.confidences = confidences.copy()  # the run keeps its own
+            else:
+                self.confidences = np.full(self.n, np.nan)
+        else:
+            self._columns_as(values.dtype)[part] = values
+            self.confidences[part] = np.nan if confidences is None else confidences
 
-    def _values_as(self, dtype: Any) -> npt.NDArray[Any]:
+    def _columns_as(self, dtype: Any) -> npt.NDArray[Any]:
         """Return the value column, able to hold this dtype too without changing a value's type."""
         held = self.values
-        if len(held) != self.n:
+        if not len(self.confidences):
             self.values = np.zeros(self.n, dtype=dtype)
+            if self.values.dtype == object:
+                self.values[:] = None
+            self.confidences = np.full(self.n, np.nan)
         elif held.dtype != dtype:
             wide = held.dtype.kind == np.dtype(dtype).kind and held.dtype.kind in "iufUS"
             joint = np.promote_types(held.dtype, dtype) if wide else np.dtype(object)
             self.values = held.astype(joint) if wide else object_column(held.tolist())
         return self.values
 
-    def _accept(self, tier: int, rows: npt.NDArray[np.intp], known: bool) -> None:  # noqa: FBT001
+    def _accept(self, tier: int, rows: Indices, known: bool) -> None:  # noqa: FBT001
         top = tier == self._top
-        reason = Reason.TOP if top else Reason.CONFIDENT
-        promised = known and (top or self._plan.point.certified)
-        self._end(rows, Disposition.ACCEPTED, reason, tier, covered=promised)
-        if promised and self._deviated and not top:
-            strayed = rows[self._strayed[rows] | self._faulted[rows]]
-            self._end(strayed, Disposition.ACCEPTED, reason, tier)
         limit = self._plan.ladder.abstain_below
         if top and limit is not None:
-            low = rows[self.confidences[rows] < limit]
-            self._end(low, Disposition.ABSTAINED, Reason.UNSURE, tier)
+            low = self.confidences[rows] < limit
+            self._end(rows[low], Disposition.ABSTAINED, Reason.UNSURE, tier)
+            rows = rows[~low]
+        reason = Reason.TOP if top else Reason.CONFIDENT
+        promised = known and (top or self._plan.point.certified)
+        if promised and not top and self._setbacks is not None:
+            strayed = self._setbacks.strayed[rows]
+            self._end(rows[strayed], Disposition.ACCEPTED, reason, tier)
+            rows = rows[~strayed]
+        self._end(rows, Disposition.ACCEPTED, reason, tier, covered=promised)
 
     # -- ends without an accepted answer ---------------------------------------------------------
 
-    def _fall_back(self, rows: Any, entry: npt.NDArray[np.int16]) -> None:
+    def _lost(self) -> npt.NDArray[np.bool_]:
+        """Mark the rows that have neither an end nor an answer yet."""
+        assert self._setbacks is not None  # noqa: S101  else all have ended
+        return np.asarray((self.end == NONE) & (self._setbacks.tier == NONE))
+
+    def _fall_back(self, rows: Any, entry: int | npt.NDArray[np.int16]) -> None:
         """Without an answer yet: the nearest cheaper tier that can, as a forced accept."""
         for tier in range(self._top - 1, self._floor - 1, -1):
-            lost = (self.end == _NONE) & (self.tier == _NONE)
-            here = np.flatnonzero(lost & (entry > tier) & ~self._tried[tier])
+            tried = self._tried(tier)
+            assert tried is not None  # noqa: S101  as in _lost
+            here = np.flatnonzero(self._lost() & (entry > tier) & ~tried)
             if len(here):
                 run = self._run_tier(tier, here, rows)
                 run.accepted, run.forced = np.zeros(len(here), dtype=np.bool_), True
 
     def _overtake(
-        self, rows: Any, entry: npt.NDArray[np.int16], useful: npt.NDArray[np.int16]
+        self, rows: Any, entry: int | npt.NDArray[np.int16], useful: Sequence[int]
     ) -> None:
         """Without an answer still: the tiers above an entry tier that is too slow."""
-        done = self._top + 1
-        lost = (self.end == _NONE) & (self.tier == _NONE) & (self._why == _R[Reason.DEADLINE])
+        assert self._setbacks is not None  # noqa: S101  as in _lost
+        lost = self._lost() & self._setbacks.unanswered(Reason.DEADLINE)
         if lost.any():
             self._overtaking = True
-            above = useful[np.minimum(entry + 1, done)]
-            self._ascend(rows, np.where(lost, above, done).astype(np.int16), useful)
+            above = np.asarray(useful)[np.minimum(entry + 1, self._top + 1)]
+            begin = {t: np.flatnonzero(lost & (above == t)) for t in range(self._top + 1)}
+            self._ascend(rows, begin, useful)
 
     def _give_up(self) -> None:
         """End the rows that are left, all of one kind at a time."""
-        rest = np.flatnonzero(self.end == _NONE)
+        assert self._setbacks is not None  # noqa: S101  as in _lost
+        rest, answered = np.flatnonzero(self.end == NONE), self._setbacks.tier
         limit = self._plan.ladder.abstain_below
-        if limit is not None:
+        if limit is not None and len(self.confidences):
             low = self.confidences[rest] < limit
-            for tier in np.unique(self.tier[rest[low]]).tolist():
-                kind = rest[low & (self.tier[rest] == tier)]
+            for tier in np.unique(answered[rest[low]]).tolist():
+                kind = rest[low & (answered[rest] == tier)]
                 self._end(kind, Disposition.ABSTAINED, Reason.UNSURE, tier)
             rest = rest[~low]
-        why = np.where(self._faulted & (self.tier == _NONE), _R[Reason.FAULT], self._why)[rest]
-        kinds = np.stack([self.tier[rest], why], axis=1)
+        fault = self._setbacks.faulted & (answered == NONE)
+        why = np.where(fault, CODES[Reason.FAULT], self._setbacks.why)[rest]
+        kinds = np.stack([answered[rest], why], axis=1)
         for tier, code in np.unique(kinds, axis=0).tolist():
-            reason = Reason.FAULT if code == _NONE else _REASONS[code]
+            reason = Reason.FAULT if code == NONE else _REASONS[code]
             disposition = Disposition.DEGRADED
-            if tier == _NONE:
+            if tier == NONE:
                 ran = reason in {Reason.FAULT, Reason.DEADLINE}
                 disposition = Disposition.FAILED if ran else Disposition.SHED
             self._end(rest[(kinds == (tier, code)).all(axis=1)], disposition, reason, tier)
 
     def _end(
-        self, rows: npt.NDArray[np.intp], disposition: Disposition, reason: Reason, tier: int,
+        self, rows: Indices, disposition: Disposition, reason: Reason, tier: int,
         *, covered: bool = False,
     ) -> None:  # fmt: skip
+        """End rows that have not ended, all alike."""
         if len(rows):
-            self.end[rows] = self._code(
-                self._plan.ladder.finish(disposition, reason, tier, covered)
-            )
+            finish = self._plan.ladder.finish(disposition, reason, tier, covered)
+            self.end[rows] = self._code(finish, len(rows))
 
-    def _code(self, finish: Finish) -> int:
+    def _code(self, finish: Finish, rows: int) -> int:
+        """Count rows that end so, and return the place of their end."""
         if finish not in self.ends:
             self.ends.append(finish)
-        return self.ends.index(finish)
+            self.counts.append(0)
+        code = self.ends.index(finish)
+        self.counts[code] += rows
+        return code
 
-    def _blame(self, rows: npt.NDArray[np.intp], reason: Reason) -> None:
-        fresh = rows[self._why[rows] == _NONE]
-        self._why[fresh] = _R[reason]
+
+def _not(mask: npt.NDArray[np.bool_] | None, n: int) -> npt.NDArray[np.bool_]:
+    """Mark those that a mask does not; None marks nothing."""
+    return np.ones(n, dtype=np.bool_) if mask is None else ~mask
 
 
-def take(rows: Any, index: npt.NDArray[np.intp]) -> Any:
+def take(rows: Any, index: Indices) -> Any:
     """Return these rows of a batch: an array, a list, or a dict of those."""
     if isinstance(rows, np.ndarray):
         return rows.take(index, axis=0)

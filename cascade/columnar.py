@@ -13,10 +13,10 @@ import attrs
 import numpy as np
 
 from cascade.cache import entry as cache_entry
-from cascade.climb import Climb, Run
+from cascade.climb import Climb
 from cascade.outcome import Outcome, next_serial
 from cascade.tiers.columns import object_column, plain
-from cascade.types import Disposition, Reason
+from cascade.types import Disposition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -141,36 +141,7 @@ class Outcomes(Generic[V]):
         return Outcome(next_serial(), value, known, self._budget, trace, self._plan.site, extra)
 
     def _steps(self, i: int) -> list[RawStep]:
-        return [step for run in self._runs if (step := _step_of(run, i)) is not None]
-
-
-def _step_of(run: Run, i: int) -> RawStep | None:
-    at = int(np.searchsorted(run.rows, i))
-    if at == len(run.rows) or run.rows[at] != i:
-        return None
-    times = run.started, run.started, run.finished, 0, (len(run.rows), "rows")
-    if run.refusal is not None:
-        now = run.started
-        return (
-            run.tier,
-            "refused",
-            run.refusal,
-            None,
-            None,
-            run.eta,
-            run.left,
-            now,
-            now,
-            now,
-            0,
-            None,
-        )
-    confidence = None if run.confidences is None else float(run.confidences[at])
-    if run.failed[at]:
-        result, why = ("timed_out", Reason.DEADLINE) if run.late else ("failed", Reason.FAULT)
-        return (run.tier, result, why, None, None, -1, -1, *times)
-    result = "accepted" if run.accepted[at] else "forced" if run.forced else "unsure"
-    return (run.tier, result, None, confidence, run.threshold, -1, -1, *times)
+        return [step for run in self._runs if (step := run.step(i)) is not None]
 
 
 def route_rows(
@@ -258,8 +229,7 @@ def _post(plan: Plan, climb: Climb) -> None:
 
 def _count(engine: Engine, climb: Climb) -> None:
     """Count the rows' ends and the tiers' calls."""
-    counts = np.bincount(climb.end).tolist()
-    ends = {climb.ends[code]: count for code, count in enumerate(counts) if count}
+    ends = dict(zip(climb.ends, climb.counts, strict=True))
     calls: dict[tuple[int, str], int] = {}
     for run in climb.runs:
         for result, count in run.results().items():

@@ -30,6 +30,7 @@ TEXT_FEATURES: Mapping[str, Callable[[str], float]] = {
 
 
 _LEAST = -700.0  # exp overflows beyond
+_MARGIN = 1e-6  # of a logit, relative: far more than rounding could make up
 
 
 def sigmoid(z: float) -> float:
@@ -39,6 +40,20 @@ def sigmoid(z: float) -> float:
     (0.5, 0.0)
     """
     return 1.0 / (1.0 + math.exp(-z)) if z > _LEAST else 0.0
+
+
+def easy_below(intercept: float, cut: float) -> float:
+    """Return a weighted sum below which an input is surely easier than ``cut``, in (0, ∞).
+
+    It spares the sigmoid; what is not below may be easier all the same.
+
+    >>> -2.001 < easy_below(2.0, 0.5) < -2.0
+    True
+    """
+    if cut >= 1.0:  # a sigmoid rounds to 1 from 37 on
+        return math.inf if cut > 1.0 else 30.0 - intercept
+    logit = math.log(cut / (1.0 - cut))
+    return logit - intercept - _MARGIN * (1.0 + abs(logit) + abs(intercept))
 
 
 def estimator(intercept: float, weights: Sequence[float] | Mapping[str, float]) -> Estimate:
@@ -82,12 +97,15 @@ def _named(intercept: float, weights: dict[str, float]) -> Estimate:
 
 
 def rows_estimator(
-    intercept: float, weights: Sequence[float] | Mapping[str, float]
-) -> Callable[[Any, int], npt.NDArray[np.float64]]:
+    intercept: float, weights: Sequence[float] | Mapping[str, float], cut: float = 0.0
+) -> Callable[[Any, int], npt.NDArray[np.float64] | None]:
     """Compile the same for a batch of n rows: complexities of shape (n,).
+
+    None says that all rows are easier than ``cut``, which is the only question then.
 
     >>> rows_estimator(0.0, [1.0, -1.0])(np.zeros((2, 2)), 2).tolist()
     [0.5, 0.5]
+    >>> rows_estimator(0.0, [1.0, -1.0], cut=0.75)(np.zeros((2, 2)), 2)
     """
     if isinstance(weights, Mapping):
         one = _named(intercept, dict(weights))
@@ -99,12 +117,16 @@ def rows_estimator(
 
         return from_names
     exact = np.asarray(weights, dtype=np.float64)
+    single, limit = exact.astype(np.float32), easy_below(intercept, cut) if cut > 0.0 else -math.inf
 
-    def from_rows(rows: Any, n: int) -> npt.NDArray[np.float64]:
+    def from_rows(rows: Any, n: int) -> npt.NDArray[np.float64] | None:
         flat = rows.reshape(n, -1)
-        vector = exact.astype(np.float32) if flat.dtype == np.float32 else exact
+        vector = single if flat.dtype == np.float32 else exact
         # A matrix product would use all cores, and take 10 ms where one has other work to do.
-        z = intercept + np.vecdot(flat, vector).astype(np.float64)
+        sums = np.vecdot(flat, vector)
+        if sums.max() < limit:
+            return None
+        z = intercept + sums.astype(np.float64)
         return np.asarray(1.0 / (1.0 + np.exp(-np.maximum(z, _LEAST))))
 
     return from_rows

@@ -8,6 +8,7 @@ them together.
 from __future__ import annotations
 
 import math
+from functools import cache
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -28,6 +29,7 @@ RowReader: TypeAlias = "Callable[[list[float]], tuple[Any, float]]"
 RowsReader: TypeAlias = "Callable[[npt.NDArray[Any]], tuple[npt.NDArray[Any], npt.NDArray[Any]]]"
 """A (n, classes) matrix → (values, confidences); a faulty row has the confidence NaN."""
 
+_SMALLEST = 69.0  # what lies above exp(-69) = 1e-30 has a float32
 _LONG_ROW = 48  # above this many classes a NumPy call beats a Python loop (measured: 3.3 µs flat)
 
 
@@ -184,9 +186,9 @@ def rows_reader(
             top = columns.max(axis=0)
             confidences = score_rows(columns, top, kind, temperature)
             faulty = _faulty_rows(columns, top, kind, tolerance)
-        if faulty.any():
-            confidences[faulty] = np.nan
         index = _first_equal(columns, top)
+        if faulty is not None:
+            confidences[faulty], index[faulty] = np.nan, 0
         return (index if labels is None else labels[index]), confidences
 
     return read
@@ -219,37 +221,42 @@ def _columns(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _first_equal(columns: npt.NDArray[Any], top: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-    """The argmax: the first class that reaches the top.
+    """The argmax: the first class that reaches the top; where none does, one beyond the last.
 
     By way of bytes: the largest rank among those that do, the first class ranking highest.
     """
     classes = len(columns)
     if classes > _LONG_ROW:
         return np.asarray(columns.argmax(axis=0))
-    ranks = np.arange(classes, 0, -1, dtype=np.int8)[:, None]
-    highest = ((columns == top) * ranks).max(axis=0)
-    index: npt.NDArray[np.intp] = np.subtract(classes, highest, dtype=np.intp)
-    return index % classes  # a row of NaN has no rank
+    reached = (columns == top).view(np.int8)
+    reached *= _ranks(classes)
+    return np.asarray(np.subtract(classes, reached.max(axis=0), dtype=np.intp))
+
+
+@cache
+def _ranks(classes: int) -> npt.NDArray[np.int8]:
+    return np.arange(classes, 0, -1, dtype=np.int8)[:, None]
 
 
 def _top_rows(
     columns: npt.NDArray[Any], top: npt.NDArray[Any], kind: str, temperature: float
 ) -> npt.NDArray[np.float64]:
-    """The top class's share after the temperature: 1 / sum(exp((z - z_top) / T)).
+    """The top class's share after the temperature.
 
     In the outputs' own precision: float32 is good to 1e-6 here, and four times as fast.
     """
-    if kind != "logits" and temperature == 1.0:
-        return np.minimum(top.astype(np.float64), 1.0)
     if kind == "logits":
-        work: Any = columns - top
-    else:
-        # Above T = 1 small probabilities count; below, what is under the floor adds nothing.
-        work = np.log(columns if temperature < 1.0 else np.maximum(columns, FLOOR))
-        work -= np.log(np.maximum(top, FLOOR))
-    work *= 1.0 / temperature
-    np.exp(work, out=work)
-    return np.asarray(1.0 / work.sum(axis=0).astype(np.float64))
+        shares = np.exp((columns - top) * (1.0 / temperature))
+        return np.asarray(1.0 / shares.sum(axis=0, dtype=np.float64))
+    if temperature == 1.0:
+        return np.asarray(np.minimum(top, 1.0, dtype=np.float64))
+    # Above T = 1 small probabilities count; below, what is under the floor adds nothing.
+    shares = np.log(columns if temperature < 1.0 else np.maximum(columns, FLOOR))
+    if math.log(len(columns)) > _SMALLEST * temperature:  # the top share may be one of them all
+        shares -= shares.max(axis=0)
+    shares *= 1.0 / temperature
+    np.exp(shares, out=shares)
+    return np.asarray(np.divide(shares.max(axis=0), shares.sum(axis=0), dtype=np.float64))
 
 
 def _margin_rows(
@@ -265,9 +272,15 @@ def _margin_rows(
 
 def _faulty_rows(
     columns: npt.NDArray[Any], top: npt.NDArray[Any], kind: str, tolerance: float
-) -> npt.NDArray[np.bool_]:
+) -> npt.NDArray[np.bool_] | None:
+    """Mark the rows that are no answers; None, which is looked for first: all are."""
     if kind == "logits":
-        return np.asarray(~np.isfinite(top))
+        sound = np.isfinite(top)
+        return None if sound.all() else ~sound
+    low, high = 1.0 - tolerance, 1.0 + tolerance
     sums = columns.sum(axis=0)
-    sound = (sums >= 1.0 - tolerance) & (sums <= 1.0 + tolerance)
-    return np.asarray(~(sound & (columns.min(axis=0) >= 0.0)))
+    # so written, NaN is a fault; and what holds of the least and the largest holds of all
+    if len(top) and low <= sums.min() and sums.max() <= high and columns.min() >= 0.0:
+        return None
+    sound = (sums >= low) & (sums <= high) & (columns.min(axis=0) >= 0.0)
+    return np.asarray(~sound)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from cascade.cache import PLAIN, Entry
+from cascade.complexity import easy_below
 from cascade.engine import Request, owned
 from cascade.facts import Replied
 from cascade.lanes.lane import EXITS
@@ -44,8 +45,6 @@ Settle: TypeAlias = (
 
 Rung: TypeAlias = "tuple[Any, ...]"
 """A tier: index, lane, run, read, note; threshold, the least confidence to accept, and the end."""
-
-_MARGIN = 1e-6  # of a logit, relative: far more than rounding could make up
 
 
 def compile_direct(plan: Plan) -> tuple[Direct | None, Boarding | None]:
@@ -88,8 +87,7 @@ def _easy(plan: Plan) -> tuple[Callable[[Any], Any] | None, float]:
     if rule is None or plan.by_name or not flat or cut <= 0.0:
         return None, -math.inf
     weights = np.asarray(rule.weights, dtype=np.float32)
-    logit = math.log(cut / (1.0 - cut)) if cut < 1.0 else math.inf if cut > 1.0 else 30.0
-    return weights.dot, logit - rule.intercept - _MARGIN * (1.0 + abs(logit) + abs(rule.intercept))
+    return weights.dot, easy_below(rule.intercept, cut)
 
 
 class Boarding:

@@ -138,7 +138,9 @@ def compile_plan(
         key=key_maker(specs, "auto" if policy.cache is None else policy.cache.digest),
         by_name=rule is not None and hasattr(rule.weights, "items"),
         complexity=None if rule is None else estimator(rule.intercept, rule.weights),
-        rows_complexity=None if rule is None else rows_estimator(rule.intercept, rule.weights),
+        rows_complexity=None
+        if rule is None
+        else rows_estimator(rule.intercept, rule.weights, min(point.skip_above, default=0.0)),
         prepare=prepare,
         postprocess=postprocess,
         post=_post(postprocess, names),

@@ -71,6 +71,16 @@ def test_faults_say_what_is_wrong(row, words):
         row_reader("probabilities")(row)
 
 
+@pytest.mark.parametrize("temperature", [0.02, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("classes", [3, 40])
+def test_nearly_equal_probabilities_are_told_apart_at_any_temperature(temperature, classes):
+    matrix = np.random.default_rng(0).dirichlet(np.full(classes, 500.0), 50).astype(np.float32)
+    values, confidences = rows_reader("probabilities", "max_probability", temperature)(matrix)
+    exact = matrix.astype(np.float64) ** (1.0 / temperature)
+    assert values.tolist() == matrix.argmax(axis=1).tolist()
+    assert confidences == pytest.approx(exact.max(axis=1) / exact.sum(axis=1), rel=1e-4)
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_a_thousand_classes_are_read_alike_by_row_and_batch(temperature):
     matrix = np.random.default_rng(0).dirichlet(np.full(1_000, 0.05), 5)

@@ -1,0 +1,99 @@
+"""What has happened to the rows of a batch: the runs they took part in, and what set them back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+import numpy as np
+
+from cascade.types import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy.typing as npt
+
+    from cascade.types import RawStep
+
+__all__ = ["CODES", "NONE", "Indices", "Run", "Setbacks"]
+
+Indices: TypeAlias = "npt.NDArray[np.intp]"
+"""Places of rows, sorted."""
+
+CODES = {reason: code for code, reason in enumerate(Reason)}
+NONE = -1
+
+
+@attrs.define(eq=False)
+class Run:
+    """One run of one tier, or its refusal, with the rows (sorted) that took part."""
+
+    tier: int
+    rows: Indices
+    started: int
+    finished: int
+    threshold: float | None = None
+    confidences: npt.NDArray[np.float64] | None = None
+    accepted: npt.NDArray[np.bool_] = attrs.field(factory=lambda: np.zeros(0, dtype=np.bool_))
+    failed: npt.NDArray[np.bool_] | None = None  # None: no row has
+    forced: bool = False
+    known: bool = True  # the version that the policy names
+    late: bool = False  # it was stopped, or left, at the deadline
+    refusal: Reason | None = None
+    eta: int = -1
+    left: int = -1
+
+    def results(self) -> dict[str, int]:
+        """Count the rows by the result of their step."""
+        if self.refusal is not None:
+            return {"refused": len(self.rows)}
+        failed = 0 if self.failed is None else int(np.count_nonzero(self.failed))
+        accepted = int(np.count_nonzero(self.accepted))
+        counts = {"accepted": accepted, "timed_out" if self.late else "failed": failed}
+        counts["forced" if self.forced else "unsure"] = len(self.rows) - failed - accepted
+        return {result: count for result, count in counts.items() if count}
+
+    def step(self, row: int) -> RawStep | None:
+        """Return one row's step, if it took part."""
+        at = int(np.searchsorted(self.rows, row))
+        if at == len(self.rows) or self.rows[at] != row:
+            return None
+        tier, begun = self.tier, self.started
+        if self.refusal is not None:
+            looked = (tier, "refused", self.refusal, None, None, self.eta, self.left)
+            return (*looked, begun, begun, begun, 0, None)
+        times = begun, begun, self.finished, 0, (len(self.rows), "rows")
+        if self.failed is not None and self.failed[at]:
+            result, why = ("timed_out", Reason.DEADLINE) if self.late else ("failed", Reason.FAULT)
+            return (tier, result, why, None, None, -1, -1, *times)
+        confidence = None if self.confidences is None else float(self.confidences[at])
+        result = "accepted" if self.accepted[at] else "forced" if self.forced else "unsure"
+        return (tier, result, None, confidence, self.threshold, -1, -1, *times)
+
+
+class Setbacks:
+    """What stood in the way of some rows; most batches have none.
+
+    ``tier`` is that of a row's best answer so far, ``why`` the code of what first stood in its way,
+    both -1 for none; ``strayed``: the certified rule would have gone another way.
+    """
+
+    def __init__(self, n: int, runs: Iterable[Run]) -> None:
+        self.tier = np.full(n, NONE, dtype=np.int16)
+        self.why = np.full(n, NONE, dtype=np.int16)
+        self.strayed = np.zeros(n, dtype=np.bool_)
+        self.faulted = np.zeros(n, dtype=np.bool_)
+        for run in runs:  # of which none has failed or was refused
+            self.tier[run.rows] = run.tier
+
+    def note(self, rows: Indices, reason: Reason, *, fault: bool = False) -> None:
+        """Note that something stood in these rows' way; whether it was a tier's own fault."""
+        fresh = rows[self.why[rows] == NONE]
+        self.why[fresh] = CODES[reason]
+        self.strayed[rows] = True
+        self.faulted[rows] |= fault
+
+    def unanswered(self, reason: Reason) -> npt.NDArray[np.bool_]:
+        """Mark the rows that have no answer, first of all for this reason."""
+        return np.asarray((self.tier == NONE) & (self.why == CODES[reason]))
