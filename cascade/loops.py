@@ -14,7 +14,7 @@ from cascade.lanes.loop import LoopLane
 from cascade.types import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cascade.engine import Request
     from cascade.facts import Fact
@@ -36,6 +36,7 @@ class Loop:
 
     FAIR = 500_000
     HIT = 3_000  # what checking, a hit or the closing of the books are taken to cost
+    PORTION = 16  # callers woken in one turn of the loop, until it is known how long they hold it
 
     def __init__(self, running: asyncio.AbstractEventLoop) -> None:
         self.asyncio = running
@@ -47,7 +48,9 @@ class Loop:
         self.turns: tuple[Turn | None, ...] = ()
         self._giving_way = 0
         self._arrived: deque[asyncio.Future[None]] = deque()
-        self._delivering = False
+        self.delivering = False
+        self._portion = float(self.PORTION)
+        self._woken = self._woken_at = 0  # callers in the latest turn, and when
 
     def serve(self, plan: Plan) -> None:
         """Make a plan's lanes known to the loop, and the other way round."""
@@ -73,7 +76,7 @@ class Loop:
             self.crowded = True
         self._giving_way = self.held = 0
 
-    # -- what workers deliver --------------------------------------------------------------------
+    # -- waking those who wait -------------------------------------------------------------------
 
     def delivery(self, future: asyncio.Future[None]) -> Callable[[Fact], None]:
         """Return what completes a call that this future awaits, from any thread.
@@ -83,22 +86,42 @@ class Loop:
 
         def done(_: Fact) -> None:
             self._arrived.append(future)
-            if not self._delivering:
-                self._delivering = True
+            if not self.delivering:
+                self.delivering = True
                 try:
                     self.asyncio.call_soon_threadsafe(self._deliver)
                 except RuntimeError:  # the loop is closed: nobody waits
-                    self._delivering = False
+                    self.delivering = False
 
         return done
 
+    def deliver(self, futures: Iterable[asyncio.Future[None]]) -> None:
+        """Wake those who await these futures, in the loop's own thread."""
+        self._arrived.extend(futures)
+        if not self.delivering:
+            self.delivering = True
+            self._deliver()
+
     def _deliver(self) -> None:
-        self._delivering = False
-        arrived = self._arrived
-        while arrived:
+        """Wake as many as hold the loop for a fair time, and the others in its next turns.
+
+        It is over a turn after the last were woken, when they have gone on.
+        """
+        arrived, now = self._arrived, self.clock()
+        if self._woken and now > self._woken_at:
+            fair = self._woken * self.FAIR / (now - self._woken_at)
+            self._portion = min(max((self._portion + fair) / 2, 4.0), 256.0)
+        self.delivering = False  # whoever comes from now on wakes the loop himself
+        woken = 0
+        while arrived and woken < self._portion:
             future = arrived.popleft()
             if not future.done():
                 future.set_result(None)
+                woken += 1
+        self._woken, self._woken_at = woken, now
+        if woken:
+            self.delivering = True
+            self.asyncio.call_soon(self._deliver)
 
     async def quiet(self) -> None:
         """Wait until no request is on its way up."""
@@ -143,6 +166,9 @@ class Turn:
 
     def _flush(self) -> None:
         """Run one batch; what is beyond it has the next turn, so that none is long."""
+        if self._loop.delivering:  # its callers may ask again, and are better asked together
+            self._loop.asyncio.call_soon(self._flush)
+            return
         live = [seat for seat in self._waiting if not seat.future.done()]
         cap = knee(self._lane.service.curve, self._lane.cap)
         part, self._waiting = live[:cap], live[cap:]
@@ -153,5 +179,4 @@ class Turn:
             self._loop.crowded = False
             self._calm = 0
         self._lane.serve(part)
-        for seat in part:
-            seat.future.set_result(None)
+        self._loop.deliver([seat.future for seat in part])

@@ -5,7 +5,6 @@ import threading
 from types import SimpleNamespace
 
 import attrs
-import numpy as np
 import pytest
 
 import cascade
@@ -19,6 +18,7 @@ from cascade import (
 )
 from cascade.calibration import ByLabel
 from cascade.testing import VirtualLoop
+from tests.awaiting import pairs, serve, tree
 
 
 class Awaited:
@@ -42,15 +42,6 @@ class Awaited:
     @property
     def tier(self):
         return cascade.tier(self, returns="pairs", rows="one")
-
-
-def tree(small=(), large=(), **more):
-    return {
-        "version": 1, "name": "p", "deadline": "1s", "cache": {},
-        "tiers": [{"name": "small", "kind": "external", **dict(small)},
-                  {"name": "large", "kind": "external", **dict(large)}],
-        "escalation": {"thresholds": [0.5]}, **more,
-    }  # fmt: skip
 
 
 class World:
@@ -279,38 +270,6 @@ def test_a_queued_call_says_how_long_it_waited():
 # -- with real time, threads and models ------------------------------------------------------------
 
 
-def pairs(confidence):
-    return cascade.tier(lambda x: (x, confidence), returns="pairs", rows="one")
-
-
-def serve(work, *, policy=None, tiers=None, **options):
-    """Run ``work(router)`` in an event loop."""
-
-    async def main():
-        policy_ = Policy.from_dict(policy or tree())
-        given = {"small": pairs(0.9), "large": pairs(1.0)} if tiers is None else tiers
-        async with AsyncRouter(policy_, tiers=given, **options) as router:
-            return await work(router)
-
-    return asyncio.run(main())
-
-
-def test_inline_answers_neither_suspend_nor_make_tasks():
-    async def work(router):
-        for i in range(100):
-            await router.route(i)  # the tier is known to be fast now
-        router._loop.held = 0
-        route = router.route("inline")
-        try:
-            route.send(None)
-        except StopIteration as stop:
-            return stop.value
-        pytest.fail("it suspended")
-
-    outcome = serve(work)
-    assert outcome.tier == "small"
-
-
 def test_hits_are_hits():
     async def work(router):
         return await router.route("x"), await router.route("x")
@@ -318,70 +277,6 @@ def test_hits_are_hits():
     first, second = serve(work)
     assert (first.disposition, second.disposition) == ("accepted", "cached")
     assert second.value == "x"
-
-
-def test_inline_work_gives_way():
-    turns = []
-
-    async def work(router):
-        async def pulse():
-            while True:
-                turns.append(None)
-                await asyncio.sleep(0)
-
-        beating = asyncio.create_task(pulse())
-        for i in range(3_000):
-            await router.route(i)
-        beating.cancel()
-
-    inline = {"execution": "inline"}
-    serve(work, policy=tree(inline, inline))
-    assert len(turns) > 10
-
-
-def test_crowded_requests_share_turns():
-    sizes = []
-
-    def answer(xs):
-        sizes.append(len(xs))
-        return np.array([[0.9, 0.1]] * len(xs))
-
-    spec = {"name": "only", "kind": "external", "execution": "inline", "batch": {"max_size": 16}}
-    policy = {"version": 1, "name": "p", "deadline": "9s", "tiers": [spec]}
-
-    async def work(router):
-        async def client(i):
-            return [(await router.route((i, j))).value for j in range(300)]
-
-        return await asyncio.gather(*(client(i) for i in range(32)))
-
-    only = cascade.tier(answer, returns="probabilities", classes=["yes", "no"])
-    answers = serve(work, policy=policy, tiers={"only": only})
-    assert {value for client in answers for value in client} == {"yes"}
-    assert 1 < max(sizes) <= 16
-    assert sum(sizes) == 32 * 300
-
-
-def test_rows_of_a_shared_turn_are_matched_by_identity():
-    spec = {"name": "only", "kind": "external", "execution": "inline", "batch": {"max_size": 64}}
-    policy = {"version": 1, "name": "p", "deadline": "9s", "tiers": [spec]}
-
-    async def work(router):
-        async def client(i):
-            found = []
-            for j in range(100):
-                outcome = await router.route(i * 1000 + j)
-                assert outcome.value == -(i * 1000 + j)
-                found.append(outcome)
-            return found
-
-        return await asyncio.gather(*(client(i) for i in range(40)))
-
-    only = cascade.tier(lambda xs: [(-x, 0.9) for x in xs], returns="pairs")
-    found = serve(work, policy=policy, tiers={"only": only})
-    steps = {(o.steps[0].rows or 1) for client in found for o in client}
-    assert max(steps) > 1
-    assert {o.steps[0].went for client in found for o in client} <= {None, "turn", "idle"}
 
 
 def test_it_shares_everything_with_a_router():
@@ -504,28 +399,6 @@ def test_awaited_tiers_are_observed_and_recorded(tmp_path):
     assert serve(work, tiers={"small": pairs(0.9), "large": large}) == 2
     (file,) = tmp_path.glob("*.csv")
     assert file.read_text().count(",A,") + file.read_text().count(",B,") == 2
-
-
-def test_one_router_serves_several_loops():
-    """One after the other, and at the same time from two threads."""
-    tiers = {"small": pairs(0.1), "large": pairs(1.0)}
-    specs = {"execution": "worker"}
-    policy = Policy.from_dict(tree(specs, specs))
-    with Router(policy, tiers=tiers) as router:
-        shared, found = AsyncRouter.over(router), []
-
-        async def work(first):
-            asked = (shared.route(first + i) for i in range(50))
-            found.extend(outcome.value for outcome in await asyncio.gather(*asked))
-
-        asyncio.run(work(0))
-        threads = [threading.Thread(target=lambda n=n: asyncio.run(work(n))) for n in (100, 200)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-        assert sorted(found) == [*range(50), *range(100, 150), *range(200, 250)]
-        assert len(shared._loops) <= 3
 
 
 def test_an_awaited_predict_may_be_plain_but_must_be_a_prediction():

@@ -1,0 +1,154 @@
+"""Event loops: inline work gives way, requests share turns, and callers are woken in portions."""
+
+import asyncio
+import itertools
+import threading
+
+import numpy as np
+import pytest
+
+import cascade
+from cascade import AsyncRouter, Policy, Router
+from cascade.loops import Loop
+from tests.awaiting import pairs, serve, tree
+
+
+def test_inline_answers_neither_suspend_nor_make_tasks():
+    async def work(router):
+        for i in range(100):
+            await router.route(i)  # the tier is known to be fast now
+        router._loop.held = 0
+        route = router.route("inline")
+        try:
+            route.send(None)
+        except StopIteration as stop:
+            return stop.value
+        pytest.fail("it suspended")
+
+    outcome = serve(work)
+    assert outcome.tier == "small"
+
+
+def test_inline_work_gives_way():
+    turns = []
+
+    async def work(router):
+        async def pulse():
+            while True:
+                turns.append(None)
+                await asyncio.sleep(0)
+
+        beating = asyncio.create_task(pulse())
+        for i in range(3_000):
+            await router.route(i)
+        beating.cancel()
+
+    inline = {"execution": "inline"}
+    serve(work, policy=tree(inline, inline))
+    assert len(turns) > 10
+
+
+def test_crowded_requests_share_turns():
+    sizes = []
+
+    def answer(xs):
+        sizes.append(len(xs))
+        return np.array([[0.9, 0.1]] * len(xs))
+
+    spec = {"name": "only", "kind": "external", "execution": "inline", "batch": {"max_size": 16}}
+    policy = {"version": 1, "name": "p", "deadline": "9s", "tiers": [spec]}
+
+    async def work(router):
+        async def client(i):
+            return [(await router.route((i, j))).value for j in range(300)]
+
+        return await asyncio.gather(*(client(i) for i in range(32)))
+
+    only = cascade.tier(answer, returns="probabilities", classes=["yes", "no"])
+    answers = serve(work, policy=policy, tiers={"only": only})
+    assert {value for client in answers for value in client} == {"yes"}
+    assert 1 < max(sizes) <= 16
+    assert sum(sizes) == 32 * 300
+
+
+def test_rows_of_a_shared_turn_are_matched_by_identity():
+    spec = {"name": "only", "kind": "external", "execution": "inline", "batch": {"max_size": 64}}
+    policy = {"version": 1, "name": "p", "deadline": "9s", "tiers": [spec]}
+
+    async def work(router):
+        async def client(i):
+            found = []
+            for j in range(100):
+                outcome = await router.route(i * 1000 + j)
+                assert outcome.value == -(i * 1000 + j)
+                found.append(outcome)
+            return found
+
+        return await asyncio.gather(*(client(i) for i in range(40)))
+
+    only = cascade.tier(lambda xs: [(-x, 0.9) for x in xs], returns="pairs")
+    found = serve(work, policy=policy, tiers={"only": only})
+    steps = {(o.steps[0].rows or 1) for client in found for o in client}
+    assert max(steps) > 1
+    assert {o.steps[0].went for client in found for o in client} <= {None, "turn", "idle"}
+
+
+@pytest.mark.parametrize(("takes", "most"), [(1_000_000, 4), (50_000, 256)])
+def test_callers_are_woken_in_portions_of_the_time_that_they_hold_the_loop(takes, most):
+    """``takes``: the time (ns) from turn to turn, whatever is done in it."""
+
+    async def main():
+        loop = Loop(asyncio.get_running_loop())
+        loop.clock = itertools.count(takes, takes).__next__
+        futures = [loop.asyncio.create_future() for _ in range(800)]
+        woken = []
+        loop.deliver(futures)
+        while sum(woken) < len(futures):
+            woken.append(sum(future.done() for future in futures) - sum(woken))
+            await asyncio.sleep(0)
+        assert not loop.delivering
+        return woken
+
+    woken = asyncio.run(main())
+    assert woken[0] == Loop.PORTION
+    assert woken[-2] == most
+
+
+def test_what_is_delivered_meanwhile_is_not_lost_and_the_cancelled_are_passed_over():
+    async def main():
+        loop = Loop(asyncio.get_running_loop())
+        first = [loop.asyncio.create_future() for _ in range(40)]
+        later = [loop.asyncio.create_future() for _ in range(40)]
+        for future in (*first[::2], *later[::2]):
+            future.cancel()
+        loop.deliver(first)
+        deliver = [loop.delivery(future) for future in later]
+        thread = threading.Thread(target=lambda: [done(None) for done in deliver])
+        thread.start()
+        thread.join()
+        async with asyncio.timeout(30):
+            await asyncio.gather(*first[1::2], *later[1::2])
+
+    asyncio.run(main())
+
+
+def test_one_router_serves_several_loops():
+    """One after the other, and at the same time from two threads."""
+    tiers = {"small": pairs(0.1), "large": pairs(1.0)}
+    specs = {"execution": "worker"}
+    policy = Policy.from_dict(tree(specs, specs))
+    with Router(policy, tiers=tiers) as router:
+        shared, found = AsyncRouter.over(router), []
+
+        async def work(first):
+            asked = (shared.route(first + i) for i in range(50))
+            found.extend(outcome.value for outcome in await asyncio.gather(*asked))
+
+        asyncio.run(work(0))
+        threads = [threading.Thread(target=lambda n=n: asyncio.run(work(n))) for n in (100, 200)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert sorted(found) == [*range(50), *range(100, 150), *range(200, 250)]
+        assert len(shared._loops) <= 3
