@@ -36,7 +36,7 @@ FULL = 1 + 2 + 4 + ROUNDS
 """Rounds of an exhaustive search: each setting as often as here the one that is chosen."""
 
 _RUNGS = ((1, 2, 4), (1, 1, 2))  # fresh rounds; the last is repeated until one is left
-_DECIDING = (ROUNDS, 11)  # fresh rounds of the last comparison: of 11, one may be lost
+_DECIDING = (2 * ROUNDS, ROUNDS, 11)  # fresh rounds of the last comparison: of 11, one may be lost
 _MEETING = 4  # in it: what is in force, the winner, and it without each of two changes
 _KEEP = 3  # one of so many goes on
 
@@ -63,8 +63,7 @@ def choose(before: T, candidates: Sequence[T], measure: Measure[T]) -> Choice[T]
 
     ``measure(settings, rounds)`` returns so many numbers per setting, lower being better, taken in
     the same rounds. The winner of the search replaces ``before`` only if it is measurably faster on
-    fresh rounds; each field that it changes goes back if the winner is not measurably faster than
-    without that change.
+    fresh rounds; a field that it changes goes back if the winner gains next to nothing by it.
     """
     spent = 0
 
@@ -165,14 +164,16 @@ def _with(one: T, name: str, value: object) -> T:
 def _leanest(
     before: T, winner: T, without: Mapping[str, T], numbers: Mapping[T, Sequence[float]]
 ) -> T:
-    """Take back the change that gains least, if the winner is not measurably faster for it.
+    """Take back the change that gains least, if that is less than a change is worth.
 
-    One at a time: two changes that each do without the other may not do without both.
+    That the whole is measurably faster has been shown; which part of it gains is a matter of its
+    median, for a long mood can hide what a part gains from a test. One at a time: two changes that
+    each do without the other may not do without both.
     """
     idle = {}
     for name, one in without.items():
         gain = compare(numbers[winner], numbers[one])
-        if not gain.faster and compare(numbers[one], numbers[before]).faster:
+        if gain.ratio > 1.0 - GAIN and compare(numbers[one], numbers[before]).faster:
             idle[name] = gain.ratio
     if not idle:
         return winner

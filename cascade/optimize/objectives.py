@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,9 @@ OBJECTIVES = ("p50", "p99", "throughput", "cpu")
 RATE = 500.0
 """Requests per second that CPU is measured at, where none is named: one each 2 ms."""
 
-_MOMENT = 0.02  # s of work per turn: as long as what several threads do needs
+_MOMENT = 0.02  # s of work per round: as long as what several threads do needs
+_PARTS = 5  # of a round of single calls, each in turn with the others: some moods last 20 ms
+_BREATH = 0.05  # s between two rounds, which are not all to meet one mood
 _MANY = 2_000  # calls per turn, at most
 _ARRIVALS = 2_000
 _CALLS = 8  # per turn, at a rate
@@ -53,21 +56,24 @@ class Meter:
     def __call__(self, settings: Sequence[Any], rounds: int) -> list[list[float]]:
         """Return so many numbers per setting, each round in another order."""
         turns: list[Callable[[], float]] = [self._turn(setting) for setting in settings]
+        parts = _PARTS if self._objective == "p50" else 1
         found: list[list[float]] = [[] for _ in settings]
         order = list(range(len(settings)))
-        for _ in range(rounds):
+        for pass_ in range(rounds * parts):
+            if pass_ and pass_ % parts == 0:
+                time.sleep(_BREATH)
             for at in order:
                 found[at].append(turns[at]())
                 if settings[at].spinning:
                     time.sleep(_SETTLE)
             order.append(order.pop(0))
-        return found
+        return [_by_round(times, parts) for times in found]
 
     def _turn(self, setting: Any) -> Callable[[], float]:
         running = self._open(setting)
         single = running.single(self._data)
         if self._objective == "p50":
-            return lambda: turn(single, moment=_MOMENT, most=_MANY)
+            return lambda: turn(single, moment=_MOMENT / _PARTS, most=_MANY)
         if self._objective == "cpu":
             return lambda: _cpu(single, 1.0 / self._rate)
         sizes = [size for size in _sizes(setting.cap) if size == 1 or running.tier.batches]
@@ -81,6 +87,11 @@ class Meter:
             return queue_p99(self._arrivals, service, setting.workers)
 
         return p99
+
+
+def _by_round(times: Sequence[float], parts: int) -> list[float]:
+    """Return the median of each round's parts."""
+    return [median(times[at : at + parts]) for at in range(0, len(times), parts)]
 
 
 def _sizes(cap: int) -> list[int]:

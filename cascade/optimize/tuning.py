@@ -97,12 +97,16 @@ def setting_of(spec: OnnxSpec) -> Setting:
 def space(
     now: Setting, objective: str, cores: int, providers: Sequence[str], *, batches: bool = True
 ) -> list[Setting]:
-    """List the settings to try: threads × workers ≤ cores, and spinning only with threads to spin.
+    """List the settings to try: threads × workers ≤ cores, and fewer where the threads spin.
 
-    Workers and batches do nothing for a request that comes alone, so that p50 and CPU leave them.
+    A thread that spins keeps its core from everything else, which nothing that is measured by
+    itself can show; so one core is left to the rest of the process. Workers and batches do nothing
+    for a request that comes alone, so that p50 and CPU leave them.
 
     >>> [s.threads for s in space(Setting(), "p50", 2, ["CPUExecutionProvider"])][::4]
-    [1, 2, 2]
+    [1, 2]
+    >>> [s.threads for s in space(Setting(), "p50", 4, ["CPUExecutionProvider"]) if s.spinning]
+    [2, 2, 2, 2]
     """
     names = [None if name == _CPU else name for name in providers]
     counts = batch_sizes(cores)
@@ -113,7 +117,8 @@ def space(
         for name, threads, spinning, level, workers, cap in product(
             names, counts, (False, True), LEVELS, counts if crowd else (now.workers,), caps
         )
-        if (threads > 1 or not spinning) and (threads * workers <= cores or not crowd)
+        if (not spinning or 1 < threads <= threads * workers < cores)
+        and (threads * workers <= cores or not crowd)
     ]
     return [one for one in found if one.threads * one.workers <= max(cores, now.workers)]
 

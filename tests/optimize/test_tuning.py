@@ -17,10 +17,12 @@ def test_workers_times_threads_never_exceed_the_cores():
     }  # fmt: skip
 
 
-def test_spinning_is_tried_only_where_there_are_threads_to_spin():
-    assert all(s.threads > 1 for s in space(Setting(), "p50", 4, CPU) if s.spinning)
-    assert any(s.spinning for s in space(Setting(), "p50", 2, CPU))
-    assert not any(s.spinning for s in space(Setting(), "p50", 1, CPU))
+def test_spinning_is_tried_only_with_threads_to_spin_and_a_core_to_spare():
+    for objective in ("p50", "throughput"):
+        spinning = [s for s in space(Setting(), objective, 4, CPU) if s.spinning]
+        assert spinning
+        assert all(1 < s.threads and s.threads * s.workers < 4 for s in spinning)
+        assert not any(s.spinning for s in space(Setting(), objective, 2, CPU))
 
 
 def test_what_does_nothing_for_the_objective_stays():
