@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cascade.optimize.profiling import PolicyProfile, TierProfile
     from cascade.policy import Policy
 
-__all__ = ["percent", "profile", "progress", "rows_of", "seconds"]
+__all__ = ["percent", "profile", "progress", "rows_of", "seconds", "write_laws"]
 
 _FILE = "profile.json"
 
@@ -44,7 +44,7 @@ def profile(
 
         ProfileDisplay.from_profile(found).save(plot)
         lines.append(f"Plot: {plot}")
-    written = _write(policy, path, found)
+    written = write_laws(policy, path, found.profiles())
     lines.append(f"Written: {written}")
     facts = {**found.to_dict(), "profile": str(written)}
     if report is not None:
@@ -68,13 +68,13 @@ def progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _write(policy: Policy, path: Path, found: PolicyProfile) -> Path:
-    """Write the file, tiers that were not measured as they were; name it in the policy."""
+def write_laws(policy: Policy, path: Path, laws: dict[str, Any]) -> Path:
+    """Write the profile, tiers that were not measured as they were; name it in the policy."""
     from cascade.bundle import load_profile
 
     held = {name: one.to_dict() for name, one in load_profile(policy).items()}
     target = path.parent / (policy.profile or _FILE)
-    text = json.dumps(held | found.profiles(), indent=2) + "\n"
+    text = json.dumps(held | laws, indent=2) + "\n"
     replace_file(target.resolve(), text.encode())
     if policy.profile is None:
         edits = Edits(path)

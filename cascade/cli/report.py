@@ -10,6 +10,7 @@ import attrs
 
 from cascade.cli.edits import replace_file
 from cascade.cli.profile import percent, progress, seconds
+from cascade.errors import CannotCertify, PolicyError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,9 +113,12 @@ def _ladder(policy: Policy, rows: Data, found: Exploration, folder: Path) -> lis
     promise = attrs.evolve(old, tiers=tuple(spec.name for spec in changed.tiers))
     models = {spec.name: files[spec.model] for spec in changed.tiers}
     made, problem = certify_anew(changed, promise, split(rows), models)
-    if problem is not None:
-        return [*lines, f"It is not written down: {problem}."]
-    _save(folder, changed, made, files)
+    try:
+        if problem is not None:
+            raise problem
+        _save(folder, _certified(changed, made), made, files)
+    except (CannotCertify, PolicyError) as error:
+        return [*lines, f"It is not written down: {error}."]
     return [*lines, f"Written, certified on {made.n:,} rows: {folder / 'policy.yaml'}"]
 
 
@@ -134,16 +138,21 @@ def _policy_of(policy: Any, found: Exploration) -> tuple[Any, dict[str, bytes]]:
     return attrs.evolve(policy, tiers=tuple(tiers), **bare), files
 
 
-def _save(folder: Path, changed: Any, made: Certificate, files: dict[str, bytes]) -> None:
-    from cascade.policy import Escalation, Policy
+def _certified(changed: Any, made: Certificate) -> Policy:
+    """Return the policy by its new certificate; all else that it says of escalation stays."""
+    held: Any = changed.escalation
+    escalation = attrs.evolve(held, certificate="certificate.json", thresholds=None)
+    whole: Policy = attrs.evolve(changed, mode="enforce", escalation=escalation, certificate=made)
+    return whole
+
+
+def _save(folder: Path, whole: Policy, made: Certificate, files: dict[str, bytes]) -> None:
+    from cascade.policy import Policy
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         replace_file(folder / name, content)
     made.save(folder / "certificate.json")
-    below = changed.escalation.abstain_below
-    escalation = Escalation(certificate="certificate.json", abstain_below=below)
-    whole = attrs.evolve(changed, mode="enforce", escalation=escalation, certificate=made)
     replace_file(folder / "policy.yaml", whole.to_yaml().encode())
     Policy.from_yaml(folder / "policy.yaml", env={})
 

@@ -145,13 +145,8 @@ class Change:
     def _law(self) -> Any:
         """Measure the new model on the golden input, as an export does."""
         from cascade.optimize.data import golden_rows
-        from cascade.optimize.profile import law, times
 
-        running, rows = self._open(), golden_rows(self.policy)
-        runs = {size: running.batch(rows, size) for size in (1, 2, 4, 8)}
-        for run in runs.values():
-            run()  # the first run of a shape allocates
-        return law({size: times(run, 0.1) for size, run in runs.items()}).to_dict()
+        return self._open().law(golden_rows(self.policy)).to_dict()
 
     def _open(self) -> Running:
         from cascade.optimize.running import open_tier

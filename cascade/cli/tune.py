@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cascade.cli.edits import Edits
-from cascade.cli.profile import progress, rows_of, seconds
+from cascade.cli.profile import progress, rows_of, seconds, write_laws
 from cascade.cli.reply import Reply
 from cascade.cores import find_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cascade.optimize.data import Data
     from cascade.optimize.tuning import TierTuning
 
 __all__ = ["tune"]
@@ -35,8 +36,9 @@ def tune(
     from cascade.policy import Policy
 
     policy, cores = Policy.from_yaml(path), find_cores().usable
+    rows = rows_of(policy, data)
     found = tune_policy(
-        policy, rows_of(policy, data), objective, cores=cores, rate=rate, tiers=_names(tiers),
+        policy, rows, objective, cores=cores, rate=rate, tiers=_names(tiers),
         providers=_names(providers), say=progress,
     )  # fmt: skip
     edits = Edits(path)
@@ -44,16 +46,34 @@ def tune(
     for one in found:
         edits.tier(places[one.name], one.changes)
     difference = edits.difference()
+    renewed = None
     if not dry_run:
         edits.save()
+        renewed = _renew(path, rows, [one.name for one in found if one.changes])
     lines = [f"Objective {objective}, {cores} usable cores", "", *map(_said, found), ""]
     lines += difference or ["Nothing to change."]
     if difference and not dry_run:
-        lines += ["", f"Written: {path}. Measure again: cascade profile {path} DATA"]
+        lines += ["", f"Written: {path}" + (f", {renewed}" if renewed else "")]
     changed: dict[str, Any] = {one.name: one.changes for one in found if one.changes}
     facts = {"objective": objective, "cores": cores, "written": bool(difference) and not dry_run}
     reply = {**facts, "changed": changed, "tiers": [one.to_dict() for one in found]}
     return Reply("\n".join(lines), reply)
+
+
+def _renew(path: Path, rows: Data, changed: list[str]) -> Path | None:
+    """Measure anew what lanes start from, of the tiers that run in another way now."""
+    from cascade.optimize.running import load_models, open_tier
+    from cascade.policy import Policy
+
+    policy = Policy.from_yaml(path)
+    if policy.profile is None or not changed:
+        return None
+    progress("measuring the profile anew")
+    models = {name: pair for name, pair in load_models(policy).items() if name in changed}
+    return write_laws(
+        policy, path,
+        {name: open_tier(*pair, policy).law(rows).to_dict() for name, pair in models.items()},
+    )  # fmt: skip
 
 
 def _names(text: str | None) -> list[str] | None:

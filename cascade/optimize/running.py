@@ -10,6 +10,7 @@ import numpy as np
 
 from cascade.bundle import resolve_model, verify_model
 from cascade.errors import InputValueError
+from cascade.optimize.profile import law, times
 from cascade.policy import OnnxSpec
 from cascade.policy.walk import nearest
 from cascade.tiers.onnx import OnnxTier
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from cascade.bundle import Profile
     from cascade.optimize.data import Data
     from cascade.policy import Policy
 
     Array = npt.NDArray[Any]
 
 __all__ = ["Running", "load_models", "open_tier", "tier_named"]
+
+_SIZES = (1, 2, 4, 8)
+_SECONDS = 0.1  # of measuring per size
 
 
 @attrs.define(eq=False)
@@ -54,6 +59,13 @@ class Running:
             return self.single(data)
         rows = self.cast(data.batch(0, size))
         return lambda: self.tier.read_rows(self.tier.run_rows(rows, size, None), size)
+
+    def law(self, data: Data) -> Profile:
+        """Measure what lanes start from: the time of a run by its rows."""
+        runs = {size: self.batch(data, size) for size in _SIZES}
+        for run in runs.values():
+            run()  # the first run of a shape allocates
+        return law({size: times(run, _SECONDS) for size, run in runs.items()})
 
     def row(self, data: Data, i: int) -> Any:
         """Return a row in the dtypes and names that the model takes."""

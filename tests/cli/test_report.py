@@ -19,6 +19,7 @@ from cascade.optimize.running import load_models
 from cascade.optimize.slimming import Candidate
 from cascade.policy import Certificate, Escalation, Policy
 from cascade.policy.certificate import PathPoint
+from cascade.policy.settings import AllowanceSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,6 +132,48 @@ def test_why_the_chosen_ladder_is_not_written_is_said(
     )
     lines = _ladder(certified(given), ROWS, new, tmp_path / "ladder")
     assert lines[-1] == "It is not written down: no threshold holds."
+    assert not (tmp_path / "ladder").exists()
+
+
+def chosen_for(escalation: Escalation, given: Policy, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Have another ladder of the same tiers be the fastest, and its certificate hold."""
+    steps = (("small", "fewer neurons, 50 %"), ("large", ORIGINAL))
+    points = tuple(
+        PathPoint(thresholds=(t,), losses=0, p_value=0.0, escalation=(1.0 - e, e))
+        for t, e in ((2.0, 1.0), (0.5, 0.2))
+    )
+    old = certified(given).certificate
+    assert old is not None
+    made = attrs.evolve(old, path=points, certified=2)
+    monkeypatch.setattr(certifying, "certify_anew", lambda *_: (made, None))
+    policy = attrs.evolve(given, certificate=made, escalation=escalation)
+    return policy, found(ladder(steps), **models_of(given, *steps))
+
+
+def test_what_the_policy_says_of_escalation_stays(
+    given: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Escalation(
+        certificate="old.json", abstain_below=0.1, spare_budget=True,
+        allowance=AllowanceSettings(overall=0.5),
+    )  # fmt: skip
+    policy, new = chosen_for(held, given, monkeypatch)
+    lines = _ladder(policy, ROWS, new, tmp_path / "ladder")
+    assert lines[-1].startswith("Written, certified on 100 rows: ")
+    written = Policy.from_yaml(tmp_path / "ladder" / "policy.yaml", env={})
+    assert written.escalation == attrs.evolve(held, certificate="certificate.json")
+
+
+def test_a_policy_that_its_new_certificate_does_not_bear_is_not_written(
+    given: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Escalation(certificate="old.json", spare_budget=True)
+    policy, new = chosen_for(held, given, monkeypatch)
+    fixed = attrs.evolve(policy.certificate, covers="fixed_point")
+    monkeypatch.setattr(certifying, "certify_anew", lambda *_: (fixed, None))
+    lines = _ladder(policy, ROWS, new, tmp_path / "ladder")
+    assert lines[-1].startswith("It is not written down: ")
+    assert "covers one fixed point" in lines[-1]
     assert not (tmp_path / "ladder").exists()
 
 

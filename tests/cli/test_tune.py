@@ -31,11 +31,27 @@ def test_writes_the_policy_and_keeps_its_comments(policy, rows, monkeypatch, cap
     before = policy.read_text()
     assert main(["tune", str(policy), rows, "--objective", "throughput", "--tiers", "small"]) == 0
     said = capsys.readouterr().out
-    assert "small: batch: 8; a row 1 s → 500 ms (0.50 × the time, faster in 15 of 15" in said
+    assert "small: batch: 8; a row 1 s → 500 ms (0.50 × the time, faster in 30 of 30" in said
     assert policy.read_text() == before.replace(
         "  # the cheap one\n", "  # the cheap one\n    batch: {max_size: 8}\n"
     )
     assert Policy.from_yaml(policy, env={}).tiers[0].batch.max_size == 8
+
+
+def test_the_profile_of_what_changed_is_measured_anew(policy, rows, monkeypatch, capsys):
+    script(monkeypatch, lambda s: s.optimization == "off")
+    held = {name: {"overhead": 9.0, "per_row": 9.0, "residual": 9.0} for name in ("small", "large")}
+    (policy.parent / "laws.json").write_text(json.dumps(held))
+    policy.write_text(policy.read_text() + "profile: laws.json\n")
+    call = ["tune", str(policy), rows, "--objective", "p50", "--tiers", "small"]
+    assert main([*call, "--dry-run"]) == 0
+    assert json.loads((policy.parent / "laws.json").read_text()) == held
+    assert main(call) == 0
+    assert f"Written: {policy}, {policy.parent / 'laws.json'}" in capsys.readouterr().out
+    laws = json.loads((policy.parent / "laws.json").read_text())
+    assert laws["large"] == held["large"]
+    assert laws["small"]["overhead"] + laws["small"]["per_row"] < 1.0
+    assert not list(policy.parent.glob(".*"))
 
 
 def test_a_dry_run_shows_the_difference_and_writes_nothing(policy, rows, monkeypatch, capsys):

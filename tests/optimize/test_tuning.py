@@ -21,7 +21,7 @@ def test_spinning_is_tried_only_with_threads_to_spin_and_a_core_to_spare():
     for objective in ("p50", "throughput"):
         spinning = [s for s in space(Setting(), objective, 4, CPU) if s.spinning]
         assert spinning
-        assert all(1 < s.threads and s.threads * s.workers < 4 for s in spinning)
+        assert all(s.threads > 1 and s.threads * s.workers < 4 for s in spinning)
         assert not any(s.spinning for s in space(Setting(), objective, 2, CPU))
 
 
