@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import attrs
 from cyclopts import App, Parameter
 
 import cascade
@@ -312,68 +313,55 @@ def tune(
     ).print(as_json=as_json)
 
 
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class Smaller:
+    """What quantising and pruning have in common."""
+
+    data: Path
+    "Rows as .npy, or .npz with X and y, that the model was not trained on."
+    max_loss: float = 0.01
+    "The share of its right answers that the new model may lose."
+    alpha: float = 0.1
+    "The risk that it loses more."
+    seed: int = 0
+    "Seed of the split into rows to calibrate, to choose by and to certify on."
+    dry_run: bool = False
+    "Measure and show, and write nothing."
+    as_json: AsJson = False
+    "Print one JSON object."
+
+    def make(self, policy: Path, tier: str, way: str) -> int:
+        """Make a tier's model smaller in this way, and print what came of it."""
+        from cascade.cli.smaller import smaller as run
+
+        given = attrs.asdict(self)
+        as_json, data = given.pop("as_json"), given.pop("data")
+        return run(policy, tier, data, way, **given).print(as_json=as_json)
+
+
 @app.command
-def quantize(
-    policy: Path,
-    tier: str,
-    /,
-    *,
-    data: Path,
-    max_loss: float = 0.01,
-    alpha: float = 0.1,
-    seed: int = 0,
-    dry_run: bool = False,
-    as_json: AsJson = False,
-) -> int:
+def quantize(policy: Path, tier: str, /, *, how: Smaller) -> int:
     """Quantise a tier's model where that is faster and loses little; certify anew.
 
     Args:
         policy: The policy's YAML file; comments stay.
         tier: The tier's name.
-        data: Rows as .npy, or .npz with X and y, that the model was not trained on.
-        max_loss: The share of its right answers that the new model may lose.
-        alpha: The risk that it loses more.
-        seed: Seed of the split into rows to calibrate, to choose by and to certify on.
-        dry_run: Measure and show, and write nothing.
-        as_json: Print one JSON object.
+        how: The rows, the gate, and whether to write.
     """
-    from cascade.cli.smaller import smaller as run
-
-    return run(
-        policy, tier, data, "quantize", max_loss=max_loss, alpha=alpha, seed=seed, dry_run=dry_run
-    ).print(as_json=as_json)
+    return how.make(policy, tier, "quantize")
 
 
 @app.command
-def prune(
-    policy: Path,
-    tier: str,
-    /,
-    *,
-    data: Path,
-    max_loss: float = 0.01,
-    alpha: float = 0.1,
-    seed: int = 0,
-    dry_run: bool = False,
-    as_json: AsJson = False,
-) -> int:
+def prune(policy: Path, tier: str, /, *, how: Smaller) -> int:
     """Prune a tier's model where that is faster and loses little; certify anew.
 
     Args:
         policy: The policy's YAML file; comments stay.
         tier: The tier's name.
-        data: Rows as .npy, or .npz with X and y, that the model was not trained on.
-        max_loss: The share of its right answers that the new model may lose.
-        alpha: The risk that it loses more.
-        seed: Seed of the split into rows to calibrate, to choose by and to certify on.
-        dry_run: Measure and show, and write nothing.
-        as_json: Print one JSON object.
+        how: The rows, the gate, and whether to write.
     """
-    from cascade.cli.smaller import smaller as run
-
-    return run(
-        policy, tier, data, "prune", max_loss=max_loss, alpha=alpha, seed=seed, dry_run=dry_run
-    ).print(as_json=as_json)
+    return how.make(policy, tier, "prune")
 
 
 @app.command
