@@ -8,6 +8,7 @@ import threading
 from asyncio import get_running_loop
 from typing import TYPE_CHECKING, Any, Generic, Self
 
+from cascade.admission import Priority
 from cascade.decide import Call, Finish
 from cascade.engine import Request
 from cascade.errors import CascadeError
@@ -159,7 +160,7 @@ class AsyncRouter(Front, Generic[X, V]):
     ) -> Outcome[V]:
         """Answer one row; parameters, results and errors are those of :meth:`Router.route`."""
         plan = self._service.plan or await _in_thread(self._service.open)
-        arrived = self._clock() if received is None else received
+        arrived = self._clock() if received is None else plan.engine.arrival(received)
         loop = self._loop
         if loop is None or loop.plan is not plan or loop.asyncio is not get_running_loop():
             loop = self._here(plan)
@@ -170,6 +171,7 @@ class AsyncRouter(Front, Generic[X, V]):
             budget = engine.budget(plan, deadline, arrived)
         until = arrived + budget
         plain = at_least is None and metadata is None and priority is None and use_cache
+        rank = None if priority is None else Priority.of(priority)
         boarding = plan.boarding if loop.crowded else None
         if plain and direct is not None and boarding is None:
             request = direct(x, arrived, until, tenant, _AsyncFollower)
@@ -182,11 +184,11 @@ class AsyncRouter(Front, Generic[X, V]):
             loop.held += took(request) + loop.HIT
             return request
         assert type(request) is Request  # noqa: S101  the only other kind
-        if priority is not None:
-            request.put_in(priority)
+        if rank is not None:
+            request.put_in(rank)
         if request.follower is not None:
             return await self._follow(loop, request, x)
-        if plain and boarding is not None and request.move is None and boarding.admits(request, x):
+        if plain and boarding is not None and request.move is None:
             return await self._board(loop, boarding, request, x)
         return await self._lead(loop, request, x)
 
@@ -194,13 +196,14 @@ class AsyncRouter(Front, Generic[X, V]):
         self, loop: Loop, boarding: Boarding, request: Request, x: X
     ) -> Outcome[V]:  # fmt: skip
         """Have the first tier answer together with others, then go on if need be."""
-        turn = loop.turns[boarding.tier]
+        turn, outcome = loop.turns[boarding.tier], None
         assert turn is not None  # noqa: S101  the tier's lane runs several together
-        seat = turn.seat(request)
         loop.active += 1
         try:
-            await seat.future
-            outcome = boarding.land(request, x, turn.fact(seat))
+            if boarding.admits(request, x):
+                seat = turn.seat(request)
+                await seat.future
+                outcome = boarding.land(request, x, turn.fact(seat))
         except BaseException:
             request.plan.engine.abandon(request)
             raise

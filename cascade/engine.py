@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import operator
 import threading
 from sys import getsizeof
 from typing import TYPE_CHECKING, Any
@@ -74,10 +75,9 @@ class Request(Flight):
         """Whether nobody waits any more: here, once the deadline has passed."""
         return self.plan.clock() >= self.until
 
-    def put_in(self, priority: str) -> None:
+    def put_in(self, priority: Priority) -> None:
         """Put the request into a class."""
-        found = Priority.of(priority)
-        self.rank, self.etas = found.rank, self.plan.ranked[found]
+        self.rank, self.etas = priority.rank, self.plan.ranked[priority]
 
     def flight_key(self) -> Hashable:
         """Tell flights apart that may be answered by different tiers."""
@@ -97,6 +97,20 @@ class Engine:
         self.flights: dict[Hashable, Request] = {}
 
     # -- in --------------------------------------------------------------------------------------
+
+    def arrival(self, received: Any) -> int:
+        """Return when a request arrived, which its caller says."""
+        now = self.clock()
+        try:
+            arrived = operator.index(received)
+        except TypeError:
+            kind = type(received).__name__
+            raise TypeError(f"received: expected time.monotonic_ns(), whole, got {kind}") from None
+        if arrived > now:
+            raise ValueError("received: lies in the future; expected a time.monotonic_ns()")
+        if now - arrived > _LONGEST:
+            raise ValueError("received: expected a time.monotonic_ns() of this machine's uptime")
+        return arrived
 
     def budget(self, plan: Plan, deadline: Any, arrived: int) -> int:
         """Return the request's budget in ns, clamped to the policy's ``max_deadline``."""
@@ -313,8 +327,8 @@ class Engine:
 
     @staticmethod
     def _wake(landing: Landing) -> None:
-        for follower, verdict in landing.verdicts:
-            follower.wake(verdict)
+        for follower, _ in landing.verdicts:
+            follower.signal()
 
     @staticmethod
     def _retry_after(request: Request) -> float:

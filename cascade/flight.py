@@ -48,11 +48,6 @@ class Follower:
     flight: Flight | None = None
     verdict: Verdict | None = None
 
-    def wake(self, verdict: Verdict) -> None:
-        """Give the follower its verdict."""
-        self.verdict = verdict
-        self.signal()
-
     def leave(self) -> None:
         """Stop waiting; harmless when the flight has landed."""
         waiting = None if self.flight is None else self.flight.followers
@@ -89,16 +84,25 @@ Pending: TypeAlias = "tuple[QueuedLane, Any]"
 
 @attrs.define(eq=False)
 class Landing:
-    """Whom to wake with what; ``leader`` is the request that flies on, if one does."""
+    """Who has which verdict; ``leader`` is the request that flies on, if one does.
+
+    A verdict holds from the landing on, whenever its follower is woken: one who leaves in between
+    has been given his answer, or the lead.
+    """
 
     verdicts: Sequence[tuple[Follower, Verdict]]
     leader: Flight | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Give the followers their verdicts."""
+        for follower, verdict in self.verdicts:
+            follower.verdict = verdict
 
 
 def land(
     flight: Flight, landed: Landed | None, now: int, need: int = -1, pending: Pending | None = None
 ) -> Landing:
-    """Decide what each follower gets when the leader stops.
+    """Decide what each follower gets when the leader stops; call it under the flights' lock.
 
     ``landed`` is None when the leader was interrupted. ``need`` is the time (ns) that the step
     which was refused to the leader takes; negative when no amount of time would do. A call that is

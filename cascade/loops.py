@@ -48,7 +48,7 @@ class Loop:
         self.turns: tuple[Turn | None, ...] = ()
         self._giving_way = 0
         self._arrived: deque[asyncio.Future[None]] = deque()
-        self.delivering = False
+        self._delivering = False
         self._portion = float(self.PORTION)
         self._woken = self._woken_at = 0  # callers in the latest turn, and when
 
@@ -86,41 +86,38 @@ class Loop:
 
         def done(_: Fact) -> None:
             self._arrived.append(future)
-            if not self.delivering:
-                self.delivering = True
+            if not self._delivering:
+                self._delivering = True
                 try:
                     self.asyncio.call_soon_threadsafe(self._deliver)
                 except RuntimeError:  # the loop is closed: nobody waits
-                    self.delivering = False
+                    self._delivering = False
 
         return done
 
     def deliver(self, futures: Iterable[asyncio.Future[None]]) -> None:
         """Wake those who await these futures, in the loop's own thread."""
         self._arrived.extend(futures)
-        if not self.delivering:
-            self.delivering = True
+        if not self._delivering:
+            self._delivering = True
             self._deliver()
 
     def _deliver(self) -> None:
-        """Wake as many as hold the loop for a fair time, and the others in its next turns.
-
-        It is over a turn after the last were woken, when they have gone on.
-        """
+        """Wake as many as hold the loop for a fair time, and the others in its next turns."""
         arrived, now = self._arrived, self.clock()
         if self._woken and now > self._woken_at:
             fair = self._woken * self.FAIR / (now - self._woken_at)
             self._portion = min(max((self._portion + fair) / 2, 4.0), 256.0)
-        self.delivering = False  # whoever comes from now on wakes the loop himself
+        self._delivering = False  # whoever comes from now on wakes the loop himself
         woken = 0
         while arrived and woken < self._portion:
             future = arrived.popleft()
             if not future.done():
                 future.set_result(None)
                 woken += 1
-        self._woken, self._woken_at = woken, now
-        if woken:
-            self.delivering = True
+        self._woken, self._woken_at = (woken, now) if arrived else (0, 0)
+        if arrived and not self._delivering:
+            self._delivering = True
             self.asyncio.call_soon(self._deliver)
 
     async def quiet(self) -> None:
@@ -141,18 +138,23 @@ class Seat(Served):
 
 
 class Turn:
-    """The requests that ask one inline tier in one turn of the loop; they run together."""
+    """The requests that ask one inline tier in one turn of the loop; they run together.
+
+    The next batch runs when the callers of the last one have all been woken: they may ask again.
+    """
 
     def __init__(self, loop: Loop, lane: Any) -> None:
         self._loop = loop
         self._lane = lane
         self._waiting: list[Seat] = []
         self._calm = 0
+        self._due = False  # the next batch comes by itself
 
     def seat(self, request: Request) -> Seat:
         """Have a request answered together with the others of this turn."""
         loop = self._loop.asyncio
-        if not self._waiting:
+        if not self._due:
+            self._due = True
             loop.call_soon(self._flush)
         seat = Seat(request, loop.create_future())
         self._waiting.append(seat)
@@ -164,19 +166,19 @@ class Turn:
             return Refused(self._lane.index, Reason.DEADLINE, self._loop.clock())
         return seat.fact
 
-    def _flush(self) -> None:
-        """Run one batch; what is beyond it has the next turn, so that none is long."""
-        if self._loop.delivering:  # its callers may ask again, and are better asked together
-            self._loop.asyncio.call_soon(self._flush)
-            return
+    def _flush(self, _: object = None) -> None:
+        """Run one batch; what is beyond it has another turn, so that none is long."""
         live = [seat for seat in self._waiting if not seat.future.done()]
         cap = knee(self._lane.service.curve, self._lane.cap)
         part, self._waiting = live[:cap], live[cap:]
-        if self._waiting:
-            self._loop.asyncio.call_soon(self._flush)
+        self._due = bool(part)
+        if not part:
+            return
         self._calm = self._calm + 1 if len(part) < 2 else 0
         if self._calm >= _CALM:
             self._loop.crowded = False
             self._calm = 0
-        self._lane.serve(part)
-        self._loop.deliver([seat.future for seat in part])
+        self._lane.serve_turn(part)
+        woken = self._loop.asyncio.create_future()  # after all of them, and they go on first
+        woken.add_done_callback(self._flush)
+        self._loop.deliver([*(seat.future for seat in part), woken])

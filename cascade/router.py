@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Generic, Self
 
+from cascade.admission import Priority
 from cascade.decide import Call, Finish
 from cascade.engine import Request
 from cascade.flight import Follower, Lead
@@ -138,19 +139,22 @@ class Router(Front, Generic[X, V]):
 
         Raises:
             InputTypeError, InputValueError: the input is not what the first tier declares.
-            ValueError: the deadline is zero, negative or NaN; no such priority.
+            ValueError: the deadline is zero, negative or NaN; no such priority; ``received`` lies
+                in the future.
+            TypeError: deadline or ``received`` are no numbers.
             PolicyError: no deadline in call and policy, or no such tier.
             DeadlineExceeded: no tier can answer in time; ``.outcome`` says more.
             Overloaded: refused by a bound.
             TierError: every tier failed; the last one's error.
         """
         plan = self._service.plan or self._service.open()
-        arrived = self._clock() if received is None else received
+        arrived = self._clock() if received is None else plan.engine.arrival(received)
         budget, direct, engine = plan.budget, plan.direct, plan.engine
         if deadline is not None or budget is None:
             budget = engine.budget(plan, deadline, arrived)
         until = arrived + budget
         plain = at_least is None and metadata is None and priority is None and use_cache
+        rank = None if priority is None else Priority.of(priority)
         if plain and direct is not None:
             request = direct(x, arrived, until, tenant, _SyncFollower)
         else:
@@ -161,8 +165,8 @@ class Router(Front, Generic[X, V]):
         if type(request) is Outcome:  # from the cache
             return request
         assert type(request) is Request  # noqa: S101  the only other kind
-        if priority is not None:
-            request.put_in(priority)
+        if rank is not None:
+            request.put_in(rank)
         if request.follower is not None:
             return self._follow(request, x)
         return self._lead(request, x)

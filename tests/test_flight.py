@@ -32,12 +32,12 @@ def test_joining_and_leaving():
     Follower(Flight(LADDER), 1, print).leave()
 
 
-def test_waking_gives_the_verdict_and_then_the_signal():
-    seen = []
-    follower = Follower(Flight(LADDER), 1, lambda: seen.append(follower.verdict))
-    verdict = Lead(None)
-    follower.wake(verdict)
-    assert seen == [verdict]
+def test_a_verdict_holds_from_the_landing_on():
+    """Whoever leaves before he is woken has it: nobody is made a leader who is not there."""
+    flight, (first, second), woken = flight_of(NOW + 10, NOW + 20)
+    landing = land(flight, None, NOW)
+    assert landing.leader is first.own
+    assert (first.verdict.after, second.verdict, woken) == (None, None, [])
 
 
 def test_nobody_waits():

@@ -3,13 +3,20 @@
 import asyncio
 import itertools
 import threading
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import cascade
 from cascade import AsyncRouter, Policy, Router
-from cascade.loops import Loop
+from cascade.batching import Curve
+from cascade.facts import TimedOut
+from cascade.lanes import InlineLane, Watchdog
+from cascade.lanes.lane import Served
+from cascade.loops import Loop, Turn
+from cascade.protocols import BoundTier
 from tests.awaiting import pairs, serve, tree
 
 
@@ -106,12 +113,74 @@ def test_callers_are_woken_in_portions_of_the_time_that_they_hold_the_loop(takes
         while sum(woken) < len(futures):
             woken.append(sum(future.done() for future in futures) - sum(woken))
             await asyncio.sleep(0)
-        assert not loop.delivering
         return woken
 
     woken = asyncio.run(main())
     assert woken[0] == Loop.PORTION
     assert woken[-2] == most
+
+
+def test_a_turn_waits_for_its_own_callers_alone():
+    """However much workers deliver meanwhile: they never let it run."""
+
+    class Lane:
+        cap, service = 8, SimpleNamespace(curve=Curve())
+
+        def serve_turn(self, served):
+            sizes.append(len(served))
+
+    sizes = []
+
+    async def main():
+        loop = Loop(asyncio.get_running_loop())
+        loop.clock = itertools.count(10**9, 10**9).__next__  # four at a time are woken
+        turn = Turn(loop, Lane())
+        request = SimpleNamespace(routed=0)
+
+        async def busy():
+            while True:
+                loop.deliver([loop.asyncio.create_future() for _ in range(40)])
+                await asyncio.sleep(0)
+
+        async def client(n):
+            for _ in range(n):
+                await turn.seat(request).future
+
+        working = asyncio.create_task(busy())
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(client(3) for _ in range(8)))
+        working.cancel()
+
+    asyncio.run(main())
+    assert sizes == [8, 8, 8]  # who was woken first asks again, and goes with the others
+
+
+def test_a_turn_past_its_last_deadline_is_stopped():
+    class Stuck(BoundTier):
+        name, can_stop = "stuck", True
+
+        def run(self, job):
+            return self.run_rows(job.row, 1, job)
+
+        read = None
+
+        def run_rows(self, rows, n, context):
+            over = threading.Event()
+            context.stop_with(over.set)
+            assert over.wait(30)
+            raise RuntimeError
+
+        def read_rows(self, raw, n):
+            raise NotImplementedError
+
+    clock = time.monotonic_ns
+    lane = InlineLane(2, Stuck(), clock, cap=4, watchdog=Watchdog(clock))
+    until = clock() + 20_000_000
+    jobs = [SimpleNamespace(row=i, until=until - i, tenant=None, metadata={}) for i in range(4)]
+    seats = [Served(job, clock()) for job in jobs]
+    lane.serve_turn(seats)
+    assert [(type(seat.fact), seat.fact.tier) for seat in seats] == [(TimedOut, 2)] * 4
+    assert lane.eta() >= 20_000_000  # it takes at least so long
 
 
 def test_what_is_delivered_meanwhile_is_not_lost_and_the_cancelled_are_passed_over():

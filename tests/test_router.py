@@ -179,6 +179,21 @@ def test_a_budget_that_began_at_arrival_may_be_spent_already():
     assert caught.value.outcome.to_dict()["value"] is None
 
 
+@pytest.mark.parametrize(
+    ("received", "error"),
+    [(1.5, TypeError), ("1", TypeError), (2**70, ValueError), (-(2**70), ValueError),
+     (10**9 + 1, ValueError)],
+)  # fmt: skip
+def test_a_time_of_arrival_that_cannot_be_is_refused_before_anything_is_counted(received, error):
+    clock = Clock()
+    clock.now = 10**9
+    with router(clock=clock) as r:
+        with pytest.raises(error, match=r"received: .*time\.monotonic_ns"):
+            r.route("x", received=received)
+        assert r.route("x", received=np.int64(10**9 - 5)).latency.input == pytest.approx(5e-9)
+        assert r.statistics().requests == 1
+
+
 # -- the cache -----------------------------------------------------------------------------------
 
 

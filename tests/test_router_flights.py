@@ -8,7 +8,9 @@ import pytest
 
 import cascade
 from cascade import DeadlineExceeded, Policy, Router, TierError
+from cascade.engine import Engine
 from cascade.flight import Follower, Lead
+from cascade.router import _SyncFollower
 
 SECOND = 1_000_000_000
 LONG = 30.0  # seconds after which a test that hangs is failed
@@ -235,6 +237,51 @@ def test_an_interrupted_leader_hands_over(pool, kind):
         assert {f.result(LONG).value for f in followers} == {"X"}
         assert gate.calls == ["x", "x"]  # one of the three led, the others went on waiting
         assert not r._service.plan.engine.flights
+
+
+def test_who_gives_up_waiting_just_as_he_is_made_leader_leads(pool, monkeypatch):
+    """Between the landing and the waking: else nobody would fly, and the key would be dead."""
+    first, landed = [], threading.Event()
+    wake = Engine._wake
+
+    def answer(x):
+        if not first:
+            first.append(x)
+            raise KeyboardInterrupt
+        return x.upper(), 0.9
+
+    def late(landing):
+        landed.set()
+        assert gate.entered.acquire(timeout=LONG)  # the follower has gone on by himself
+        gate.go.release()
+        wake(landing)
+
+    gate = Gate(answer)
+    monkeypatch.setattr(Engine, "_wake", staticmethod(late))
+    monkeypatch.setattr(_SyncFollower, "wait", lambda self, seconds: landed.wait(LONG) and None)
+    with router(gate.tier) as r:
+
+        def interrupted():
+            with pytest.raises(KeyboardInterrupt):
+                r.route("x")
+
+        leader = pool.submit(interrupted)
+        assert gate.entered.acquire(timeout=LONG)
+        follower = pool.submit(r.route, "x")
+        joined(r, 1)
+        gate.go.release()
+        assert follower.result(LONG).value == "X"
+        leader.result(LONG)
+        assert not r._service.plan.engine.flights
+
+
+def test_arguments_that_are_refused_leave_no_flight():
+    with router(cascade.tier(lambda x: (x, 0.9), returns="pairs", rows="one")) as r:
+        for wrong in ({"priority": "urgent"}, {"received": 2**80}, {"deadline": -1}):
+            with pytest.raises(ValueError, match=next(iter(wrong))):
+                r.route("x", **wrong)
+        assert not r._service.plan.engine.flights
+        assert r.route("x").value == "x"
 
 
 def test_an_interrupted_leader_without_followers_frees_the_key(pool):

@@ -102,9 +102,9 @@ class AutoLane:
         """Run n rows at once."""
         return self._near.call_rows(rows, n, context)
 
-    def serve(self, served: list[Served]) -> None:
-        """Answer requests that were put together, here and now."""
-        self._near.serve(served)
+    def serve_turn(self, served: list[Served]) -> None:
+        """Answer requests of one turn of an event loop."""
+        self._near.serve_turn(served)
 
     @property
     def zombies(self) -> int:

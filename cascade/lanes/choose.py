@@ -71,10 +71,12 @@ def _lane(
         return LoopLane(
             *parts, **crew | {"workers": spec.workers.low if spec.workers else _AWAITED}
         )
+    # How long a run takes that has rows of no fixed size, the runs so far do not tell.
+    varied = any(None in own.shape for own in tier.inputs)
     if spec.execution == "inline":
-        slow = known and service.eta() >= FAST
+        slow = varied or (known and service.eta() >= FAST)
         return InlineLane(*parts, watchdog=watchdog if slow else None, pad=crew["pad"], cap=cap)
-    if spec.execution == "auto":
+    if spec.execution == "auto" and not (varied and tier.can_stop):
         return AutoLane(*parts, known=known, worker=crew)
     return WorkerLane(*parts, **crew)
 

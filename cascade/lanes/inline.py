@@ -11,7 +11,7 @@ from cascade.lanes.lane import EXITS, Served, TierLane
 from cascade.tiers.faults import as_tier_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from cascade.breaker import Breaker
     from cascade.facts import Fact
@@ -37,9 +37,10 @@ class InlineLane(TierLane):
         super().__init__(*args, **kwargs)
         self.cap = cap  # rows that may be put together in one turn of an event loop
         self.pad = pad
+        self._watchdog = watchdog if self.tier.can_stop else None
         self.eta: Callable[..., int] = self.service.eta
-        if watchdog is not None and self.tier.can_stop:
-            self.call = self._guarded(watchdog)
+        if self._watchdog is not None:
+            self.call = self._guarded(self._watchdog)
         else:
             self.call = self._compile()
             plain = self.prepare is None and self.calibration is None
@@ -102,6 +103,25 @@ class InlineLane(TierLane):
         shown = as_tier_error(self.tier.name, error)
         return Failed(self.index, shown, submitted, started, finished, started - submitted)
 
+    def serve_turn(self, served: Sequence[Served]) -> None:
+        """Answer requests of one turn of an event loop, until the last one's deadline."""
+        if self._watchdog is None:
+            self.serve(served)
+            return
+        handle = Handle(None, [one.job for one in served])
+        with self._watchdog.over(handle, max(one.job.until for one in served)):
+            self.serve(served, handle, "turn")
+        if handle.stopped:
+            for one in served:
+                one.fact = one.fact or self._stopped(one)
+
+    def _stopped(self, one: Served) -> TimedOut:
+        """Learn from a run that was stopped, and return its fact."""
+        now = self._clock()
+        self.service.outlasted(now - one.submitted)
+        self._struck()
+        return TimedOut(self.index, one.submitted, one.submitted, now, one.prepared)
+
     def _guarded(self, watchdog: Watchdog) -> Callable[[Any], Fact]:
         """Compile ``call`` for runs that the watchdog stops at their deadline."""
 
@@ -111,11 +131,6 @@ class InlineLane(TierLane):
             if self._make_ready(one):
                 with watchdog.over(handle, job.until):
                     self._run_one(one, handle, "")
-            if handle.stopped or one.fact is None:
-                now = self._clock()
-                self.service.outlasted(now - one.submitted)
-                self._struck()
-                return TimedOut(self.index, one.submitted, one.submitted, now, one.prepared)
-            return one.fact
+            return self._stopped(one) if handle.stopped or one.fact is None else one.fact
 
         return call

@@ -9,14 +9,17 @@ from cascade import Policy
 from cascade.binding import bind
 from cascade.lanes import Watchdog, make_lane
 from cascade.load import ServiceTime
+from cascade.protocols import InputSpec
 from tests.contract.test_lanes import Job
 
 
-def make(service, known, **spec):
+def make(service, known, shape=None, **spec):
     spec = {"name": "it", "kind": "external", **spec}
     policy = Policy.from_dict({"version": 1, "name": "p", "deadline": "9s", "tiers": [spec]})
     target = cascade.tier(lambda x: (x, 0.9), returns="pairs", rows="one")
     (tier,) = bind(policy, {"it": target}, None, {})
+    if shape is not None:
+        tier.inputs, tier.can_stop = (InputSpec("x", "float32", shape),), True
     clock = time.monotonic_ns
     return make_lane(
         policy.tiers[0], 0, tier, clock, service, known, None, None, Watchdog(clock), 2
@@ -50,6 +53,15 @@ def test_a_tier_that_slows_down_goes_back_and_does_not_flap():
             lane.service.observe(elapsed)
         assert lane.inline is inline
     lane.close()
+
+
+def test_a_model_whose_rows_have_no_fixed_size_is_not_believed_to_be_fast():
+    fast = {"service": ServiceTime(50_000), "known": True}
+    assert make(**fast, shape=(4,)).inline
+    assert not make(**fast, shape=(4, None)).inline
+    near = make(**fast, shape=(4, None), execution="inline")
+    assert near.inline
+    assert not near.bare  # it is watched, whatever it took so far
 
 
 def test_what_the_policy_says_is_done():
