@@ -15,6 +15,7 @@ from cascade.errors import CascadeError
 from cascade.flight import Follower, Lead
 from cascade.front import Front
 from cascade.lanes.lane import answered
+from cascade.lanes.loop import CALLER
 from cascade.loops import Loop
 from cascade.outcome import Outcome, took
 from cascade.router import V, X
@@ -76,6 +77,7 @@ class AsyncRouter(Front, Generic[X, V]):
 
     def _serve(self, service: Service) -> None:
         self._loops: dict[asyncio.AbstractEventLoop, Loop] = {}
+        self._entering = threading.Lock()  # guards the loops: each has a thread
         self._loop: Loop | None = None  # of the last request, so that it need not be looked up
         super()._serve(service)
 
@@ -134,12 +136,12 @@ class AsyncRouter(Front, Generic[X, V]):
     def _here(self, plan: Plan) -> Loop:
         """Return what belongs to the running loop; a plan's lanes are made known to it."""
         running = asyncio.get_running_loop()
-        loops = self._loops
-        for ended in [one for one in loops if one.is_closed()]:
-            del loops[ended]
-        loop = loops.get(running)
-        if loop is None:
-            loop = loops[running] = Loop(running)
+        with self._entering:
+            for ended in [one for one in self._loops if one.is_closed()]:
+                del self._loops[ended]
+            loop = self._loops.get(running)
+            if loop is None:
+                loop = self._loops[running] = Loop(running)
         loop.serve(plan)
         self._loop = loop
         return loop
@@ -382,6 +384,7 @@ async def _in_thread(work: Any) -> Any:
 
     def run() -> None:
         result, error = None, None
+        CALLER.set(loop)
         try:
             result = work()
         except BaseException as caught:  # noqa: BLE001  it is raised where it is awaited

@@ -54,6 +54,7 @@ class Request(Flight):
     key: Hashable = None  # set while the request leads a flight
     follower: Follower | None = None  # set when it waits for another's answer
     pending: Pending | None = None  # the call that it waits for, on another thread
+    heir: Request | None = None  # who waits for that call now
     move: Call | Finish | None = None  # what is next, where that is decided already
     routed = 0
     rank = 1  # of its class
@@ -67,13 +68,19 @@ class Request(Flight):
         self.arrived = arrived
         self.until = until
 
+    def _latest(self) -> int:
+        """The latest deadline of those who wait: a flight runs as long."""
+        if self.heir is not None:
+            return self.heir._latest()  # noqa: SLF001  another of its own
+        return max([self.until, *(follower.until for follower in tuple(self.followers or ()))])
+
     def remaining(self) -> float:
-        """Seconds until the deadline; negative once it has passed."""
-        return (self.until - self.plan.clock()) / _NANO
+        """Seconds until the last deadline of those who wait; negative once it has passed."""
+        return (self._latest() - self.plan.clock()) / _NANO
 
     def cancelled(self) -> bool:
-        """Whether nobody waits any more: here, once the deadline has passed."""
-        return self.plan.clock() >= self.until
+        """Whether nobody waits any more: here, once the last deadline has passed."""
+        return self.plan.clock() >= self._latest()
 
     def put_in(self, priority: Priority) -> None:
         """Put the request into a class."""
@@ -252,15 +259,14 @@ class Engine:
             need = request.etas[request.refused]() if request.refused >= 0 else -1
             landed = Landed(finish, request.best, request.error, request.point)
             landing = land(request, landed, self.clock(), need, request.pending)
-            if landing.leader is not None:
-                request.pending = None  # now the new leader's
-            self._hand_over(key, landing)
+            self._hand_over(key, request, landing)
         self._wake(landing)
 
-    def _hand_over(self, key: Hashable, landing: Landing) -> None:
-        """Enter the new leader, under the lock."""
+    def _hand_over(self, key: Hashable, request: Request, landing: Landing) -> None:
+        """Enter the new leader, under the lock; what is pending is his."""
         if isinstance(landing.leader, Request):
-            self.flights[key] = landing.leader
+            self.flights[key] = request.heir = landing.leader
+            request.pending = None
         else:
             self.flights.pop(key, None)
 
@@ -298,9 +304,7 @@ class Engine:
             with self.lock:
                 if self.flights.get(key) is request:  # else it has landed
                     landing = land(request, None, self.clock(), pending=request.pending)
-                    if landing.leader is not None:
-                        request.pending = None
-                    self._hand_over(key, landing)
+                    self._hand_over(key, request, landing)
         self._leave(request)
         if landing is not None:
             self._wake(landing)

@@ -54,13 +54,13 @@ class Loop:
 
     def serve(self, plan: Plan) -> None:
         """Make a plan's lanes known to the loop, and the other way round."""
+        for lane in plan.lanes:
+            if isinstance(lane, LoopLane):
+                lane.loop = self.asyncio
         if plan is self.plan:
             return
         self.plan, self.clock = plan, plan.clock
         self.turns = tuple(Turn(self, lane) if lane.cap > 1 else None for lane in plan.lanes)
-        for lane in plan.lanes:
-            if isinstance(lane, LoopLane):
-                lane.loop = self.asyncio
 
     # -- fairness --------------------------------------------------------------------------------
 

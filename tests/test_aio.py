@@ -194,7 +194,7 @@ def test_a_call_that_is_cancelled_before_it_began_frees_its_place():
     (outcome,) = world.all(scene())
     assert outcome.value == "second!"
     assert world.small.calls == ["second"]
-    assert not world.plan.lanes[0]._tasks
+    assert world.plan.lanes[0].occupancy().running == 0
 
 
 def test_a_leader_out_of_time_leaves_the_call_to_a_follower_with_more():
@@ -216,6 +216,49 @@ def test_a_cancelled_leader_hands_the_call_over():
     assert second.value == last.value == "x!"
     assert {second.disposition, last.disposition} == {"accepted"}
     assert (world.small.calls, world.large.calls) == (["x"], ["x"])
+
+
+@pytest.mark.parametrize("how", ["deadline", "cancelled"])
+def test_a_call_that_waits_is_the_followers_once_its_leader_has_left(how):
+    """In the queue, too, it has the follower's deadline from then on."""
+    world = World(small=Awaited(0.1, 0.9), specs={"small": {"workers": 1}})
+    runs, leader = world.ask("runs"), world.ask("x", deadline=0.05 if how == "deadline" else 0.5)
+    world.wait(0.01)
+    follower = world.ask("x", deadline=0.9)
+    world.wait(0.01)
+    if how == "cancelled":
+        leader.cancel()
+    first, second, third = world.all(runs, leader, follower)
+    assert (first.value, third.value, third.disposition) == ("runs!", "x!", "accepted")
+    assert isinstance(second, DeadlineExceeded if how == "deadline" else asyncio.CancelledError)
+    assert world.small.calls == ["runs", "x"]
+
+
+@pytest.mark.parametrize("leaves", [0.02, 0.2])
+def test_a_run_is_on_behalf_of_those_who_still_wait(leaves):
+    """What a tier sees of its deadline is the latest of theirs, before and after one has left."""
+    seen = []
+
+    async def patient(x, context):
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+            seen.append((context.cancelled(), round(context.remaining(), 3)))
+        return x, 0.9
+
+    loop, tier = VirtualLoop(), cascade.tier(patient, returns="pairs", rows="one", context=True)
+    router = AsyncRouter(
+        Policy.from_dict(tree()), tiers={"small": tier, "large": pairs(1.0)}, clock=loop.clock
+    )
+    router._service.open()
+    leader = loop.create_task(router.route("x", deadline=leaves))
+    loop.run_until_complete(asyncio.sleep(0.005))
+    follower = loop.create_task(router.route("x", deadline=0.5))
+    assert loop.run_until_complete(follower).value == "x"
+    loop.run_until_complete(asyncio.wait([leader]))
+    assert (leader.exception() is None) == (leaves > 0.1)
+    assert [gone for gone, _ in seen] == [False] * 5
+    assert seen[-1][1] == pytest.approx(0.455)
+    loop.close()
 
 
 def test_a_cancelled_follower_is_not_waited_for():

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -199,6 +200,38 @@ def test_what_is_delivered_meanwhile_is_not_lost_and_the_cancelled_are_passed_ov
             await asyncio.gather(*first[1::2], *later[1::2])
 
     asyncio.run(main())
+
+
+def test_an_awaited_tier_runs_in_the_loop_that_asks():
+    """Single calls and batches, from several loops at once, some of which have ended before."""
+    strangers = []
+
+    async def answer(xs):
+        await asyncio.sleep(0.001)
+        if any(asyncio.get_running_loop() is not loops[x % 100] for x in xs):
+            strangers.append(xs)
+        return [(x, 0.9) for x in xs]
+
+    only = cascade.tier(answer, returns="pairs")
+    spec = {"name": "only", "kind": "external", "workers": 2}
+    policy = Policy.from_dict({"version": 1, "name": "p", "deadline": "9s", "tiers": [spec]})
+    router, loops = AsyncRouter(policy, tiers={"only": only}), {}
+
+    async def work(n):
+        loops[n] = asyncio.get_running_loop()
+        one = asyncio.gather(*(router.route(i * 100 + n) for i in range(1, 21)))
+        many = await router.route_many([i * 100 + n for i in range(5)])
+        assert [outcome.value for outcome in await one] == [i * 100 + n for i in range(1, 21)]
+        assert many.values.tolist() == [i * 100 + n for i in range(5)]
+
+    def run(n):
+        asyncio.run(work(n))
+
+    for n in range(2):
+        run(n)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(run, range(2, 26)))
+    assert strangers == []
 
 
 def test_one_router_serves_several_loops():

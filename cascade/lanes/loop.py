@@ -1,12 +1,16 @@
 """The loop lane: an asynchronous tier, awaited in the event loop of its caller.
 
 The same queue, bounds and facts as for workers; what runs is a task, and stopping it is cancelling
-that.
+that. Each event loop has a queue of its own: what waits in one is never touched by another.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
+import weakref
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +30,24 @@ if TYPE_CHECKING:
     from cascade.facts import Fact
     from cascade.protocols import Context, OnDone
 
-__all__ = ["LoopLane"]
+    Running = asyncio.AbstractEventLoop
 
-_NANO = 1_000_000_000
+__all__ = ["CALLER", "LoopLane"]
+
+CALLER: ContextVar[Running | None] = ContextVar("cascade_caller", default=None)
+"""The event loop on whose behalf a thread works."""
+
+
+class _Share:
+    """What one event loop has of the lane; touched in that loop alone."""
+
+    def __init__(self) -> None:
+        self.queue: DeadlineQueue[Ticket] = DeadlineQueue()
+        self.tasks: dict[Ticket, asyncio.Task[None]] = {}
 
 
 class LoopLane(TierLane):
-    """Awaits ``workers`` calls at a time; ``limit`` at most may wait. Used from one loop."""
+    """Awaits ``workers`` calls at a time; ``limit`` at most may wait. So for each event loop."""
 
     def __init__(
         self, *args: Any, workers: int = 64, limit: int = 256, cap: int = 1,
@@ -43,10 +58,32 @@ class LoopLane(TierLane):
         self.limit = limit
         self.cap = cap
         self.pad = pad
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self._queue: DeadlineQueue[Ticket] = DeadlineQueue()
-        self._tasks: dict[Ticket, asyncio.Task[None]] = {}
+        self.loop: Running | None = None  # the latest one to have been entered
+        self._shares: weakref.WeakKeyDictionary[Running, _Share] = weakref.WeakKeyDictionary()
+        self._sharing = threading.Lock()  # guards the dictionary, not what is in it
         self._closing = False
+
+    def _share(self) -> _Share:
+        """Return what the running loop has, or in a thread the loop that it works for."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # in a thread
+            loop = self._caller()
+        share = self._shares.get(loop)
+        if share is None:
+            with self._sharing:
+                share = self._shares.setdefault(loop, _Share())
+        return share
+
+    def _caller(self) -> Running:
+        """Return the loop that this thread works for, or else one that lives."""
+        for loop in (CALLER.get(), self.loop, *self._shares.copy()):
+            if loop is not None and not loop.is_closed():
+                return loop
+        msg = "no event loop is left to await the tier in"
+        raise RuntimeError(msg)
+
+    # -- asking ----------------------------------------------------------------------------------
 
     def eta_for(self, rank: int) -> Callable[[], int]:
         """Return the ``eta`` of requests of another class."""
@@ -56,7 +93,7 @@ class LoopLane(TierLane):
         """Nanoseconds until an answer; negative: a refusal."""
         if self._broken():
             return BREAKER
-        queue = self._queue
+        queue = self._share().queue
         if len(queue) >= self.limit and not queue.behind(rank):
             return OVERLOAD
         queued = queue.ahead(rank)
@@ -65,7 +102,7 @@ class LoopLane(TierLane):
 
     def wait(self) -> int:
         """Nanoseconds that a call would wait before it runs."""
-        queued = len(self._queue)
+        queued = len(self._share().queue)
         return self.service.curve.time(1) * (queued // self.workers + 1) if queued else 0
 
     def resize(self, workers: int) -> None:
@@ -73,39 +110,46 @@ class LoopLane(TierLane):
         self.workers = workers
 
     def occupancy(self) -> Occupancy:
-        """Say what the lane is at."""
-        return Occupancy(len(self._tasks), len(self._queue), self.workers, broken=self._is_open())
+        """Say what the lane is at, in all loops together."""
+        shares = list(self._shares.copy().values())
+        running, queued = (sum(len(x) for x in some) for some in (
+            [share.tasks for share in shares], [share.queue for share in shares],
+        ))  # fmt: skip
+        workers = self.workers * max(1, len(shares))
+        return Occupancy(running, queued, workers, broken=self._is_open())
+
+    # -- one call --------------------------------------------------------------------------------
 
     def submit(self, job: Any, on_done: OnDone) -> Ticket:
         """Start the call, or have it wait for its turn."""
-        ticket = Ticket(job, self._clock(), on_done)
-        full = len(self._queue) >= self.limit
-        evicted = self._queue.evict(ticket.rank) if full else None
+        ticket, share = Ticket(job, self._clock(), on_done), self._share()
+        full = len(share.queue) >= self.limit
+        evicted = share.queue.evict(ticket.rank) if full else None
         turned = ticket if self._closing or (full and evicted is None) else evicted
         if turned is not None:
             turned.fact = Refused(self.index, Reason.OVERLOAD, ticket.submitted)
             turned.on_done(turned.fact)
         if turned is ticket:
             return ticket
-        self._queue.push(ticket)
-        self._pump()
+        share.queue.push(ticket)
+        self._pump(share)
         return ticket
 
-    def _pump(self) -> None:
-        while len(self._queue) and len(self._tasks) < self.workers:
-            batch = self._queue.take(self._clock(), 1, self.service.curve)
+    def _pump(self, share: _Share) -> None:
+        while len(share.queue) and len(share.tasks) < self.workers:
+            batch = share.queue.take(self._clock(), 1, self.service.curve)
             for ticket in batch.dropped:
                 self._end(ticket, Refused(self.index, Reason.DEADLINE, self._clock()))
             for ticket in batch.taken:
-                self._begin(ticket)
+                self._begin(share, ticket)
 
-    def _begin(self, ticket: Ticket) -> None:
+    def _begin(self, share: _Share, ticket: Ticket) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(ticket))
-        self._tasks[ticket] = task
+        share.tasks[ticket] = task
 
         def over(_: asyncio.Task[None]) -> None:
-            self._tasks.pop(ticket, None)
-            self._pump()
+            share.tasks.pop(ticket, None)
+            self._pump(share)
 
         task.add_done_callback(over)  # also of one that is cancelled before its first step
 
@@ -151,52 +195,68 @@ class LoopLane(TierLane):
         if ticket.fact is not None:
             return False
         ticket.gone = True
-        if not self._queue.remove(ticket) and (task := self._tasks.get(ticket)) is not None:
-            task.cancel()
+        share = self._share()
+        if not share.queue.remove(ticket) and ticket in share.tasks:
+            share.tasks[ticket].cancel()
             self.service.outlasted(self._clock() - ticket.submitted)
         return True
 
-    def adopt(self, ticket: Ticket, job: Any, on_done: OnDone) -> bool:  # noqa: ARG002
-        """Have another wait for a call that is under way."""
+    def adopt(self, ticket: Ticket, job: Any, on_done: OnDone) -> bool:
+        """Have another wait for a call that is under way; False when it is over or given up."""
         if ticket.fact is not None or ticket.gone:
             return False
-        ticket.on_done = on_done
+        share = self._share()
+        if share.queue.remove(ticket):
+            ticket.until, ticket.rank = job.until, job.rank
+            share.queue.push(ticket)
+        ticket.job, ticket.on_done = job, on_done
         return True
 
     def timed_out(self, ticket: Ticket) -> TimedOut:
         """Return the fact of a call that ran out of time."""
         self._struck()
         now = self._clock()
-        started = ticket.submitted if ticket in self._tasks else now
+        started = ticket.submitted if ticket in self._share().tasks else now
         return TimedOut(self.index, ticket.submitted, started, now)
 
     def call(self, job: Any) -> Fact:
         """Refuse: only an AsyncRouter can await."""
         raise NotImplementedError
 
+    # -- from other threads ----------------------------------------------------------------------
+
     def plain(self, job: Any) -> tuple[Any, float | None]:
-        """Have the loop ask the tier outside of the ledger, from another thread."""
-        assert self.loop is not None  # noqa: S101  set when the AsyncRouter was entered
+        """Have a loop ask the tier outside of the ledger, from another thread."""
         if self.prepare is not None:
             job = Handle(self.prepare(job.row), (job,))
         answer = self.tier.predict_async(job)  # type: ignore[attr-defined]
-        return self.tier.read(asyncio.run_coroutine_threadsafe(answer, self.loop).result())
+        return self.tier.read(asyncio.run_coroutine_threadsafe(answer, self._caller()).result())
 
-    def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
-        """Have the loop answer a batch, from another thread."""
-        assert self.loop is not None  # noqa: S101  set when the AsyncRouter was entered
+    def _run_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
+        """Have the loop answer a batch, from another thread; at the deadline it is cancelled."""
         started = self._clock()
         answer = self.tier.predict_rows_async(rows, context)  # type: ignore[attr-defined]
-        raw = asyncio.run_coroutine_threadsafe(answer, self.loop).result(context.remaining())
+        asked = asyncio.run_coroutine_threadsafe(answer, self._caller())
+        try:
+            raw = asked.result(context.remaining())
+        finally:
+            asked.cancel()  # of one that is over: nothing
         finished = self._clock()
         values, confidences = self.tier.read_rows(raw, n)
         return RowsReply(values, confidences, started, finished, self.tier.remarks(raw)[0])
 
+    # -- ending ----------------------------------------------------------------------------------
+
     def retire(self) -> None:
         """Nothing to let go of."""
 
-    def close(self, grace: float = 0.0) -> None:  # noqa: ARG002  the AsyncRouter has waited
-        """Take nothing more."""
+    def close(self, grace: float = 0.0) -> None:  # noqa: ARG002  the router has waited
+        """Take nothing more; what still waits is refused in its own loop."""
         self._closing = True
-        for ticket in self._queue.clear():
+        for loop, share in self._shares.copy().items():
+            with contextlib.suppress(RuntimeError):  # it is closed, and nobody waits there
+                loop.call_soon_threadsafe(self._refuse_all, share)
+
+    def _refuse_all(self, share: _Share) -> None:
+        for ticket in share.queue.clear():
             self._end(ticket, Refused(self.index, Reason.OVERLOAD, self._clock()))

@@ -258,11 +258,10 @@ class WorkerLane(TierLane):
         with self._lock:
             if ticket.fact is not None or ticket.gone:
                 return False
-            ticket.on_done = on_done
             if ticket.run is None and self._queue.remove(ticket):
                 ticket.until, ticket.rank = job.until, job.rank
-                ticket.job = job
                 self._queue.push(ticket)
+            ticket.job, ticket.on_done = job, on_done
             return True
 
     # -- working ---------------------------------------------------------------------------------

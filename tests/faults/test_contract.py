@@ -33,7 +33,7 @@ class Found:
         plan = router._service.plan
         assert not plan.engine.flights
         for lane in plan.lanes:
-            assert not len(getattr(lane, "_queue", ()))
+            assert lane.occupancy().queued == 0
             assert not len(getattr(lane, "_running", ()))
         said = router.statistics()
         assert said.requests == sum(said.dispositions.values()) == len(outcomes)

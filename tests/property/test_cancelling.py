@@ -93,8 +93,8 @@ class Cancelling(RuleBasedStateMachine):
     @invariant()
     def bounds_hold(self):
         for lane, name in zip(self.plan.lanes, WORKERS, strict=True):
-            assert len(lane._tasks) <= WORKERS[name]
-            assert len(lane._queue) <= QUEUES[name]
+            assert lane.occupancy().running <= WORKERS[name]
+            assert lane.occupancy().queued <= QUEUES[name]
 
     def teardown(self):
         """Let everything end: no flight, place or waiter is left, and each has one outcome."""
@@ -112,8 +112,7 @@ class Cancelling(RuleBasedStateMachine):
             assert self.router.statistics().requests == len(ended)
             assert not self.plan.engine.flights
             for lane in self.plan.lanes:
-                assert not lane._tasks
-                assert not len(lane._queue)
+                assert lane.occupancy()[:2] == (0, 0)
             assert self.router._loop is None or self.router._loop.active == 0
         finally:
             self.loop.close()

@@ -158,8 +158,8 @@ class Invariants(RuleBasedStateMachine):
         self._collect()
         plan = self.router._service.plan
         for lane in plan.lanes:
-            assert len(getattr(lane, "_queue", ())) <= QUEUE
-            assert len(getattr(lane, "_running", ())) <= WORKERS
+            assert lane.occupancy().queued <= QUEUE
+            assert lane.occupancy().running <= WORKERS
         cache = plan.engine.cache
         assert len(cache) <= ENTRIES
         assert cache.size == sum(item.size for item in cache.entries.values()) <= BYTES
@@ -188,8 +188,8 @@ class Invariants(RuleBasedStateMachine):
         plan = self.router._service.plan
         assert not plan.engine.flights
         for lane in plan.lanes:
-            assert not len(getattr(lane, "_queue", ()))
-            assert not len(getattr(lane, "_running", ()))
+            assert lane.occupancy().queued == 0
+            assert lane.occupancy().running == 0
         self.router._service.close(0.0)
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
