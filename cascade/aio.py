@@ -123,15 +123,20 @@ class AsyncRouter(Front, Generic[X, V]):
     async def close(self, grace: float = 5.0) -> None:
         """Let go of the models; further requests are refused with a PolicyError.
 
-        What is under way has ``grace`` seconds to end.
+        What is on its way has ``grace`` seconds to end, on all tiers that it needs.
         """
-        loop = self._loop
-        if loop is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace):
-                    await loop.quiet()
+        plan, idle = await _in_thread(self._service.refuse), False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                for pause in self._idling(plan):
+                    await asyncio.sleep(pause)
+                idle = True
         await _in_thread(self._aftermath.close)
-        await _in_thread(lambda: self._service.close(grace))
+        await _in_thread(lambda: self._service.let_go(plan, idle=idle))
+
+    def on_their_way(self) -> int:
+        """Count the requests that are on their way up, in all event loops."""
+        return sum(loop.active for loop in list(self._loops.values()))
 
     def _here(self, plan: Plan) -> Loop:
         """Return what belongs to the running loop; a plan's lanes are made known to it."""

@@ -155,7 +155,28 @@ def route_rows(
     *,
     use_cache: bool,
 ) -> Outcomes[Any]:
-    """Serve a batch, and count it."""
+    """Serve a batch, and count it; while it is on its way, too."""
+    engine = plan.engine
+    with engine.lock:
+        engine.batches += 1
+    try:
+        return _routed(plan, batch, arrived, until, tenant, floor, metadata, use_cache=use_cache)
+    finally:
+        with engine.lock:
+            engine.batches -= 1
+
+
+def _routed(
+    plan: Plan,
+    batch: Any,
+    arrived: int,
+    until: int | None,
+    tenant: str | None,
+    floor: int,
+    metadata: Mapping[str, Any] | None,
+    *,
+    use_cache: bool,
+) -> Outcomes[Any]:
     engine = plan.engine
     rows, n = plan.rows(batch)
     limit = _FOREVER if until is None else until

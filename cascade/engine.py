@@ -102,6 +102,7 @@ class Engine:
         self.observers = observers
         self.lock = threading.Lock()  # guards the cache and the flights
         self.flights: dict[Hashable, Request] = {}
+        self.batches = 0  # of route_many, on their way; under the lock
 
     # -- in --------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from cascade.service import Given, Service
 from cascade.telemetry import Health, Statistics, statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from cascade.binding import PerTier
     from cascade.budget import Budget
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from cascade.types import LoadSnapshot, Mode
 
 __all__ = ["Front"]
+
+_LOOKS, _PAUSE = 3, 0.001  # that find nobody, and s between them: a router is idle then
 
 
 class Front(Watched):
@@ -116,6 +118,16 @@ class Front(Watched):
         """
         self._service.set_mode(mode)
 
+    def _idling(self, plan: Plan | None) -> Iterator[float]:
+        """Yield pauses (s) for as long as requests are on their way.
+
+        One may be between two tiers when it is looked for, so that several looks must find none.
+        """
+        calm = 0
+        while plan is not None and calm < _LOOKS:
+            calm = 0 if self._service.busy(plan) else calm + 1
+            yield _PAUSE
+
     def _floor(self, plan: Plan, at_least: str) -> int:
         try:
             return max(plan.floor, plan.site.tiers.index(at_least))
@@ -170,7 +182,7 @@ class Front(Watched):
             closed=self._service.closed,
             mode=self.mode,
             policy=self.policy.digest,
-            tiers=tuple(tier.name for tier in self._service.bound),
+            tiers=tuple(spec.name for spec in self.policy.tiers),
         )
 
     def __reduce__(self) -> Any:

@@ -120,11 +120,6 @@ class Loop:
             self._delivering = True
             self.asyncio.call_soon(self._deliver)
 
-    async def quiet(self) -> None:
-        """Wait until no request is on its way up."""
-        while self.active:  # noqa: ASYNC110  an event would cost every request
-            await asyncio.sleep(0.002)
-
 
 class Seat(Served):
     """A request in a turn, and the future that it awaits."""

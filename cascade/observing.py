@@ -217,6 +217,10 @@ class Watched:
 
     route: Callable[..., Any]
 
+    def on_their_way(self) -> int:
+        """Count the requests that are on their way up, where that is known: not in threads."""
+        return 0
+
     def watch_again(self) -> None:
         """See whether anything is to run after the answers, now that something has changed."""
         with self._service.opening:

@@ -241,6 +241,9 @@ class Lane(Protocol):
     def occupancy(self) -> Occupancy:
         """Say what the lane is at."""
 
+    def live(self) -> int:
+        """How many calls somebody waits for, as far as they are not made by their callers."""
+
     def resize(self, workers: int) -> None:
         """Have so many workers from now on."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 from cascade.admission import Priority
@@ -110,10 +111,16 @@ class Router(Front, Generic[X, V]):
     def close(self, grace: float = 5.0) -> None:
         """Let go of the models; further requests are refused with a PolicyError.
 
-        What waits for a worker or runs on one has ``grace`` seconds to end.
+        What is on its way has ``grace`` seconds to end, on all tiers that it needs.
         """
-        self._service.close(grace)
+        until, plan, idle = time.monotonic() + grace, self._service.refuse(), True
+        for pause in self._idling(plan):
+            idle = time.monotonic() < until
+            if not idle:
+                break
+            time.sleep(pause)
         self._aftermath.close()
+        self._service.let_go(plan, idle=idle)
 
     # -- serving ---------------------------------------------------------------------------------
 

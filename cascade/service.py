@@ -254,8 +254,8 @@ class Service:
 
     # -- ending ----------------------------------------------------------------------------------
 
-    def close(self, grace: float) -> None:
-        """Refuse what comes; let what is under way end within ``grace`` seconds; let go."""
+    def refuse(self) -> Plan | None:
+        """Refuse what comes from now on; return the plan of what is under way."""
         with self.opening:
             if self._reloader is not None:
                 self._reloader.set()
@@ -263,11 +263,28 @@ class Service:
                 self._shared.close(self._own_metrics() or None)
             self.closed = True
             plan, self.plan = self.plan, None
-        until = self.clock() + round(grace * 1e9)
-        if plan is not None:
-            for lane in plan.lanes:  # upwards: what one lets go may go on to the next
-                lane.close(max(0.0, (until - self.clock()) / 1e9))
-        for tier in self.bound:
+        return plan
+
+    def busy(self, plan: Plan) -> bool:
+        """Whether any request is on its way, as far as can be seen at one look."""
+        return bool(
+            plan.engine.batches
+            or any(lane.live() for lane in plan.lanes)
+            or any(front.on_their_way() for front in list(self.watchers))
+        )
+
+    def let_go(self, plan: Plan | None, *, idle: bool) -> None:
+        """Close lanes and tiers; what still waits is refused, unless all seemed ``idle``.
+
+        Then there is at most a straggler between two tiers, which has its answer yet.
+        """
+        for lane in () if plan is None else plan.lanes:
+            if idle:
+                lane.retire()
+            else:
+                lane.close()
+        tiers, self.bound = self.bound, ()
+        for tier in tiers:
             tier.close()
 
     def in_child(self) -> None:

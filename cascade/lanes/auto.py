@@ -81,6 +81,10 @@ class AutoLane:
         """Nanoseconds that a call would wait before it runs."""
         return 0 if self.inline else self._far.wait()
 
+    def live(self) -> int:
+        """How many calls somebody waits for, on a worker."""
+        return self._far.live()
+
     def resize(self, workers: int) -> None:
         """Have so many workers, for when the tier does not run inline."""
         self._far.resize(workers)

@@ -91,6 +91,10 @@ class TierLane:
         """Nanoseconds that a call would wait before it runs: none, where it runs in its caller."""
         return 0
 
+    def live(self) -> int:
+        """How many calls somebody waits for: those in their callers are not known here."""
+        return 0
+
     def resize(self, workers: int) -> None:
         """Have so many workers: none, where it runs in its caller."""
 

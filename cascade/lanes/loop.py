@@ -118,6 +118,10 @@ class LoopLane(TierLane):
         workers = self.workers * max(1, len(shares))
         return Occupancy(running, queued, workers, broken=self._is_open())
 
+    def live(self) -> int:
+        """How many calls somebody waits for, in all loops together."""
+        return sum(len(x.queue) + len(x.tasks) for x in list(self._shares.copy().values()))
+
     # -- one call --------------------------------------------------------------------------------
 
     def submit(self, job: Any, on_done: OnDone) -> Ticket:

@@ -379,7 +379,7 @@ class WorkerLane(TierLane):
         """Take nothing more; let what is under way end, for at most ``grace`` seconds."""
         with self._drained:
             self._closing = True
-            self._drained.wait_for(lambda: not self._live(), timeout=grace)
+            self._drained.wait_for(lambda: not self.live(), timeout=grace)
             left = self._queue.clear()
             self._release_idle()
             for ticket in left:
@@ -388,5 +388,6 @@ class WorkerLane(TierLane):
             assert ticket.fact is not None  # noqa: S101  just refused
             ticket.on_done(ticket.fact)
 
-    def _live(self) -> int:
-        return len(self._queue) + sum(not run.lost for run in self._running)
+    def live(self) -> int:
+        """How many calls somebody waits for, queued ones and runs."""
+        return len(self._queue) + sum(not run.lost for run in tuple(self._running.copy()))

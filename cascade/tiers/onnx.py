@@ -101,9 +101,8 @@ class OnnxTier(BoundTier):
         self._session = session
 
     def close(self) -> None:
-        """Let go of the session."""
+        """Let go of the session; who has the tier in hand can still run it."""
         self._session = None
-        self.run = self._run_session = _closed  # type: ignore[method-assign, assignment]
 
     def reset(self) -> None:
         """Leave the session to the parent: destroying it in a forked child can crash or hang."""

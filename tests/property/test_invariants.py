@@ -190,7 +190,8 @@ class Invariants(RuleBasedStateMachine):
         for lane in plan.lanes:
             assert lane.occupancy().queued == 0
             assert lane.occupancy().running == 0
-        self.router._service.close(0.0)
+        service = self.router._service
+        service.let_go(service.refuse(), idle=False)
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
         self.loop.run_until_complete(asyncio.sleep(0))
