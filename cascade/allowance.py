@@ -10,11 +10,14 @@ one.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from cascade.policy import Policy
 
 __all__ = ["Allowance", "Purse", "allowance_of"]
@@ -38,6 +41,10 @@ class Purse:
         >>> purse.take(), purse.take(), purse.take()
         (1, 1, 0)
         """
+        with self.allowance.lock:
+            return self._take(wanted)
+
+    def _take(self, wanted: int) -> int:
         whole, paid = self.allowance, wanted
         thrifty = whole.per_tenant is None or self.tokens >= _RESERVE * whole.burst
         if whole.per_tenant is not None:
@@ -65,6 +72,7 @@ class Allowance:
     overall: float | None
     per_tenant: float | None
     burst: float = 20.0
+    lock: AbstractContextManager[Any] = attrs.field(factory=nullcontext)  # where threads share it
     limit: float = attrs.field(init=False)  # of the overall bucket
     tokens: float = attrs.field(init=False)
     _purses: OrderedDict[str | None, Purse] = attrs.field(init=False, factory=OrderedDict)
@@ -75,6 +83,10 @@ class Allowance:
 
     def earn(self, tenant: str | None, requests: int = 1) -> Purse:
         """Count requests of a tenant; return its purse."""
+        with self.lock:
+            return self._earn(tenant, requests)
+
+    def _earn(self, tenant: str | None, requests: int) -> Purse:
         purse = self._purses.get(tenant)
         if purse is None:
             purse = self._purses[tenant] = Purse(self, _START * self.burst)
@@ -97,9 +109,15 @@ def _filled(tokens: float, share: float | None, requests: int, limit: float) -> 
     return min(max(limit, earned), tokens + earned)
 
 
-def allowance_of(policy: Policy) -> Allowance | None:
-    """Return a policy's allowance, None where escalations are not limited."""
+def allowance_of(
+    policy: Policy, lock: AbstractContextManager[Any] | None = None
+) -> Allowance | None:
+    """Return a policy's allowance, None where escalations are not limited.
+
+    Where threads share it they bring a ``lock``.
+    """
     settings = policy.escalation.allowance
     if settings is None:
         return None
-    return Allowance(settings.overall, settings.per_tenant, settings.burst)
+    limits = settings.overall, settings.per_tenant, settings.burst
+    return Allowance(*limits, lock or nullcontext())

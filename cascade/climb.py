@@ -11,18 +11,20 @@ from cascade.facts import RowsReply
 from cascade.lanes.handle import Handle
 from cascade.lanes.lane import EXITS
 from cascade.lanes.watchdog import in_time
-from cascade.runs import CODES, NONE, Run, Setbacks
+from cascade.runs import CODES, NONE, BatchContext, Run, Setbacks, take
 from cascade.tiers.columns import object_column
+from cascade.tiers.faults import as_post_error, as_tier_error
 from cascade.types import Disposition, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
+    from cascade.allowance import Purse
     from cascade.cache import Entry
     from cascade.plan import Plan
-    from cascade.protocols import Clock, Lane
+    from cascade.protocols import Lane
     from cascade.runs import Indices
     from cascade.types import Finish
 
@@ -30,28 +32,7 @@ __all__ = ["Climb"]
 
 _REASONS = list(Reason)
 _CHUNK = 256  # rows per model run where a deadline has to be honoured between runs
-_NANO = 1_000_000_000
 _FOREVER = 2**62
-
-
-class _BatchContext:
-    """The context of a batch run."""
-
-    def __init__(
-        self, until: int, clock: Clock, tenant: str | None, metadata: Mapping[str, Any]
-    ) -> None:
-        self.tenant = tenant
-        self.metadata = metadata
-        self._until = until
-        self._clock = clock
-
-    def remaining(self) -> float:
-        """Seconds until the deadline."""
-        return (self._until - self._clock()) / _NANO
-
-    def cancelled(self) -> bool:
-        """Whether the deadline has passed."""
-        return self._clock() >= self._until
 
 
 class Climb:
@@ -62,7 +43,7 @@ class Climb:
     """
 
     def __init__(
-        self, plan: Plan, n: int, floor: int, until: int, clock: Clock, tenant: str | None,
+        self, plan: Plan, n: int, floor: int, until: int | None, tenant: str | None,
         metadata: Mapping[str, Any],
     ) -> None:  # fmt: skip
         self.n = n
@@ -76,11 +57,12 @@ class Climb:
         self._top = len(plan.lanes) - 1
         self._first_only = plan.ladder.first_only
         self._floor = floor
-        self._until = until
-        self._clock = clock
-        self._context = _BatchContext(until, clock, tenant, metadata)
+        self._until = _FOREVER if until is None else until
+        self._clock = plan.clock
+        self._context = BatchContext(self._until, plan.clock, tenant, metadata)
         self._setbacks: Setbacks | None = None
-        self._purse = None if plan.allowance is None else plan.allowance.earn(tenant, n)
+        self._tenant = tenant
+        self._purse: Purse | None = None
         self._overtaking = False  # nothing cheaper is left for the rows that go up
 
     def run(self, rows: Any, hard: npt.NDArray[np.float64] | None) -> None:
@@ -88,6 +70,8 @@ class Climb:
         useful = self._useful()
         entry = self._entries(hard, useful)
         waiting = np.flatnonzero(self.end == NONE) if self.ends else np.arange(self.n)
+        if self._plan.allowance is not None:
+            self._purse = self._plan.allowance.earn(self._tenant, len(waiting))
         if isinstance(entry, int):
             begin = {entry: waiting}
         else:
@@ -130,6 +114,27 @@ class Climb:
         self._columns_as(object)[i] = held.out()
         self.confidences[i] = np.nan if held.confidence is None else held.confidence
         self.end[i] = self._code(held.finish, 1)
+
+    def post(self, function: Callable[[int, Any], Any]) -> None:
+        """Have every new answer postprocessed; a row at which that fails has failed."""
+        self.values = object_column(self.values.tolist())
+        for i, code in enumerate(self.end.tolist()):
+            finish = self.ends[code]
+            if finish.rank < 0 or finish.disposition is Disposition.CACHED:
+                continue
+            try:
+                self.values[i] = function(finish.rank, self.values[i])
+            except Exception as error:  # noqa: BLE001  the user's function may raise anything
+                self._spoil(i, finish.rank, error)
+
+    def _spoil(self, i: int, tier: int, error: Exception) -> None:
+        """End a row as failed after all: its answer could not be postprocessed."""
+        now, here = self._clock(), np.array([i])
+        what = str(as_post_error(self._plan.site.tiers[tier], error))
+        self.runs.append(Run(tier, here, now, now, failed=np.ones(1, dtype=np.bool_), error=what))
+        self.values[i], self.confidences[i] = None, np.nan
+        self.counts[self.end[i]] -= 1
+        self._end(here, Disposition.FAILED, Reason.FAULT, NONE)
 
     # -- the way up ------------------------------------------------------------------------------
 
@@ -212,15 +217,20 @@ class Climb:
         eta, left = lane.eta(len(part)), self._until - now
         if not 0 <= eta <= left:
             return self._refuse(tier, part, REFUSALS.get(eta, Reason.DEADLINE), now, eta)
-        given = rows if len(part) == self.n else take(rows, part)
+        given, error = rows if len(part) == self.n else take(rows, part), None
         try:
             reply = self._bounded(lane, given, len(part))
         except EXITS:
             raise
-        except BaseException:  # noqa: BLE001  a tier may raise anything; the rows go on
-            reply = RowsReply(None, None, now, self._clock())
-        late = reply is None or (reply.values is None and self._clock() >= self._until)
-        return self._weigh(tier, part, reply or RowsReply(None, None, now, self._clock()), late)
+        except BaseException as caught:  # noqa: BLE001  a tier may raise anything; the rows go on
+            reply, error = None, str(as_tier_error(lane.tier.name, caught))
+        if reply is not None:
+            return self._weigh(tier, part, reply, late=False)
+        ended = self._clock()
+        nothing, late = RowsReply(None, None, now, ended), error is None or ended >= self._until
+        run = self._weigh(tier, part, nothing, late=late)
+        run.error = error
+        return run
 
     def _bounded(self, lane: Lane, rows: Any, n: int) -> RowsReply | None:
         """Run a batch until the deadline of the whole call; None: it had to be left."""
@@ -234,7 +244,7 @@ class Climb:
             lambda: lane.call_rows(rows, n, handle), self._until - self._clock(), handle.stop
         )
 
-    def _weigh(self, tier: int, part: Indices, reply: RowsReply, late: bool) -> Run:  # noqa: FBT001
+    def _weigh(self, tier: int, part: Indices, reply: RowsReply, *, late: bool) -> Run:
         """Take in what a tier answered: which rows are sound, and which are sure enough."""
         n, top, confidences = len(part), tier == self._top, reply.confidences
         threshold = None if top else self._plan.point.thresholds[tier]
@@ -244,7 +254,7 @@ class Climb:
             passed = np.asarray(confidences >= threshold)  # so written, NaN escalates
         run = Run(
             tier, part, reply.started, reply.finished, threshold, confidences, passed, failed,
-            known=reply.known, late=late,
+            known=reply.known, late=late, costs=reply.costs,
         )  # fmt: skip
         if failed is None:
             self._answer(tier, part, reply.values, confidences)
@@ -385,12 +395,3 @@ class Climb:
 def _not(mask: npt.NDArray[np.bool_] | None, n: int) -> npt.NDArray[np.bool_]:
     """Mark those that a mask does not; None marks nothing."""
     return np.ones(n, dtype=np.bool_) if mask is None else ~mask
-
-
-def take(rows: Any, index: Indices) -> Any:
-    """Return these rows of a batch: an array, a list, or a dict of those."""
-    if isinstance(rows, np.ndarray):
-        return rows.take(index, axis=0)
-    if isinstance(rows, dict):
-        return {name: take(column, index) for name, column in rows.items()}
-    return [rows[i] for i in index.tolist()]

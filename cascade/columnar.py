@@ -25,27 +25,42 @@ if TYPE_CHECKING:
 
     from cascade.engine import Engine
     from cascade.plan import Plan
-    from cascade.types import Finish, RawStep
+    from cascade.types import Finish, RawStep, Site
 
-__all__ = ["Outcomes", "route_rows"]
+__all__ = ["Batch", "Outcomes", "route_rows"]
 
 V = TypeVar("V")
 
-_FOREVER = 2**62
+_ROW_BITS = 40  # of a row's serial: its place; above them that of its batch
 
 
-@attrs.define(eq=False)
+@attrs.frozen(eq=False)
+class Batch:
+    """A batch as it is asked for: until when (ns), None without a deadline, and the lowest tier."""
+
+    data: Any
+    arrived: int
+    until: int | None
+    floor: int
+    tenant: str | None
+    metadata: Mapping[str, Any]
+    use_cache: bool
+
+
+@attrs.frozen(eq=False)
 class _Times:
     arrived: int
     routed: int
     ended: int
+    budget: int | None
 
 
 class Outcomes(Generic[V]):
     """The outcomes of a batch as columns; iterate or index it for Outcome objects.
 
-    ``values`` (n,), ``tiers`` (n,) names or None, ``confidences`` (n,) float64 with NaN where there
-    is none, ``dispositions`` and ``reasons`` (n,) of the enums, ``covered`` (n,) bool.
+    ``values`` (n,), None where a row has no answer or abstains; ``tiers`` (n,) names or None;
+    ``confidences`` (n,) float64 with NaN where there is none; ``dispositions`` and ``reasons`` (n,)
+    of the enums; ``covered`` (n,) bool.
 
     >>> import cascade, numpy as np
     >>> policy = cascade.Policy.from_dict(
@@ -62,19 +77,31 @@ class Outcomes(Generic[V]):
     ([1, 2, 3], ['only', 'only', 'only'], 3)
     """
 
-    def __init__(self, climb: Climb, plan: Plan, times: _Times, budget: int | None) -> None:
-        self.values: npt.NDArray[Any] = climb.values
+    def __init__(self, climb: Climb, site: Site, times: _Times) -> None:
+        self._values: npt.NDArray[Any] = climb.values
         self.confidences: npt.NDArray[np.float64] = climb.confidences
         self._end = climb.end
         self._ends = climb.ends
         self._runs = climb.runs
-        self._plan = plan
+        self._site = site
         self._times = times
-        self._budget = budget
+        self._serial = next_serial() << _ROW_BITS
+        self._withheld = [_withholds(finish) for finish in climb.ends]
+        self._shown = None if any(self._withheld) else climb.values
 
     def _column(self, of: Callable[[Finish], Any]) -> npt.NDArray[Any]:
         """Return one thing that is said of each row's end."""
         return object_column([of(finish) for finish in self._ends])[self._end]
+
+    @property
+    def values(self) -> npt.NDArray[Any]:
+        """The answers; where a row has none the column holds Python values, and None."""
+        if self._shown is None:
+            shown = np.empty(len(self), dtype=object)
+            withheld = np.asarray(self._withheld, dtype=np.bool_)[self._end]
+            shown[~withheld] = object_column(self._values[~withheld].tolist())
+            self._shown = shown
+        return self._shown
 
     @property
     def tiers(self) -> npt.NDArray[Any]:
@@ -130,75 +157,67 @@ class Outcomes(Generic[V]):
 
     def _outcome(self, i: int) -> Outcome[V]:
         finish = self._ends[self._end[i]]
-        value = plain(self.values[i]) if finish.rank >= 0 else None
-        extra = None
+        value = plain(self._values[i]) if finish.rank >= 0 else None
+        extra: dict[str, Any] = {}
         if finish.disposition is Disposition.ABSTAINED:
-            value, extra = None, {"best": value}
+            value, extra["best"] = None, value
+        costs = [cost for run in self._runs if (cost := run.cost(i)) is not None]
+        if costs:
+            extra["cost"] = sum(costs)
         confidence = float(self.confidences[i])
+        known = None if confidence != confidence else confidence  # noqa: PLR0124  NaN
         times = self._times
         trace = (finish, times.arrived, times.routed, times.ended, self._steps(i))
-        known = None if confidence != confidence else confidence  # noqa: PLR0124  NaN
-        return Outcome(next_serial(), value, known, self._budget, trace, self._plan.site, extra)
+        return Outcome(
+            self._serial + i, value, known, times.budget, trace, self._site, extra or None
+        )
 
     def _steps(self, i: int) -> list[RawStep]:
         return [step for run in self._runs if (step := run.step(i)) is not None]
 
 
-def route_rows(
-    plan: Plan,
-    batch: Any,
-    arrived: int,
-    until: int | None,
-    tenant: str | None,
-    floor: int,
-    metadata: Mapping[str, Any] | None,
-    *,
-    use_cache: bool,
-) -> Outcomes[Any]:
+def _withholds(finish: Finish) -> bool:
+    """Whether rows that end so show no answer."""
+    return finish.rank < 0 or finish.disposition is Disposition.ABSTAINED
+
+
+def route_rows(plan: Plan, batch: Batch) -> Outcomes[Any]:
     """Serve a batch, and count it; while it is on its way, too."""
     engine = plan.engine
     with engine.lock:
         engine.batches += 1
     try:
-        return _routed(plan, batch, arrived, until, tenant, floor, metadata, use_cache=use_cache)
+        outcomes = _routed(plan, batch)
     finally:
         with engine.lock:
             engine.batches -= 1
+    if engine.observers:
+        for outcome in outcomes:
+            engine.observed(outcome)
+    return outcomes
 
 
-def _routed(
-    plan: Plan,
-    batch: Any,
-    arrived: int,
-    until: int | None,
-    tenant: str | None,
-    floor: int,
-    metadata: Mapping[str, Any] | None,
-    *,
-    use_cache: bool,
-) -> Outcomes[Any]:
-    engine = plan.engine
-    rows, n = plan.rows(batch)
-    limit = _FOREVER if until is None else until
-    climb = Climb(plan, n, floor, limit, engine.clock, tenant, metadata or {})
-    keys = _look_up(plan, climb, rows, arrived, tenant, floor) if use_cache else None
+def _routed(plan: Plan, batch: Batch) -> Outcomes[Any]:
+    engine, arrived = plan.engine, batch.arrived
+    rows, n = plan.rows(batch.data)
+    climb = Climb(plan, n, batch.floor, batch.until, batch.tenant, batch.metadata)
+    keys = _look_up(plan, climb, rows, batch) if batch.use_cache else None
     hard = None
     if plan.rows_complexity is not None and plan.point.skip_above and n:
-        hard = plan.rows_complexity(batch if plan.by_name else rows, n)
+        hard = plan.rows_complexity(batch.data if plan.by_name else rows, n)
     routed = engine.clock()
     climb.run(rows, hard)
-    _post(plan, climb)
+    if plan.post is not None:
+        climb.post(plan.post)
     if keys is not None:
         _store(engine, climb, keys, arrived)
     _count(engine, climb)
-    times = _Times(arrived, routed, engine.clock())
-    return Outcomes(climb, plan, times, None if until is None else until - arrived)
+    budget = None if batch.until is None else batch.until - arrived
+    return Outcomes(climb, plan.site, _Times(arrived, routed, engine.clock(), budget))
 
 
-def _look_up(
-    plan: Plan, climb: Climb, rows: Any, now: int, tenant: str | None, floor: int
-) -> list[Any] | None:
-    engine = plan.engine
+def _look_up(plan: Plan, climb: Climb, rows: Any, batch: Batch) -> list[Any] | None:
+    engine, tenant = plan.engine, batch.tenant
     cache = engine.cache
     if cache is None:
         return None
@@ -208,8 +227,8 @@ def _look_up(
         keys.append(key if tenant is None or key is None else (tenant, key))
     with engine.lock:
         for i, key in enumerate(keys):
-            held = None if key is None else cache.get(key, now)
-            if held is None or held.finish.rank < floor:
+            held = None if key is None else cache.get(key, batch.arrived)
+            if held is None or held.finish.rank < batch.floor:
                 engine.ledger.misses += key is not None
                 continue
             climb.place(i, held)
@@ -235,17 +254,6 @@ def _store(engine: Engine, climb: Climb, keys: list[Any], now: int) -> None:
         if item is not None:
             with engine.lock:
                 cache.put(keys[i], item, now)
-
-
-def _post(plan: Plan, climb: Climb) -> None:
-    if plan.post is None:
-        return
-    values = object_column(climb.values.tolist())
-    for i, code in enumerate(climb.end.tolist()):
-        finish = climb.ends[code]
-        if finish.rank >= 0 and finish.disposition is not Disposition.CACHED:
-            values[i] = plan.post(finish.rank, values[i])
-    climb.values = values
 
 
 def _count(engine: Engine, climb: Climb) -> None:

@@ -178,19 +178,23 @@ class Decision:
             self._why = Reason.DEADLINE
             return self._give_up()
         else:  # it failed, or replied what cannot be a confidence
+            what = "confidence not in [0, 1]"
             if isinstance(fact, Failed):
-                self.error = fact.error
+                self.error, what = fact.error, fact.what
             self._deviated = True
             self._why = self._why or Reason.FAULT
-            self._log(fact, "failed", Reason.FAULT)
+            self._log(fact, "failed", Reason.FAULT, (None, None, what))
         if self.best is not None:
             return self._escalate(self.best.tier, now, etas)
         return self._enter_elsewhere(now, etas)
 
-    def _log(self, fact: Replied | Failed | TimedOut, result: str, reason: Reason) -> None:
+    def _log(
+        self, fact: Replied | Failed | TimedOut, result: str, reason: Reason,
+        more: tuple[None, None, str] | None = None,
+    ) -> None:  # fmt: skip
         self.steps += (
             (fact.tier, result, reason, None, None, -1, -1,
-             fact.submitted, fact.started, fact.finished, fact.prepared, None),
+             fact.submitted, fact.started, fact.finished, fact.prepared, more),
         )  # fmt: skip
 
     # -- choosing the next tier ------------------------------------------------------------------
@@ -207,6 +211,7 @@ class Decision:
         too slow: nothing is shed that any tier could answer.
         """
         calls, late = self._ladder.calls, self._why is Reason.DEADLINE
+        self._forced = None
         above = range(self._entry, len(calls))
         found = -1 if late else self._first_that_fits(above, now, etas)
         if found < 0:

@@ -17,7 +17,7 @@ import numpy as np
 
 from cascade.cache import PLAIN, Entry
 from cascade.complexity import easy_below
-from cascade.engine import Request, owned
+from cascade.engine import Request, whose
 from cascade.facts import Replied
 from cascade.lanes.lane import EXITS
 from cascade.ledger import FOLD_AT
@@ -135,13 +135,13 @@ def _compiled(plan: Plan, rungs: tuple[Rung, ...], settle: Settle) -> Direct:  #
         key = None if cache is None else key_of(row)
         if key is not None:
             if tenant is not None:
-                key = owned(key, tenant)
+                key = whose(tenant), key
             held = entries.get(key)
             if held is not None and arrived < held.fresh:
                 return engine.hit(plan, held, arrived, until)
         request = Request(plan, row, 0, arrived, until)
         if tenant is not None:
-            request.tenant = tenant
+            request.tenant = whose(tenant)
         if cache is not None and key is not None:
             request.key = key
             leads = held is None and lead(key, request) is request

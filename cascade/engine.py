@@ -23,19 +23,21 @@ from cascade.errors import (
 from cascade.flight import Flight, Landed, Lead, land
 from cascade.ledger import FOLD_AT
 from cascade.outcome import Outcome, Serials
+from cascade.tiers.faults import as_post_error
 from cascade.types import Disposition, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
     from cascade.decide import Call
+    from cascade.facts import Replied
     from cascade.flight import Follower, Landing, Pending, Verdict
     from cascade.ledger import Ledger
     from cascade.plan import Plan
     from cascade.protocols import Clock, Observer
     from cascade.types import Finish
 
-__all__ = ["Engine", "Request", "owned"]
+__all__ = ["Engine", "Request", "whose"]
 
 _NANO = 1_000_000_000
 _LONGEST = 10**18  # ns; locks cannot wait much longer
@@ -141,13 +143,13 @@ class Engine:
         key = None if cache is None or not use_cache else plan.key(row)
         if cache is not None and key is not None:
             if tenant is not None:
-                key = owned(key, tenant)
+                key = whose(tenant), key
             held = cache.entries.get(key)
             if held is not None and arrived < held.fresh and held.finish.rank >= floor:
                 return self.hit(plan, held, arrived, until)
         request = Request(plan, row, floor, arrived, until)
         if tenant is not None:
-            request.tenant = tenant
+            request.tenant = whose(tenant)
         if metadata is not None:
             request.metadata = metadata
         if cache is None or key is None:
@@ -202,8 +204,7 @@ class Engine:
         if plan.steering is not None:
             point = plan.steering.point(now, request.until - now)
         if plan.allowance is not None:
-            with self.lock:
-                request.purse = plan.allowance.earn(request.tenant)
+            request.purse = plan.allowance.earn(request.tenant)
         return request.start(point, hard, now, request.until, request.etas)
 
     # -- out -------------------------------------------------------------------------------------
@@ -216,7 +217,9 @@ class Engine:
         if answer is not None:
             value, confidence = answer.value, answer.confidence
             if plan.post is not None:
-                value = plan.post(answer.tier, value)
+                value, finish = self._post(request, answer, finish)
+                answer = request.best
+                confidence = confidence if answer else None
             if request.cost is not None:
                 extra = {"cost": request.cost}
         if request.key is not None:
@@ -241,6 +244,19 @@ class Engine:
         if answer is None:
             raise refusal(outcome, request.error, self._retry_after(request))
         return outcome
+
+    def _post(self, request: Request, answer: Replied, finish: Finish) -> tuple[Any, Finish]:
+        """Postprocess an answer; a request at which that fails has failed."""
+        plan, now, tier = request.plan, self.clock(), answer.tier
+        assert plan.post is not None  # noqa: S101  the caller looked
+        try:
+            return plan.post(tier, answer.value), finish
+        except Exception as error:  # noqa: BLE001  the user's function may raise anything
+            request.best, request.error = None, as_post_error(plan.site.tiers[tier], error)
+            what = (None, None, str(request.error))
+            step = (tier, "failed", Reason.FAULT, None, None, -1, -1, now, now, now, 0, what)
+            request.steps += (step,)
+            return None, plan.ladder.finish(Disposition.FAILED, Reason.FAULT)
 
     def _land(self, request: Request, finish: Finish, value: Any, confidence: float | None) -> None:
         """Store an answer that was accepted, and give everybody who waits what is theirs."""
@@ -351,15 +367,15 @@ class Engine:
         return outcome
 
 
-def owned(key: Hashable, tenant: str) -> Hashable:
-    """Return the key of a tenant's own entry.
+def whose(tenant: Any) -> str | None:
+    """Return a tenant's name, if it is one.
 
     Raises:
         InputTypeError: the tenant is not a string: 1 and True would be one.
     """
-    if type(tenant) is not str:
+    if tenant is not None and type(tenant) is not str:
         raise InputTypeError(f"tenant: expected a string, got {type(tenant).__name__}")
-    return tenant, key
+    return tenant
 
 
 def refusal(outcome: Outcome[Any], error: BaseException | None, later: float) -> Exception:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
+from cascade.errors import CascadeError
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -48,6 +50,12 @@ class Failed:
     finished: int
     prepared: int = 0
 
+    @property
+    def what(self) -> str:
+        """What went wrong, in words of this library: others may hold the input."""
+        error = self.error
+        return str(error) if isinstance(error, CascadeError) else type(error).__name__
+
 
 @attrs.define(eq=False)
 class TimedOut:
@@ -78,6 +86,7 @@ class RowsReply:
     started: int
     finished: int
     known: bool = True
+    costs: list[float | None] | None = None  # of each row, where the tier reports any
 
 
 Fact: TypeAlias = Replied | Failed | TimedOut | Refused

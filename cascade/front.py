@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from cascade.budget import nanoseconds
-from cascade.columnar import route_rows
+from cascade.columnar import Batch, route_rows
+from cascade.engine import whose
 from cascade.errors import PolicyError
 from cascade.observing import Aftermath, Watched
 from cascade.policy import Policy
@@ -144,9 +145,8 @@ class Front(Watched):
         if deadline is not None:
             until = arrived + plan.engine.budget(plan, deadline, arrived)
         floor = plan.floor if at_least is None else self._floor(plan, at_least)
-        return lambda: route_rows(
-            plan, batch, arrived, until, tenant, floor, metadata, use_cache=use_cache
-        )
+        asked = Batch(batch, arrived, until, floor, whose(tenant), metadata or {}, use_cache)
+        return lambda: route_rows(plan, asked)
 
     # -- looking inside --------------------------------------------------------------------------
 

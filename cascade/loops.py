@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cascade.batching import knee
 from cascade.facts import Refused
-from cascade.lanes.lane import Served
+from cascade.lanes.lane import Served, answered
 from cascade.lanes.loop import LoopLane
 from cascade.types import Reason
 
@@ -159,7 +159,7 @@ class Turn:
         """Return what came of it, once its future is done."""
         if seat.fact is None:  # its deadline had passed
             return Refused(self._lane.index, Reason.DEADLINE, self._loop.clock())
-        return seat.fact
+        return answered(seat.fact)
 
     def _flush(self, _: object = None) -> None:
         """Run one batch; what is beyond it has another turn, so that none is long."""

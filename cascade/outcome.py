@@ -246,5 +246,5 @@ def _step(names: Sequence[str], raw: RawStep) -> Step:
         None if eta < 0 else eta * _NANO,
         None if remaining < 0 else remaining * _NANO,
         Latency(prepared * _NANO, waited * _NANO, (finished - started) * _NANO, 0.0),
-        *(batch or (None, None)),
+        *(batch or ()),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -12,7 +14,7 @@ from cascade.complexity import estimator, rows_estimator
 from cascade.cores import find_cores
 from cascade.decide import Etas, Ladder
 from cascade.direct import compile_direct
-from cascade.errors import PolicyError
+from cascade.errors import CascadeError, InputTypeError, InputValueError, PolicyError
 from cascade.inputs import row_caster, rows_caster
 from cascade.keys import key_maker
 from cascade.lanes import AutoLane, Watchdog, make_lane
@@ -110,6 +112,7 @@ def compile_plan(
     strict, finite = settings.cast == "none", settings.validate == "finite"
     cast = row_caster(specs, strict=strict, finite=finite)
     cast_rows = rows_caster(specs, strict=strict, finite=finite)
+    common = None if prepare.common is None else _guarded(prepare.common)
     rule = policy.complexity
     steering = steering_of(policy, lanes, [workers_of(s, cores) for s in policy.tiers], clock())
     plan = Plan(
@@ -119,7 +122,7 @@ def compile_plan(
         site=Site(policy.digest, policy.mode, names, point.index),
         sites=(),  # in_mode fills them in
         steering=steering,
-        allowance=allowance_of(policy),
+        allowance=allowance_of(policy, threading.Lock()),
         ranked={one: [lane.eta_for(one.rank) for lane in lanes] for one in Priority},
         monitor=LoadMonitor(names, lanes, engine.ledger.requests, clock())
         if steering is None
@@ -133,8 +136,8 @@ def compile_plan(
         floor=0,
         budget=_ns(policy.deadline),
         max_budget=_ns(policy.max_deadline),
-        row=cast if prepare.common is None else _after(prepare.common, cast),
-        rows=cast_rows if prepare.common is None else _rows_after(prepare.common, cast_rows),
+        row=cast if common is None else _after(common, cast),
+        rows=cast_rows if common is None else _rows_after(common, cast_rows),
         key=key_maker(specs, "auto" if policy.cache is None else policy.cache.digest),
         by_name=rule is not None and hasattr(rule.weights, "items"),
         complexity=None if rule is None else estimator(rule.intercept, rule.weights),
@@ -195,6 +198,29 @@ def _own(prepare: Functions, tier: BoundTier, policy: Policy) -> Callable[[Any],
         return None
     strict = policy.inputs.cast == "none"
     return _after(function, row_caster(tier.inputs, strict=strict))
+
+
+def _guarded(function: Any) -> Any:
+    """Have what a preparation raises say that the input is not what it takes."""
+
+    def guard(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        @functools.wraps(function)
+        def guarded(x: Any) -> Any:
+            try:
+                return function(x)
+            except CascadeError:
+                raise
+            except Exception as error:
+                kind = InputTypeError if isinstance(error, TypeError) else InputValueError
+                raise kind(f"prepare: raised {type(error).__name__}") from error
+
+        return guarded
+
+    guarded: Any = guard(function)
+    batch = getattr(function, "batch", None)
+    if batch is not None:
+        guarded.batch = guard(batch)
+    return guarded
 
 
 def _after(function: Callable[[Any], Any], cast: Callable[[Any], Any]) -> Callable[[Any], Any]:

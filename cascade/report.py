@@ -47,7 +47,8 @@ def _step(step: Step) -> str:
     queued = "" if step.went is None else f", waited {waited * 1e6:.1f} µs, went ({step.went})"
     rows = step.rows or 1
     batch = "" if rows == 1 else f" of a batch of {rows}"
+    wrong = "" if step.error is None else f": {step.error}"
     return (
         f"{step.tier}: {step.result}{why}{sure}{bar}{queued}, "
-        f"{step.latency.compute * 1e6:.1f} µs compute{batch}"
+        f"{step.latency.compute * 1e6:.1f} µs compute{batch}{wrong}"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 import numpy as np
@@ -10,19 +10,41 @@ import numpy as np
 from cascade.types import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
+    from cascade.protocols import Clock
     from cascade.types import RawStep
 
-__all__ = ["CODES", "NONE", "Indices", "Run", "Setbacks"]
+__all__ = ["CODES", "NONE", "BatchContext", "Indices", "Run", "Setbacks", "take"]
 
 Indices: TypeAlias = "npt.NDArray[np.intp]"
 """Places of rows, sorted."""
 
 CODES = {reason: code for code, reason in enumerate(Reason)}
 NONE = -1
+_NANO = 1_000_000_000
+
+
+class BatchContext:
+    """The context of a batch run."""
+
+    def __init__(
+        self, until: int, clock: Clock, tenant: str | None, metadata: Mapping[str, Any]
+    ) -> None:
+        self.tenant = tenant
+        self.metadata = metadata
+        self._until = until
+        self._clock = clock
+
+    def remaining(self) -> float:
+        """Seconds until the deadline."""
+        return (self._until - self._clock()) / _NANO
+
+    def cancelled(self) -> bool:
+        """Whether the deadline has passed."""
+        return self._clock() >= self._until
 
 
 @attrs.define(eq=False)
@@ -39,6 +61,8 @@ class Run:
     failed: npt.NDArray[np.bool_] | None = None  # None: no row has
     forced: bool = False
     known: bool = True  # the version that the policy names
+    costs: Sequence[float | None] | None = None  # of each row, where the tier reports any
+    error: str | None = None  # what went wrong with the run as a whole
     late: bool = False  # it was stopped, or left, at the deadline
     refusal: Reason | None = None
     eta: int = -1
@@ -63,13 +87,23 @@ class Run:
         if self.refusal is not None:
             looked = (tier, "refused", self.refusal, None, None, self.eta, self.left)
             return (*looked, begun, begun, begun, 0, None)
-        times = begun, begun, self.finished, 0, (len(self.rows), "rows")
+        times = begun, begun, self.finished, 0
         if self.failed is not None and self.failed[at]:
-            result, why = ("timed_out", Reason.DEADLINE) if self.late else ("failed", Reason.FAULT)
-            return (tier, result, why, None, None, -1, -1, *times)
+            if self.late:
+                much = (len(self.rows), "rows")
+                return (tier, "timed_out", Reason.DEADLINE, None, None, -1, -1, *times, much)
+            what = (len(self.rows), "rows", self.error or "no sound confidence")
+            return (tier, "failed", Reason.FAULT, None, None, -1, -1, *times, what)
         confidence = None if self.confidences is None else float(self.confidences[at])
         result = "accepted" if self.accepted[at] else "forced" if self.forced else "unsure"
-        return (tier, result, None, confidence, self.threshold, -1, -1, *times)
+        much = (len(self.rows), "rows")
+        return (tier, result, None, confidence, self.threshold, -1, -1, *times, much)
+
+    def cost(self, row: int) -> float | None:
+        """Return what one row cost, if it took part and the tier said so."""
+        at = int(np.searchsorted(self.rows, row))
+        took_part = at < len(self.rows) and self.rows[at] == row
+        return self.costs[at] if took_part and self.costs is not None else None
 
 
 class Setbacks:
@@ -97,3 +131,12 @@ class Setbacks:
     def unanswered(self, reason: Reason) -> npt.NDArray[np.bool_]:
         """Mark the rows that have no answer, first of all for this reason."""
         return np.asarray((self.tier == NONE) & (self.why == CODES[reason]))
+
+
+def take(rows: Any, index: Indices) -> Any:
+    """Return these rows of a batch: an array, a list, or a dict of those."""
+    if isinstance(rows, np.ndarray):
+        return rows.take(index, axis=0)
+    if isinstance(rows, dict):
+        return {name: take(column, index) for name, column in rows.items()}
+    return [rows[i] for i in index.tolist()]

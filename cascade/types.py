@@ -214,7 +214,9 @@ class Step:
     ``remaining`` are the seconds that the step needed and had, where they were looked at. ``rows``
     is the size of the batch that the request ran in, ``went`` why that went when it did (``idle``:
     a worker was; ``full``; ``waited``; ``turn``: of the event loop; ``rows``: of ``route_many``);
-    its wait is ``latency.transfer``.
+    its wait is ``latency.transfer``. ``error`` says what went wrong with a failed one, but not in
+    the words of what the tier raised: they may hold the input, and are found in the ``__cause__``
+    of what :meth:`Router.route` raises.
 
     >>> Step("small", "unsure", None, 0.61, 0.82, None, None, Latency(0, 0, 0, 0)).tier
     'small'
@@ -230,6 +232,7 @@ class Step:
     latency: Latency
     rows: int | None = None
     went: str | None = None
+    error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the step as a JSON-ready mapping."""
@@ -244,15 +247,17 @@ class Step:
             "latency": self.latency.to_dict(),
             "rows": self.rows,
             "went": self.went,
+            "error": self.error,
         }
 
 
 RawStep = tuple[
     int, str, "Reason | None", "float | None", "float | None", int, int, int, int, int, int,
-    "tuple[int, str] | None",
+    "tuple[int | None, str | None] | tuple[int | None, str | None, str] | None",
 ]  # fmt: skip
 """tier, result, reason, confidence, threshold, eta, remaining, submitted, started, finished and
-prepared: times in ns, the last a duration, the tier's own preparation; and the batch."""
+prepared: times in ns, the last a duration, the tier's own preparation; and, where there is anything
+to say, the rows of the batch, why it went, and the error."""
 
 
 @attrs.frozen(eq=False)

@@ -58,6 +58,15 @@ def test_an_entry_tier_that_is_too_slow_is_replaced_from_below_first():
     ends(decision.step(reply(0, 0.99), 1, etas(1, 50, 1)), "degraded", "deadline")
 
 
+def test_a_tier_above_is_heard_as_ever_once_the_cheaper_one_has_failed():
+    times = etas(1, 50, 1, 1)
+    point = OperatingPoint(0, (0.8, 0.9, 0.9), (0.5,), certified=True)
+    decision = Decision(Ladder((*NAMES, "largest")))
+    assert decision.start(point, 1.0, 0, 10, times).tier == 0  # the entry tier is too slow
+    assert decision.step(Failed(0, RuntimeError(), 0, 0, 1), 1, times).tier == 2
+    ends(decision.step(reply(2, 0.99), 2, times), "accepted", "confident")
+
+
 def test_an_entry_tier_that_is_down_is_replaced_from_above_first():
     _, move = entering(1, BREAKER, 1)
     assert move.tier == 2

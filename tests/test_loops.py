@@ -13,7 +13,7 @@ import pytest
 import cascade
 from cascade import AsyncRouter, Policy, Router
 from cascade.batching import Curve
-from cascade.facts import TimedOut
+from cascade.facts import Failed, TimedOut
 from cascade.lanes import InlineLane, Watchdog
 from cascade.lanes.lane import Served
 from cascade.loops import Loop, Turn
@@ -154,6 +154,12 @@ def test_a_turn_waits_for_its_own_callers_alone():
 
     asyncio.run(main())
     assert sizes == [8, 8, 8]  # who was woken first asks again, and goes with the others
+
+
+def test_an_exit_in_a_shared_turn_is_no_fault_of_the_tier():
+    turn = Turn(SimpleNamespace(), SimpleNamespace(index=0))
+    with pytest.raises(SystemExit, match="3"):
+        turn.fact(SimpleNamespace(fact=Failed(0, SystemExit(3), 0, 0, 0)))
 
 
 def test_a_turn_past_its_last_deadline_is_stopped():

@@ -11,6 +11,8 @@ from cascade import (
     DeadlineExceeded,
     Degraded,
     Disposition,
+    InputTypeError,
+    InputValueError,
     Mode,
     Overloaded,
     Policy,
@@ -348,6 +350,36 @@ def test_prepare_runs_before_the_key_and_postprocess_before_the_cache():
         assert r.route("MEOW").value == "Meow"
         assert r.route("meow").disposition is Disposition.CACHED
         assert r.route_many(["A", "b", "C"]).values.tolist() == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize("cache", [None, {}])
+def test_an_answer_that_cannot_be_postprocessed_is_a_fault_that_is_counted(cache):
+    def post(value):
+        raise KeyError(value)
+
+    more = {} if cache is None else {"cache": cache}
+    with router(postprocess=post, more=more) as r:
+        for _ in range(2):  # it was not cached
+            with pytest.raises(TierError, match=r"'small': its postprocess raised KeyError$") as e:
+                r.route("x")
+            assert isinstance(e.value.__cause__, KeyError)
+            assert e.value.outcome.disposition is Disposition.FAILED
+            assert e.value.outcome.steps[-1].error == str(e.value)
+        assert r.statistics().dispositions == {Disposition.FAILED: 2}
+
+
+def test_what_prepare_raises_is_about_the_input_and_does_not_show_it():
+    def prepare(x):
+        return x["text"]
+
+    with router(prepare=prepare) as r:
+        for ask in (lambda: r.route({"txt": "secret"}), lambda: r.route_many([{"txt": "secret"}])):
+            with pytest.raises(InputValueError, match=r"^prepare: raised KeyError$") as error:
+                ask()
+            assert isinstance(error.value.__cause__, KeyError)
+        with pytest.raises(InputTypeError, match=r"^prepare: raised TypeError$"):
+            r.route(1)
+        assert r.statistics().requests == 0
 
 
 def test_a_tiers_own_prepare_runs_at_its_first_call_alone():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cascade.facts import Fact
     from cascade.protocols import BoundTier, Clock, Context
 
-__all__ = ["EXITS", "Served", "TierLane", "answered"]
+__all__ = ["EXITS", "Served", "TierLane", "answered", "remarks"]
 
 EXITS = (KeyboardInterrupt, SystemExit)
 """What is not the tier's: it goes to the caller as it is."""
@@ -257,24 +257,33 @@ class TierLane:
         finished = self._clock()
         self.service.observe_rows(finished - started, n)
         values, confidences = self.tier.read_rows(raw, n)
-        known = self.tier.silent or self.tier.remarks(raw)[0]
-        return RowsReply(values, confidences, started, finished, known)
+        return RowsReply(values, confidences, started, finished, *remarks(self.tier, raw, n))
 
     def _run_groups(self, listed: Sequence[Any], context: Context) -> RowsReply:
         n, replies = len(listed), []
         values, sure = np.empty(n, dtype=object), np.full(n, np.nan)
+        costs: list[float | None] = [None] * n
         for places in groups(listed, self.pad):
             batch = join([listed[i] for i in places], self.pad)
             reply = self._run_rows(batch, len(places), context)
             values[places] = reply.values
             if reply.confidences is not None:
                 sure[places] = reply.confidences
+            for place, cost in zip(places, reply.costs or (), strict=False):
+                costs[place] = cost
             replies.append(reply)
         supplied = any(reply.confidences is not None for reply in replies)
         return RowsReply(
             values, sure if supplied else None, replies[0].started, replies[-1].finished,
             all(reply.known for reply in replies),
+            costs if any(cost is not None for cost in costs) else None,
         )  # fmt: skip
+
+
+def remarks(tier: BoundTier, raw: Any, n: int) -> tuple[bool, list[float | None] | None]:
+    """Return whether a batch's version is the policy's, and what each row cost, if that is said."""
+    known, cost = (True, None) if tier.silent or not n else tier.remarks(raw)
+    return known, None if cost is None else [tier.remarks(raw, i)[1] for i in range(n)]
 
 
 def answered(fact: Fact) -> Fact:

@@ -18,7 +18,7 @@ from cascade.batching import NORMAL, DeadlineQueue
 from cascade.decide import BREAKER, OVERLOAD
 from cascade.facts import Failed, Refused, Replied, RowsReply, TimedOut
 from cascade.lanes.handle import Handle
-from cascade.lanes.lane import EXITS, TierLane
+from cascade.lanes.lane import EXITS, TierLane, remarks
 from cascade.lanes.worker import Ticket
 from cascade.protocols import Occupancy
 from cascade.tiers.faults import as_tier_error
@@ -247,7 +247,7 @@ class LoopLane(TierLane):
             asked.cancel()  # of one that is over: nothing
         finished = self._clock()
         values, confidences = self.tier.read_rows(raw, n)
-        return RowsReply(values, confidences, started, finished, self.tier.remarks(raw)[0])
+        return RowsReply(values, confidences, started, finished, *remarks(self.tier, raw, n))
 
     # -- ending ----------------------------------------------------------------------------------
 

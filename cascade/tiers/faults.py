@@ -5,7 +5,7 @@ from __future__ import annotations
 from cascade.confidence import OutputFault
 from cascade.errors import TierError, TierOutputError, TierTimeout
 
-__all__ = ["as_tier_error"]
+__all__ = ["as_post_error", "as_tier_error"]
 
 
 def as_tier_error(tier: str, error: BaseException) -> TierError:
@@ -24,5 +24,17 @@ def as_tier_error(tier: str, error: BaseException) -> TierError:
         wrapped = TierTimeout(f"tier {tier!r} timed out by itself", tier=tier)
     else:
         wrapped = TierError(f"tier {tier!r} raised {type(error).__name__}", tier=tier)
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def as_post_error(tier: str, error: BaseException) -> TierError:
+    """Wrap what the postprocessing of a tier's answer raised.
+
+    >>> str(as_post_error("small", KeyError("the answer")))
+    "tier 'small': its postprocess raised KeyError"
+    """
+    what = f"tier {tier!r}: its postprocess raised {type(error).__name__}"
+    wrapped = TierError(what, tier=tier)
     wrapped.__cause__ = error
     return wrapped

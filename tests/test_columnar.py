@@ -1,0 +1,129 @@
+"""What ``route_many`` returns: columns that show no more than the outcomes of their rows."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import cascade
+from cascade import Disposition, InputTypeError, Policy, Router
+
+WORDS = ["sure", "unsure", "odd"]
+
+
+def router(small=None, large=None, *, more=None, **options):
+    tree = {
+        "version": 1, "name": "p", "deadline": "5s",
+        "tiers": [{"name": name, "kind": "external"} for name in ("small", "large")],
+        "escalation": {"thresholds": [0.5], "abstain_below": 0.3},
+    }  # fmt: skip
+    tiers = {
+        "small": small or cascade.tier(_sure_of("sure"), returns="pairs", rows="one"),
+        "large": large or cascade.tier(_sure_of("sure", "unsure"), returns="pairs", rows="one"),
+    }
+    return Router(Policy.from_dict(tree | (more or {})), tiers=tiers, **options)
+
+
+def _sure_of(*words):
+    return lambda x: (len(x), 0.9 if x in words else 0.1)
+
+
+def _fails(x):
+    raise KeyError(x)
+
+
+def test_a_row_that_abstains_or_fails_has_no_value_in_the_column():
+    with router() as r:
+        many = r.route_many(WORDS)
+        assert many.values.tolist() == [4, 6, None]
+        assert (many[2].disposition, many[2].value, many[2].best) == ("abstained", None, 3)
+        assert r.route_many(WORDS[:2]).values.dtype.kind in "iO"  # as the tiers gave it
+    broken = cascade.tier(_fails, rows="one")
+    with router(large=broken, small=broken) as r:
+        many = r.route_many(WORDS)
+        assert many.values.tolist() == [None] * 3
+        assert {str(outcome.disposition) for outcome in many} == {"failed"}
+
+
+def test_rows_say_what_went_wrong_with_their_tiers_but_not_with_what():
+    with router(small=cascade.tier(_fails, rows="one")) as r:
+        failed, answered = r.route_many(WORDS)[0].steps
+        assert (failed.result, failed.error) == ("failed", "tier 'small' raised KeyError")
+        assert answered.error is None
+        assert "raised KeyError" in r.route_many(WORDS)[0].explain()
+        one = r.route("sure")
+        assert one.steps[0].error == "tier 'small' raised KeyError"
+        assert "raised KeyError" in one.explain()
+        assert one.to_dict()["steps"][0]["error"] == "tier 'small' raised KeyError"
+
+
+def test_a_row_is_known_by_one_id():
+    with router() as r:
+        many, others = r.route_many(WORDS), r.route_many(WORDS)
+        ids = [outcome.id for outcome in many]
+        assert [many[i].id for i in range(3)] == ids
+        assert len({*ids, *(outcome.id for outcome in others), r.route("sure").id}) == 7
+
+
+def test_rows_cost_what_their_tiers_say():
+    def priced(price):
+        return cascade.tier(
+            lambda xs: cascade.Prediction(
+                [len(x) for x in xs],
+                confidences=[0.9 if x == "sure" else 0.4 for x in xs],
+                costs=[price + len(x) for x in xs],
+            ),
+            returns="prediction",
+        )
+
+    with router(small=priced(10), large=priced(100)) as r:
+        many, one = r.route_many(WORDS), [r.route(word) for word in WORDS]
+        assert [outcome.cost for outcome in many] == [14.0, 122.0, 116.0]
+        assert [outcome.cost for outcome in one] == [14.0, 122.0, 116.0]
+
+
+def test_observers_see_every_row():
+    seen = []
+    with router(on_outcome=seen.append) as r:
+        many = r.route_many(WORDS)
+    assert [outcome.id for outcome in seen] == [outcome.id for outcome in many]
+
+
+def test_the_outcomes_of_a_batch_pickle():
+    with router() as r:
+        many = r.route_many(WORDS)
+        again = pickle.loads(pickle.dumps(many))
+    assert [o.to_dict() for o in again] == [o.to_dict() for o in many]
+    assert again.values.tolist() == many.values.tolist()
+
+
+@pytest.mark.parametrize("cache", [None, {}])
+def test_a_tenant_that_is_no_string_is_refused_for_rows_as_for_one(cache):
+    with router(more={} if cache is None else {"cache": cache}) as r:
+        for ask in (lambda: r.route("x", tenant=1), lambda: r.route_many(["x"], tenant=1)):
+            with pytest.raises(InputTypeError, match="tenant: expected a string, got int"):
+                ask()
+
+
+def test_rows_that_are_cached_earn_and_cost_nothing():
+    allowance = {"overall": 0.0, "per_tenant": 1.0, "burst": 4}
+    more = {"cache": {}, "escalation": {"thresholds": [0.5], "allowance": allowance}}
+    with router(more=more) as r:
+        r.route_many(WORDS[:1] * 1_000, use_cache=True)
+        earned = r._service.plan.allowance.earn(None, 0).tokens
+        r.route_many(WORDS[:1] * 1_000, use_cache=True)
+        assert r._service.plan.allowance.earn(None, 0).tokens == earned
+
+
+def test_a_row_whose_answer_cannot_be_postprocessed_has_failed():
+    def post(value):
+        return 12 // (value - 6)  # not of "unsure"
+
+    with router(postprocess=post) as r:
+        many = r.route_many(WORDS[:2])
+        assert many.values.tolist() == [-6, None]
+        assert [str(o.disposition) for o in many] == ["accepted", "failed"]
+        assert many[1].steps[-1].error == "tier 'large': its postprocess raised ZeroDivisionError"
+        assert np.isnan(many.confidences[1])
+        counted = r.statistics()
+        assert counted.dispositions == {Disposition.ACCEPTED: 1, Disposition.FAILED: 1}
