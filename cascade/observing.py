@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import numpy as np
 
 from cascade.decide import Call, Decision
 from cascade.engine import Request
@@ -118,7 +119,6 @@ class Aftermath:
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
         self.dropped = 0
-        self.errors = 0
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(_QUEUED)
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -126,7 +126,11 @@ class Aftermath:
 
     def take(self, plan: Plan, outcome: Outcome[Any], x: Any, *, record: bool) -> None:
         """Queue what is to be done for a request that was answered, or drop it."""
-        kept = copy.deepcopy(x)  # the caller may change it
+        try:
+            kept = copy.deepcopy(x)  # the caller may change it
+        except Exception:  # noqa: BLE001  not of every kind of object
+            self.dropped += 1
+            return
         self._offer(lambda: self._complete(plan, outcome, kept, record=record))
 
     def label(self, outcome_id: str, truth: Any) -> None:
@@ -178,7 +182,7 @@ class Aftermath:
             try:
                 job()
             except Exception:  # noqa: BLE001  what runs after the answer must not stop the rest
-                self.errors += 1
+                self.dropped += 1
 
     # -- one request -----------------------------------------------------------------------------
 
@@ -327,7 +331,7 @@ def _shadow(
             fact.confidence = lane.calibration.one(answer.value, answer.confidence, row)
         move = decision.step(fact, 0, etas)
     best = decision.best
-    value = None if best is None else best.value
+    value: Any = None if best is None else best.value
     if best is not None and plan.post is not None:
         value = plan.post(best.tier, value)
     return {
@@ -335,7 +339,9 @@ def _shadow(
         "disposition": str(move.disposition),  # type: ignore[union-attr]
         "value": value,
         "confidence": None if best is None else best.confidence,
-        "agrees": bool(value == outcome.value),
+        "agrees": bool(np.array_equal(value, outcome.value))
+        if isinstance(value, np.ndarray)
+        else bool(value == outcome.value),
     }
 
 

@@ -285,3 +285,33 @@ def test_a_shadow_is_calibrated_and_postprocessed_as_an_answer_is():
         observing.flush()
         assert (outcome.value, outcome.shadow["tier"]) == ("<2>", "large")
         assert (other.shadow["tier"], other.shadow["value"]) == ("small", "<1>")
+
+
+def test_what_cannot_be_done_after_the_answer_is_counted_and_does_not_touch_it():
+    sure = cascade.tier(lambda x: ("yes", 0.9), returns="pairs", rows="one")
+    with router("observe", {"small": sure, "large": sure}) as r:
+        assert r.route(threading.Lock()).value == "yes"  # which nobody can copy
+        assert r.statistics().dropped == 1
+
+    def spoils(value):
+        raise ValueError(value)
+
+    with router("observe", {"small": sure, "large": sure}) as r:
+        plan = r._service.plan
+        r._service.plan = attrs.evolve(
+            plan, post=lambda tier, value: value if tier else spoils(value)
+        )
+        assert r.route("x").value == "yes"
+        r.flush()
+        assert r.statistics().dropped == 1
+
+
+def test_shadows_of_arrays_agree_where_all_their_numbers_do():
+    def tier(*numbers):
+        return cascade.tier(lambda x: (np.array(numbers), 0.9), returns="pairs", rows="one")
+
+    for small, agrees in ((tier(1, 2), True), (tier(1, 3), False), (tier(1), False)):
+        with router("observe", {"small": small, "large": tier(1, 2)}) as r:
+            outcome = r.route("x")
+            r.flush()
+            assert outcome.shadow["agrees"] is agrees

@@ -69,7 +69,8 @@ class Statistics:
     part in seconds (single requests only), ``uncovered`` is ρ, the share of answers outside the
     certificate's promise, ``bottleneck`` the tier or part with the largest share of the time;
     ``point`` is the operating point that load has moved to, ``moves`` the latest of its moves;
-    ``recorded`` and ``dropped`` are rows written and jobs dropped after the answers.
+    ``recorded`` are the rows that were written after the answers; ``dropped`` the requests of which
+    no row or shadow came: the queue was full, the input cannot be copied, or something failed.
     """
 
     requests: int
