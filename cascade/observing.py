@@ -331,7 +331,7 @@ def _shadow(
             fact.confidence = lane.calibration.one(answer.value, answer.confidence, row)
         move = decision.step(fact, 0, etas)
     best = decision.best
-    value: Any = None if best is None else best.value
+    value = None if best is None else best.value
     if best is not None and plan.post is not None:
         value = plan.post(best.tier, value)
     return {
@@ -339,10 +339,12 @@ def _shadow(
         "disposition": str(move.disposition),  # type: ignore[union-attr]
         "value": value,
         "confidence": None if best is None else best.confidence,
-        "agrees": bool(np.array_equal(value, outcome.value))
-        if isinstance(value, np.ndarray)
-        else bool(value == outcome.value),
+        "agrees": _agree(value, outcome.value),
     }
+
+
+def _agree(value: Any, other: Any) -> bool:
+    return bool(np.array_equal(value, other) if isinstance(value, np.ndarray) else value == other)
 
 
 def _cell(value: Any) -> str:
