@@ -12,12 +12,13 @@ from cascade.complexity import estimator, rows_estimator
 from cascade.cores import find_cores
 from cascade.decide import Etas, Ladder
 from cascade.direct import compile_direct
-from cascade.errors import PolicyError
-from cascade.inputs import row_caster, rows_caster
+from cascade.errors import InputValueError, PolicyError
+from cascade.inputs import row_caster, rows_caster, rows_of
 from cascade.keys import key_maker
 from cascade.lanes import AutoLane, Watchdog, make_lane
 from cascade.lanes.choose import workers_of
 from cascade.steering import LoadMonitor, steering_of
+from cascade.tiers.python import each
 from cascade.types import Mode, Site
 
 if TYPE_CHECKING:
@@ -205,9 +206,16 @@ def _rows_after(
     function: Any, cast: Callable[[Any], tuple[Any, int]]
 ) -> Callable[[Any], tuple[Any, int]]:
     batch = getattr(function, "batch", None)
-    if batch is not None:
-        return lambda xs: cast(batch(xs))
-    return lambda xs: cast([function(x) for x in xs])
+
+    def cast_all(xs: Any) -> tuple[Any, int]:
+        given, wanted = rows_of(xs)
+        listed = each(given) if isinstance(given, dict) else given
+        rows, n = cast([function(x) for x in listed] if batch is None else batch(listed))
+        if n != wanted:
+            raise InputValueError(f"prepare.batch: expected {wanted} rows back, got {n}")
+        return rows, n
+
+    return cast_all
 
 
 def _post(functions: Functions, names: tuple[str, ...]) -> Callable[[int, Any], Any] | None:
