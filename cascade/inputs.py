@@ -113,6 +113,7 @@ def _text(spec: InputSpec) -> Cast:
     def cast(x: Any) -> Any:
         if type(x) is str:
             return x
+        x = _unwrap(x, spec)
         if isinstance(x, np.ndarray) and x.dtype.kind in "UO" and x.size == 1:
             x = x.item()
         if not isinstance(x, str):

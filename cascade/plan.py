@@ -8,7 +8,7 @@ import attrs
 
 from cascade.admission import Priority
 from cascade.allowance import allowance_of
-from cascade.complexity import estimator, rows_estimator
+from cascade.complexity import estimator, misfit, rows_estimator
 from cascade.cores import find_cores
 from cascade.decide import Etas, Ladder
 from cascade.direct import compile_direct
@@ -64,7 +64,7 @@ class Plan:
     row: Callable[[Any], Any]
     rows: Callable[[Any], tuple[Any, int]]
     key: Callable[[Any], Any]
-    by_name: bool  # complexity reads features by name, off the raw input
+    by_name: bool  # complexity reads features by name, off the input as it came
     complexity: Callable[[Any], float] | None
     rows_complexity: Callable[[Any, int], Any] | None
     prepare: Functions
@@ -112,6 +112,7 @@ def compile_plan(
     cast = row_caster(specs, strict=strict, finite=finite)
     cast_rows = rows_caster(specs, strict=strict, finite=finite)
     rule = policy.complexity
+    raw = _reads_raw(policy, specs, prepare)
     steering = steering_of(policy, lanes, [workers_of(s, cores) for s in policy.tiers], clock())
     plan = Plan(
         policy=policy,
@@ -137,7 +138,7 @@ def compile_plan(
         row=cast if prepare.common is None else _after(prepare.common, cast),
         rows=cast_rows if prepare.common is None else _rows_after(prepare.common, cast_rows),
         key=key_maker(specs, "auto" if policy.cache is None else policy.cache.digest),
-        by_name=rule is not None and hasattr(rule.weights, "items"),
+        by_name=raw,
         complexity=None if rule is None else estimator(rule.intercept, rule.weights),
         rows_complexity=None
         if rule is None
@@ -147,6 +148,21 @@ def compile_plan(
         post=_post(postprocess, names),
     )
     return in_mode(plan, policy.mode)
+
+
+def _reads_raw(policy: Policy, specs: tuple[InputSpec, ...], prepare: Functions) -> bool:
+    """Hold the complexity rule against the inputs; return whether it reads them as they came."""
+    rule = policy.complexity
+    if rule is None:
+        return False
+    named = hasattr(rule.weights, "items")
+    prepared = prepare.common is not None
+    if not (named and prepared):  # else only a request can show what came
+        why = misfit(rule.weights, specs)
+        if why is not None:
+            raise PolicyError(f"complexity.weights: {why}")
+    text = len(specs) == 1 and specs[0].dtype == "text"
+    return named and (prepared or not text)
 
 
 def _etas(lanes: tuple[Lane, ...]) -> Etas:

@@ -41,6 +41,7 @@ class Table:
     ("specs", "given", "expected"),
     [
         (VECTOR, {"x": [1, 2]}, [1.0, 2.0]),
+        (TEXT, {"t": "x"}, "x"),
         (ONE, 5, [5.0]),
         (ONE, {"x": 5.0}, [5.0]),
         (VECTOR, np.array([1, 2], dtype=">f8"), [1.0, 2.0]),
