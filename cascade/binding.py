@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cascade.policy.settings import TierSpec
     from cascade.protocols import BoundTier
 
-__all__ = ["Functions", "PerTier", "bind", "functions"]
+__all__ = ["Functions", "PerTier", "bind", "functions", "scored"]
 
 PerTier: TypeAlias = "Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]] | None"
 """A function for every request, or one per tier by name."""
@@ -117,7 +117,8 @@ def _bind_one(
 
         path = resolve_model(policy, spec, models=models, env=env)
         verify_model(path, spec)
-        return OnnxTier(spec, functools.partial(verify_model, path, spec), classes, path)
+        load = functools.partial(verify_model, path, spec)
+        return OnnxTier(spec, load, classes, path, scored(policy, spec))
     if not isinstance(spec, ExternalSpec):
         brought = plugin(TIERS, spec.kind)
         assert brought is not None  # noqa: S101  its settings came from there
@@ -125,6 +126,12 @@ def _bind_one(
         return bound
     msg = f"tier {spec.name!r} is external: bind it with Router(policy, tiers={{{spec.name!r}: f}})"
     raise PolicyError(msg)
+
+
+def scored(policy: Policy, spec: TierSpec) -> bool:
+    """Whether a tier has to say how sure it is: below the top, unless a learned score says it."""
+    calibration = policy.calibrations.get(spec.name)
+    return spec.name != policy.tiers[-1].name and not (calibration and calibration.blind)
 
 
 def _bind_python(spec: Any, target: Any, classes: Any, *, asynchronous: bool) -> BoundTier:
