@@ -11,7 +11,7 @@ from cascade.policy.settings import ExternalSpec, OnnxSpec
 from cascade.registry import TIERS, plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from cascade.policy.model import Policy
@@ -83,8 +83,22 @@ def bind(
     for name in given:
         if name not in names:
             raise PolicyError(f"tiers=: no tier {name!r} in the policy{_nearest(name, names)}")
-    bound = (_bind_one(policy, s, given, models, env, asynchronous) for s in policy.tiers)
+    bound = [_bind_one(policy, s, given, models, env, asynchronous) for s in policy.tiers]
+    _check_classes(policy, bound)
     return tuple(map(_in_its_process, policy.tiers, bound))
+
+
+def _check_classes(policy: Policy, bound: Sequence[BoundTier]) -> None:
+    """See that tiers which say what their classes are mean the same ones, in whatever order."""
+    first, known = "the policy", policy.classes
+    for tier in bound:
+        own = getattr(tier, "classes", None)
+        if known is None:
+            first, known = f"tier {tier.name!r}", own
+        elif own is not None and set(own) != set(known):
+            odd = ", ".join(sorted(map(repr, set(own) ^ set(known))))
+            what = f"expected the same set as those of {first}; not in both: {odd}"
+            raise PolicyError(f"tier {tier.name!r}: classes: {what}")
 
 
 def _in_its_process(spec: TierSpec, tier: BoundTier) -> BoundTier:

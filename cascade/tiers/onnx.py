@@ -13,9 +13,9 @@ from cascade.cores import find_cores
 from cascade.errors import ModelIntegrityError, PolicyError
 from cascade.protocols import BoundTier, InputSpec
 from cascade.tiers.buffers import LARGEST, bound_run
-from cascade.tiers.columns import object_column, plain
+from cascade.tiers.columns import marked, object_column, plain
 from cascade.tiers.forked import keep
-from cascade.tiers.outputs import MATRIX, choose
+from cascade.tiers.outputs import MATRIX, NO_CLASS, choose
 from cascade.tiers.python import each
 from cascade.tiers.sessions import shared_session
 
@@ -73,14 +73,14 @@ class OnnxTier(BoundTier):
         self.inputs: tuple[InputSpec, ...] = ()
         self._spec = spec
         self._load = load
-        self._classes = classes
+        self.classes = classes
         self._path = path
         self._scored = scored
         self._session: ort.InferenceSession | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as what it is made from; sessions stay where they are."""
-        return OnnxTier, (self._spec, self._load, self._classes, self._path, self._scored)
+        return OnnxTier, (self._spec, self._load, self.classes, self._path, self._scored)
 
     def open(self) -> None:
         """Make the session and compile the readers of its outputs."""
@@ -131,12 +131,12 @@ class OnnxTier(BoundTier):
         return InputSpec(node.name, dtype, axes)
 
     def _compile(self, session: ort.InferenceSession) -> None:
-        nodes, classes = session.get_outputs(), self._classes
+        nodes, classes = session.get_outputs(), self.classes
         try:
             chosen = choose(nodes, self._spec.outputs, classes, scored=self._scored)
         except PolicyError as error:
             raise PolicyError(self._say(str(error))) from None
-        self.kind, self._names = chosen.kind, chosen.names
+        self.kind, self._names, self._labels = chosen.kind, chosen.names, chosen.labels
         self._run_session = session.run
         self.run = self._one_array() if self._plain_input() else self._one_feed  # type: ignore[method-assign, assignment]
         if self.kind not in MATRIX:
@@ -153,8 +153,8 @@ class OnnxTier(BoundTier):
     def _compile_matrix(self, session: ort.InferenceSession, chosen: Chosen, score: str) -> None:
         kind, node, temperature = chosen.kind, chosen.output, self._spec.confidence.temperature
         tolerance = tolerance_for("float16" if node.type == "tensor(float16)" else "float32")
-        one = row_reader(kind, score, temperature, self._classes, tolerance)
-        rows = rows_reader(kind, score, temperature, self._classes, tolerance)
+        one = row_reader(kind, score, temperature, self.classes, tolerance)
+        rows = rows_reader(kind, score, temperature, self.classes, tolerance)
         if chosen.columns is None:  # only a run can show how many there are
             one, rows = _row_of(one, chosen), _rows_of(rows, chosen)
         self._rows = rows
@@ -211,13 +211,17 @@ class OnnxTier(BoundTier):
 
     def _read_value(self, raw: Any) -> tuple[Any, float | None]:
         values, confidences = self._read_values(raw, 1)
+        value = values[0]
+        if value is NO_CLASS:
+            raise OutputFault(f"output {self._names[0]!r}: no label of the classes")
+        value = plain(value)
         if confidences is None:
-            return plain(values[0]), None
+            return value, None
         confidence = float(confidences[0])
         if not 0.0 <= confidence <= 1.0:
             msg = "confidence output outside [0, 1]"
             raise OutputFault(msg)
-        return plain(values[0]), confidence
+        return value, confidence
 
     # -- many rows -------------------------------------------------------------------------------
 
@@ -257,11 +261,14 @@ class OnnxTier(BoundTier):
         if values.ndim == 2 and values.shape[1] == 1:
             values = values[:, 0]
         column = object_column(list(values) if values.ndim > 1 else values)
+        if self._labels is not None and values.ndim == 1:
+            label = self._labels.get
+            column = object_column([label(value, NO_CLASS) for value in values.tolist()])
         if len(raw) == 1:
             return column, None
         confidences = np.asarray(raw[1], dtype=np.float64).reshape(n, -1)
         top = confidences.max(axis=1)
-        return column, np.where((top >= 0.0) & (top <= 1.0), top, np.nan)
+        return column, marked(column, np.where((top >= 0.0) & (top <= 1.0), top, np.nan))
 
 
 def _matrix_read(one: RowReader) -> Callable[[Any], tuple[Any, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -9,11 +10,14 @@ import attrs
 from cascade.errors import PolicyError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cascade.policy.settings import OutputSettings
 
-__all__ = ["MATRIX", "Chosen", "choose"]
+__all__ = ["MATRIX", "NO_CLASS", "Chosen", "choose"]
+
+NO_CLASS = math.nan
+"""Stands for a label that none of the classes is, and can be no answer."""
 
 MATRIX = ("probabilities", "logits", "sigmoid")
 _FLOATS = {"tensor(float)", "tensor(double)", "tensor(float16)"}
@@ -28,7 +32,7 @@ class Chosen:
     """What is fetched of a model: the kind, the output, and the one that holds a confidence.
 
     ``columns`` is how many a row of a matrix has, None where only a run can show it; ``wanted`` is
-    how many it must have then, None for two or more.
+    how many it must have then, None for two or more. ``labels`` says which class a label is.
     """
 
     kind: str
@@ -36,6 +40,7 @@ class Chosen:
     confidence: Any = None
     columns: int | None = None
     wanted: int | None = None
+    labels: Mapping[Any, Any] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -72,7 +77,8 @@ def choose(
         return _matrix(kind, node, classes)
     if scored and held is None:
         raise PolicyError(_unscored(kind, node, outputs))
-    return Chosen(kind, node, None if held is None else outputs[held])
+    labels = _labels(node, classes) if kind == "label" and classes else None
+    return Chosen(kind, node, None if held is None else outputs[held], labels=labels)
 
 
 def _recognise(outputs: dict[str, Any]) -> str:
@@ -128,6 +134,16 @@ def _matrix(kind: str, node: Any, classes: Sequence[Any] | None) -> Chosen:
     if kind == "sigmoid" and classes is not None and len(classes) != 2:
         raise PolicyError(f"sigmoid needs two classes, got {classes!r}")
     return Chosen(kind, node, columns=columns, wanted=wanted)
+
+
+def _labels(node: Any, classes: Sequence[Any]) -> Mapping[Any, Any]:
+    """Say which class a label is: itself, or that at its place, as an ArgMax gives it."""
+    texts = node.type == "tensor(string)"
+    if texts != any(isinstance(label, str) for label in classes):
+        if texts or not all(isinstance(label, str) for label in classes):
+            raise PolicyError(f"output {node.name!r} of {node.type} can be no label of {classes!r}")
+        return dict(enumerate(classes))
+    return {label: label for label in classes}
 
 
 def _one_number(node: Any) -> str:

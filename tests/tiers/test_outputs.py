@@ -10,7 +10,7 @@ import cascade
 from cascade import Policy, PolicyError, Router
 from cascade.policy.settings import OutputSettings
 from cascade.tiers.outputs import choose
-from tests.tiers.test_onnx import FLOAT, INT64, alone, identity, tier
+from tests.tiers.test_onnx import FLOAT, INT64, alone, identity, model, tier
 
 ROW = np.array([0.25, 0.75], dtype=np.float32)
 ZIPPED = "seq(map(int64,tensor(float)))"
@@ -145,3 +145,46 @@ def test_columns_that_only_a_run_can_show_are_counted_then(
             router.route(row)
         many = router.route_many(np.stack([row] * 4))
         assert set(many.dispositions) == {"failed"}
+
+
+def argmax(path, *, confidence=False):
+    """A model that says which class is the likeliest, by its place."""
+    nodes = [helper.make_node("ArgMax", ["x"], ["label"], axis=1, keepdims=0)]
+    outputs = [("label", INT64, [None])]
+    if confidence:
+        nodes.append(helper.make_node("ReduceMax", ["x"], ["top"], axes=[1], keepdims=0))
+        outputs.append(("top", FLOAT, [None]))
+    return model(path, nodes, [("x", FLOAT, [None, None])], outputs)
+
+
+def test_an_argmax_is_the_class_at_its_place(tmp_path):
+    argmax(tmp_path / "m.onnx", confidence=True)
+    outputs = {"kind": "label", "confidence": "top"}
+    three = np.array([0.0, 0.1, 0.9], dtype=np.float32)
+    two = np.array([0.1, 0.9, 0.0], dtype=np.float32)
+    with ladder(tmp_path, tier(outputs=outputs), classes=["cat", "dog"]) as router:
+        assert (router.route(two).value, router.route(two).confidence) == ("dog", np.float32(0.9))
+        assert router.route(three).tier == "large"  # there is no third class
+        rows = router.route_many(np.stack([two, three, two]))
+        assert rows.values.tolist() == ["dog", "large", "dog"]
+        assert rows[1].steps[0].result == "failed"
+
+
+def test_a_label_that_is_none_of_the_classes_is_a_fault(tmp_path):
+    argmax(tmp_path / "m.onnx")
+    row = np.array([0.0, 0.1, 0.9], dtype=np.float32)
+    with alone(tmp_path, tier(outputs="label"), classes=[0, 1]) as router:
+        assert router.route(row[1:]).value == 1
+        with pytest.raises(cascade.TierOutputError, match="'label': no label of the classes"):
+            router.route(row)
+        rows = router.route_many(np.stack([row, row[::-1]]))
+        assert [str(row.disposition) for row in rows] == ["failed", "accepted"]
+        assert rows[1].value == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes"), [("tensor(string)", [0, 1]), ("tensor(int64)", ["a", 1])]
+)
+def test_labels_that_no_class_can_be_are_refused(kind, classes):
+    with pytest.raises(PolicyError, match="can be no label of"):
+        choose([node("label", kind, [None])], None, classes)
