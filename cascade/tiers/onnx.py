@@ -15,6 +15,7 @@ from cascade.protocols import BoundTier, InputSpec
 from cascade.tiers.buffers import LARGEST, bound_run
 from cascade.tiers.columns import marked, object_column, plain
 from cascade.tiers.forked import keep
+from cascade.tiers.graph import made_by
 from cascade.tiers.outputs import MATRIX, NO_CLASS, choose
 from cascade.tiers.python import each
 from cascade.tiers.sessions import shared_session
@@ -88,8 +89,9 @@ class OnnxTier(BoundTier):
             return
         try:
             given, threads = self._spec, min(self._spec.threads, find_cores().usable)
+            model = self._load()
             session = shared_session(
-                self._load(), threads, self._path, provider=given.provider,
+                model, threads, self._path, provider=given.provider,
                 spinning=given.spinning, optimization=given.optimization,
             )  # fmt: skip
         except PolicyError as error:
@@ -101,7 +103,7 @@ class OnnxTier(BoundTier):
             raise ModelIntegrityError(msg, tier=self.name) from error
         self.inputs = tuple(self._input(node) for node in session.get_inputs())
         self.batches = all(node.shape[:1] != [1] for node in session.get_inputs())
-        self._compile(session)
+        self._compile(session, model)
         self._session = session
 
     def close(self) -> None:
@@ -130,7 +132,7 @@ class OnnxTier(BoundTier):
             raise PolicyError(self._say(f"input {node.name!r}: rows of several strings"))
         return InputSpec(node.name, dtype, axes)
 
-    def _compile(self, session: ort.InferenceSession) -> None:
+    def _compile(self, session: ort.InferenceSession, model: bytes) -> None:
         nodes, classes = session.get_outputs(), self.classes
         try:
             chosen = choose(nodes, self._spec.outputs, classes, scored=self._scored)
@@ -148,11 +150,14 @@ class OnnxTier(BoundTier):
             raise PolicyError(
                 self._say(f"score 'supplied' needs a confidence output, kind is {self.kind}")
             )
-        self._compile_matrix(session, chosen, "max_probability" if score == "auto" else score)
+        score = "max_probability" if score == "auto" else score
+        tolerance = tolerance_for(_precision(chosen.output, model))
+        self._compile_matrix(session, chosen, score, tolerance)
 
-    def _compile_matrix(self, session: ort.InferenceSession, chosen: Chosen, score: str) -> None:
+    def _compile_matrix(
+        self, session: ort.InferenceSession, chosen: Chosen, score: str, tolerance: float
+    ) -> None:
         kind, node, temperature = chosen.kind, chosen.output, self._spec.confidence.temperature
-        tolerance = tolerance_for("float16" if node.type == "tensor(float16)" else "float32")
         one = row_reader(kind, score, temperature, self.classes, tolerance)
         rows = rows_reader(kind, score, temperature, self.classes, tolerance)
         if chosen.columns is None:  # only a run can show how many there are
@@ -307,6 +312,13 @@ def _check_columns(columns: int, chosen: Chosen) -> None:
         expected = "two or more" if wanted is None else wanted
         msg = f"output {chosen.output.name!r}: expected {expected} columns, got {columns}"
         raise OutputFault(msg)
+
+
+def _precision(output: Any, model: bytes) -> str:
+    """Return the dtype that an output's numbers were made in."""
+    if b"DequantizeLinear" in model and made_by(model, output.name) == "DequantizeLinear":
+        return "int8"
+    return "float16" if output.type == "tensor(float16)" else "float32"
 
 
 def _options(context: Any) -> ort.RunOptions | None:

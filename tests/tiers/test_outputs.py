@@ -188,3 +188,30 @@ def test_a_label_that_is_none_of_the_classes_is_a_fault(tmp_path):
 def test_labels_that_no_class_can_be_are_refused(kind, classes):
     with pytest.raises(PolicyError, match="can be no label of"):
         choose([node("label", kind, [None])], None, classes)
+
+
+def quantized(path, last):
+    """A model whose output went through bytes, in steps of 0.005, and whatever comes last."""
+    scale, zero = ("scale", np.float32(0.005)), ("zero", np.uint8(0))
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["p" if last else "d"]),
+    ]
+    if not last:
+        nodes.append(helper.make_node("Abs", ["d"], ["p"]))
+    ends = [("x", FLOAT, [None, 2])], [("p", FLOAT, [None, 2])]
+    return model(path, nodes, *ends, weights=[scale, zero])
+
+
+def test_sums_may_be_a_hundredth_off_where_the_output_itself_was_quantized(tmp_path):
+    row = np.array([0.255, 0.75], dtype=np.float32)
+    quantized(tmp_path / "m.onnx", last=True)
+    with alone(tmp_path, tier()) as router:
+        assert router.route(row).value == 1
+        assert router.route_many(np.stack([row] * 3)).values.tolist() == [1, 1, 1]
+        with pytest.raises(cascade.TierOutputError, match=r"sum to 1\.05"):
+            router.route(np.array([0.3, 0.75], dtype=np.float32))
+    quantized(tmp_path / "m.onnx", last=False)
+    with alone(tmp_path, tier()) as router:
+        with pytest.raises(cascade.TierOutputError, match=r"sum to 1\.005"):
+            router.route(row)
