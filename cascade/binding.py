@@ -11,14 +11,14 @@ from cascade.policy.settings import ExternalSpec, OnnxSpec
 from cascade.registry import TIERS, plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from cascade.policy.model import Policy
     from cascade.policy.settings import TierSpec
     from cascade.protocols import BoundTier
 
-__all__ = ["Functions", "PerTier", "bind", "functions"]
+__all__ = ["Functions", "PerTier", "bind", "functions", "scored"]
 
 PerTier: TypeAlias = "Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]] | None"
 """A function for every request, or one per tier by name."""
@@ -83,8 +83,22 @@ def bind(
     for name in given:
         if name not in names:
             raise PolicyError(f"tiers=: no tier {name!r} in the policy{_nearest(name, names)}")
-    bound = (_bind_one(policy, s, given, models, env, asynchronous) for s in policy.tiers)
+    bound = [_bind_one(policy, s, given, models, env, asynchronous) for s in policy.tiers]
+    _check_classes(policy, bound)
     return tuple(map(_in_its_process, policy.tiers, bound))
+
+
+def _check_classes(policy: Policy, bound: Sequence[BoundTier]) -> None:
+    """See that tiers which say what their classes are mean the same ones, in whatever order."""
+    first, known = "the policy", policy.classes
+    for tier in bound:
+        own = getattr(tier, "classes", None)
+        if known is None:
+            first, known = f"tier {tier.name!r}", own
+        elif own is not None and set(own) != set(known):
+            odd = ", ".join(sorted(map(repr, set(own) ^ set(known))))
+            what = f"expected the same set as those of {first}; not in both: {odd}"
+            raise PolicyError(f"tier {tier.name!r}: classes: {what}")
 
 
 def _in_its_process(spec: TierSpec, tier: BoundTier) -> BoundTier:
@@ -117,7 +131,8 @@ def _bind_one(
 
         path = resolve_model(policy, spec, models=models, env=env)
         verify_model(path, spec)
-        return OnnxTier(spec, functools.partial(verify_model, path, spec), classes, path)
+        load = functools.partial(verify_model, path, spec)
+        return OnnxTier(spec, load, classes, path, scored(policy, spec))
     if not isinstance(spec, ExternalSpec):
         brought = plugin(TIERS, spec.kind)
         assert brought is not None  # noqa: S101  its settings came from there
@@ -125,6 +140,12 @@ def _bind_one(
         return bound
     msg = f"tier {spec.name!r} is external: bind it with Router(policy, tiers={{{spec.name!r}: f}})"
     raise PolicyError(msg)
+
+
+def scored(policy: Policy, spec: TierSpec) -> bool:
+    """Whether a tier has to say how sure it is: below the top, unless a learned score says it."""
+    calibration = policy.calibrations.get(spec.name)
+    return spec.name != policy.tiers[-1].name and not (calibration and calibration.blind)
 
 
 def _bind_python(spec: Any, target: Any, classes: Any, *, asynchronous: bool) -> BoundTier:

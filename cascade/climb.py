@@ -12,7 +12,7 @@ from cascade.lanes.handle import Handle
 from cascade.lanes.lane import EXITS
 from cascade.lanes.watchdog import in_time
 from cascade.runs import CODES, NONE, BatchContext, Run, Setbacks, take
-from cascade.tiers.columns import object_column
+from cascade.tiers.columns import faulty, object_column
 from cascade.tiers.faults import as_post_error, as_tier_error
 from cascade.types import Disposition, Reason
 
@@ -273,7 +273,9 @@ class Climb:
         confidences = reply.confidences
         if reply.values is None or (confidences is None and not top):
             return np.ones(n, dtype=np.bool_)
-        if confidences is None or confidences.min() >= 0.0:  # a fault is NaN
+        if confidences is None:
+            return faulty(reply.values)
+        if confidences.min() >= 0.0:  # a fault is NaN
             return None
         return np.asarray(~(confidences >= 0.0))
 

@@ -40,8 +40,8 @@ class OutputFault(ValueError):
 def tolerance_for(dtype: npt.DTypeLike) -> float:
     """How far probabilities of this dtype may sum from 1: 1e-3, or 1e-2 below float32.
 
-    >>> tolerance_for("float32"), tolerance_for("float16")
-    (0.001, 0.01)
+    >>> tolerance_for("float32"), tolerance_for("float16"), tolerance_for("int8")
+    (0.001, 0.01, 0.01)
     """
     return 1e-3 if np.dtype(dtype).itemsize >= np.dtype(np.float32).itemsize else 1e-2
 

@@ -84,6 +84,7 @@ def _easy(plan: Plan) -> tuple[Callable[[Any], Any] | None, float]:
     rule, cut = plan.policy.complexity, min(plan.point.skip_above, default=2.0)
     spec = plan.specs[0] if len(plan.specs) == 1 else None
     flat = spec is not None and spec.dtype == "float32" and len(spec.shape) == 1
+    flat = flat and None not in plan.specs[0].shape
     if rule is None or plan.by_name or not flat or cut <= 0.0:
         return None, -math.inf
     weights = np.asarray(rule.weights, dtype=np.float32)

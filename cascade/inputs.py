@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,13 +12,13 @@ import numpy as np
 from cascade.errors import InputTypeError, InputValueError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     import numpy.typing as npt
 
     from cascade.protocols import InputSpec
 
-__all__ = ["Cast", "CastRows", "row_caster", "rows_caster"]
+__all__ = ["Cast", "CastRows", "row_caster", "rows_caster", "rows_of"]
 
 Cast: TypeAlias = "Callable[[Any], Any]"
 """A request's input → the row that is keyed and served."""
@@ -64,7 +65,6 @@ def _single(spec: InputSpec, strict: bool, finite: bool) -> Cast:  # noqa: FBT00
         return _text(spec)
     dtype = np.dtype(spec.dtype)
     shape = spec.shape
-    exact = None in shape
     ndarray = np.ndarray
 
     def cast(x: Any) -> Any:
@@ -76,7 +76,9 @@ def _single(spec: InputSpec, strict: bool, finite: bool) -> Cast:  # noqa: FBT00
 
     def slow(x: Any) -> Any:
         array = _as_array(_unwrap(x, spec), spec, strict)
-        if not (_fits(array.shape, shape) if exact else array.shape == shape):
+        if array.ndim == 0 and shape == (1,):  # a number is a row of one
+            array = array.reshape(shape)
+        if not _fits(array.shape, shape):
             raise InputValueError(_wrong_shape(spec, array.shape))
         if finite:
             _check_finite(array, spec)
@@ -86,14 +88,18 @@ def _single(spec: InputSpec, strict: bool, finite: bool) -> Cast:  # noqa: FBT00
 
 
 def _unwrap(x: Any, spec: InputSpec) -> Any:
-    """Accept ``{name: row}`` for a model with one input; its name must be right."""
+    """Accept ``{name: row}`` for a model with one input; its name must be right.
+
+    Numbers by any other name are refused: the model names none, so only the order in which a dict
+    was filled could say which is which.
+    """
     if not isinstance(x, Mapping):
         return x
     if set(x) == {spec.name}:
         return x[spec.name]
-    if x and all(isinstance(value, numbers.Real) for value in x.values()):
-        return list(x.values())
-    raise InputValueError(f"input {spec} expected, got {_keys(x, {spec.name})}")
+    named = x and all(isinstance(value, numbers.Real) for value in x.values())
+    hint = "; the model does not name its numbers: give a list, or prepare=f" if named else ""
+    raise InputValueError(f"input {spec} expected, got {_keys(x, {spec.name})}{hint}")
 
 
 def _keys(x: Mapping[Any, Any], wanted: Collection[str]) -> str:
@@ -107,6 +113,7 @@ def _text(spec: InputSpec) -> Cast:
     def cast(x: Any) -> Any:
         if type(x) is str:
             return x
+        x = _unwrap(x, spec)
         if isinstance(x, np.ndarray) and x.dtype.kind in "UO" and x.size == 1:
             x = x.item()
         if not isinstance(x, str):
@@ -133,30 +140,53 @@ def _named_rows(specs: Sequence[InputSpec], strict: bool, finite: bool) -> Cast:
 
 
 def _as_array(x: Any, spec: InputSpec, strict: bool) -> npt.NDArray[Any]:  # noqa: FBT001
+    return _as_dtype(_read(x, spec), x, spec, strict)
+
+
+def _read(x: Any, spec: InputSpec) -> npt.NDArray[Any]:
     if isinstance(x, (str, bytes)) or x is None:
         msg = f"input {spec} expected, got {_describe(x)}"
         raise InputTypeError(msg)
-    listed = not isinstance(x, (np.ndarray, np.generic))
     try:
-        array = np.asarray(x)
-    except (ValueError, TypeError) as error:
+        return np.asarray(x)
+    except Exception as error:  # a type of somebody else's may raise anything
         msg = f"input {spec} expected, got a ragged or unreadable {type(x).__name__}"
         raise InputValueError(msg) from error
+
+
+def _as_dtype(
+    array: npt.NDArray[Any],
+    x: Any,
+    spec: InputSpec,
+    strict: bool,  # noqa: FBT001
+) -> npt.NDArray[Any]:
+    """Cast what ``x`` was read as to the declared dtype, where that is allowed."""
     want = np.dtype(spec.dtype)
     if array.dtype == want:
         return array.astype(want, copy=False)
-    if array.dtype.kind not in "biuf" or array.size == 0:
+    listed = not isinstance(x, (np.ndarray, np.generic))
+    if listed and array.size == 0:
+        msg = f"input {spec} expected, got an empty {type(x).__name__}"
+        raise InputValueError(msg)
+    too_large = f"input {spec} expected, got numbers outside the range of {want}"
+    if array.dtype.kind not in "biuf":
+        if listed and array.ndim and _no_number(array) is None:  # not even Python's own would do
+            raise InputValueError(too_large)
         msg = f"input {spec} expected, got {_describe(x, array)}"
-        raise (InputValueError if array.size == 0 else InputTypeError)(msg)
+        raise InputTypeError(msg)
     # A list of Python numbers has no dtype of its own, so whatever NumPy guessed may be cast down.
     lossless = listed and (want.kind == "f" or array.dtype.kind in "bi")
     if (strict and not listed) or not (lossless or np.can_cast(array.dtype, want, "same_kind")):
         msg = f"input {spec} expected, got dtype {array.dtype}"
         raise InputTypeError(msg)
-    cast = array.astype(want)
-    if want.kind in "iu" and array.dtype.kind in "iu" and not np.array_equal(cast, array):
-        msg = f"input {spec} expected, got numbers outside the range of {want}"
-        raise InputValueError(msg)
+    try:
+        with np.errstate(over="raise"):
+            cast = array.astype(want)
+        fits = want.kind not in "iu" or array.dtype.kind not in "iu" or np.array_equal(cast, array)
+    except FloatingPointError:
+        fits = False
+    if not fits:
+        raise InputValueError(too_large)
     return cast
 
 
@@ -180,14 +210,23 @@ def _check_finite(array: npt.NDArray[Any], spec: InputSpec) -> None:
 
 
 def _describe(x: Any, array: npt.NDArray[Any] | None = None) -> str:
-    """Say what an input is, without a word of what it holds."""
-    if array is not None and array.dtype.kind == "O":
-        return "an object array"
-    if isinstance(x, np.ndarray):
+    """Say what an input is, without a word of what it holds; ``array`` is what it was read as."""
+    if x is None:
+        return "None"
+    if isinstance(x, np.ndarray) and not x.dtype.hasobject:
         return f"an array of dtype {x.dtype} and shape {x.shape}"
-    if array is not None and array.size == 0:
-        return f"an empty {type(x).__name__}"
-    return f"a {type(x).__name__}" if x is not None else "None"
+    kind = "an object array" if isinstance(x, np.ndarray) else f"a {type(x).__name__}"
+    if array is None or array.ndim == 0:
+        return kind
+    odd = _no_number(array)
+    return kind if odd is None else f"{kind} that holds a {odd}"
+
+
+def _no_number(array: npt.NDArray[Any]) -> str | None:
+    """Name the type of the first thing in an array that is no number."""
+    items = array.astype(object).flat
+    kinds = (type(item) for item in items if not isinstance(item, (int, float, np.number)))
+    return next((kind.__name__ for kind in kinds), None)
 
 
 def rows_caster(
@@ -209,42 +248,99 @@ def rows_caster(
     return _array_rows(specs[0], strict, finite)
 
 
-def _any_rows(x: Any) -> tuple[Any, int]:
-    if isinstance(x, Mapping):
-        lengths = {len(column) for column in x.values()}
-        if len(lengths) != 1:
-            msg = f"batch: expected columns of one length, got {sorted(lengths)}"
-            raise InputValueError(msg)
-        return x, lengths.pop()
-    if isinstance(x, (str, bytes)) or not hasattr(x, "__len__") or not hasattr(x, "__getitem__"):
-        msg = f"batch: expected a list, an array or a dict of arrays, got {_describe(x)}"
+def rows_of(x: Any) -> tuple[Any, int]:
+    """Return a batch of anything, and how many rows it has; a dict of columns is a dict.
+
+    Raises:
+        InputTypeError: it is neither a list, nor an array, nor a dict of those.
+        InputValueError: its columns are not of one length.
+
+    >>> rows_of({"a": [1, 2], "b": np.zeros((2, 3))})[1]
+    2
+    """
+    if not isinstance(x, Mapping):
+        rows = _listed(x, "batch: expected a list, an array or a dict of arrays")
+        return rows, len(rows)
+    what = "batch: expected a list or an array in each column"
+    columns = {name: _listed(column, what) for name, column in x.items()}
+    return columns, _one_length(map(len, columns.values()))
+
+
+def _listed(x: Any, expected: str) -> Any:
+    """Return what has one row after the other; refuse anything else."""
+    if hasattr(x, "keys") and hasattr(x, "__array__"):  # a table: it is indexed by its names
+        x = np.asarray(x)
+    found = hasattr(x, "__getitem__") and not hasattr(x, "keys")
+    try:
+        len(x)
+    except TypeError:  # also of an array without an axis
+        found = False
+    if not found or isinstance(x, (str, bytes, bytearray)):
+        msg = f"{expected}, got {_describe(x)}"
         raise InputTypeError(msg)
-    return x, len(x)
+    return x
+
+
+def _one_length(lengths: Iterable[int]) -> int:
+    found = set(lengths)
+    if len(found) != 1:
+        msg = f"batch: expected columns of one length, got {sorted(found) or 'no columns'}"
+        raise InputValueError(msg)
+    return found.pop()
+
+
+def _any_rows(x: Any) -> tuple[Any, int]:
+    rows, n = rows_of(x)
+    numeric = isinstance(rows, np.ndarray) and not rows.dtype.hasobject
+    if not numeric and not isinstance(rows, dict) and type(None) in set(map(type, rows)):
+        _each(_taken_as_is, rows)
+    return rows, n
+
+
+def _each(one: Cast, rows: Any) -> tuple[list[Any], int]:
+    """Check and cast row by row; what is wrong with one names its place."""
+    cast: list[Any] = []
+    try:
+        cast.extend(map(one, rows))
+    except (InputTypeError, InputValueError) as error:
+        raise type(error)(f"row {len(cast)}: {error}") from error.__cause__
+    return cast, len(cast)
 
 
 def _text_rows(spec: InputSpec) -> CastRows:
     one = _text(spec)
+    expected = f"batch of input {spec} expected (a list of str)"
 
     def cast(x: Any) -> tuple[Any, int]:
-        if isinstance(x, str) or not hasattr(x, "__len__"):
-            msg = f"batch of input {spec} expected (a list of str), got {_describe(x)}"
-            raise InputTypeError(msg)
-        rows = [one(item) for item in (x.tolist() if isinstance(x, np.ndarray) else x)]
-        return rows, len(rows)
+        rows = _listed(_unwrap(x, spec), expected)
+        if isinstance(rows, np.ndarray):
+            if rows.dtype.kind not in "UOT" or math.prod(rows.shape[1:]) != 1:
+                raise InputTypeError(f"{expected}, got {_describe(rows)}")
+            rows = rows.reshape(-1).tolist()
+        return _each(one, rows)
 
     return cast
 
 
 def _array_rows(spec: InputSpec, strict: bool, finite: bool) -> CastRows:  # noqa: FBT001
     one = _single(spec, strict, finite)
+    free = None in spec.shape
 
     def cast(x: Any) -> tuple[Any, int]:
-        if _is_ragged(x, spec):
-            return [one(row) for row in x], len(x)
-        if hasattr(x, "__len__") and len(x) == 0:
+        x = _unwrap(x, spec)
+        listed = isinstance(x, (list, tuple))
+        if listed and not x:
             empty = (0, *(1 if size is None else size for size in spec.shape))
             return np.empty(empty, dtype=spec.dtype), 0
-        array = _as_array(_unwrap(x, spec), spec, strict)
+        try:
+            array = _read(x, spec)
+        except InputValueError:
+            if not (free and listed):
+                raise
+            return _each(one, x)  # rows of unequal shape
+        array = _as_dtype(array, x, spec, strict)
+        if array.ndim == 1 and spec.shape == (1,):  # as many numbers as rows
+            array = array[:, None]
         if array.ndim == 0 or not _fits(array.shape[1:], spec.shape):
             hint = ": this is one row" if _fits(array.shape, spec.shape) else ""
             msg = f"batch of input {spec} expected, got shape {array.shape}{hint}"
@@ -254,13 +350,6 @@ def _array_rows(spec: InputSpec, strict: bool, finite: bool) -> CastRows:  # noq
         return np.ascontiguousarray(array), len(array)
 
     return cast
-
-
-def _is_ragged(x: Any, spec: InputSpec) -> bool:
-    """Whether a batch is a list of rows of unequal shape, where the model allows for that."""
-    if None not in spec.shape or not isinstance(x, (list, tuple)) or not x:
-        return False
-    return len({np.shape(row) if isinstance(row, np.ndarray) else len(row) for row in x}) > 1
 
 
 def _named_batches(specs: Sequence[InputSpec], strict: bool, finite: bool) -> CastRows:  # noqa: FBT001
@@ -273,10 +362,7 @@ def _named_batches(specs: Sequence[InputSpec], strict: bool, finite: bool) -> Ca
             msg = f"batch: expected a dict of arrays with {listing}, got {got}"
             raise (InputValueError if isinstance(x, Mapping) else InputTypeError)(msg)
         columns = {name: one(x[name]) for name, one in casts.items()}
-        lengths = {n for _, n in columns.values()}
-        if len(lengths) != 1:
-            msg = f"batch: expected columns of one length, got {sorted(lengths)}"
-            raise InputValueError(msg)
-        return {name: rows for name, (rows, _) in columns.items()}, lengths.pop()
+        n = _one_length(length for _, length in columns.values())
+        return {name: rows for name, (rows, _) in columns.items()}, n
 
     return cast

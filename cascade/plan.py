@@ -10,16 +10,17 @@ import attrs
 
 from cascade.admission import Priority
 from cascade.allowance import allowance_of
-from cascade.complexity import estimator, rows_estimator
+from cascade.complexity import estimator, misfit, rows_estimator
 from cascade.cores import find_cores
 from cascade.decide import Etas, Ladder
 from cascade.direct import compile_direct
 from cascade.errors import CascadeError, InputTypeError, InputValueError, PolicyError
-from cascade.inputs import row_caster, rows_caster
+from cascade.inputs import row_caster, rows_caster, rows_of
 from cascade.keys import key_maker
 from cascade.lanes import AutoLane, Watchdog, make_lane
 from cascade.lanes.choose import workers_of
 from cascade.steering import LoadMonitor, steering_of
+from cascade.tiers.python import each
 from cascade.types import Mode, Site
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Plan:
     row: Callable[[Any], Any]
     rows: Callable[[Any], tuple[Any, int]]
     key: Callable[[Any], Any]
-    by_name: bool  # complexity reads features by name, off the raw input
+    by_name: bool  # complexity reads features by name, off the input as it came
     complexity: Callable[[Any], float] | None
     rows_complexity: Callable[[Any, int], Any] | None
     prepare: Functions
@@ -114,6 +115,7 @@ def compile_plan(
     cast_rows = rows_caster(specs, strict=strict, finite=finite)
     common = None if prepare.common is None else _guarded(prepare.common)
     rule = policy.complexity
+    raw = _reads_raw(policy, specs, prepare)
     steering = steering_of(policy, lanes, [workers_of(s, cores) for s in policy.tiers], clock())
     plan = Plan(
         policy=policy,
@@ -139,7 +141,7 @@ def compile_plan(
         row=cast if common is None else _after(common, cast),
         rows=cast_rows if common is None else _rows_after(common, cast_rows),
         key=key_maker(specs, "auto" if policy.cache is None else policy.cache.digest),
-        by_name=rule is not None and hasattr(rule.weights, "items"),
+        by_name=raw,
         complexity=None if rule is None else estimator(rule.intercept, rule.weights),
         rows_complexity=None
         if rule is None
@@ -149,6 +151,21 @@ def compile_plan(
         post=_post(postprocess, names),
     )
     return in_mode(plan, policy.mode)
+
+
+def _reads_raw(policy: Policy, specs: tuple[InputSpec, ...], prepare: Functions) -> bool:
+    """Hold the complexity rule against the inputs; return whether it reads them as they came."""
+    rule = policy.complexity
+    if rule is None:
+        return False
+    named = hasattr(rule.weights, "items")
+    prepared = prepare.common is not None
+    if not (named and prepared):  # else only a request can show what came
+        why = misfit(rule.weights, specs)
+        if why is not None:
+            raise PolicyError(f"complexity.weights: {why}")
+    text = len(specs) == 1 and specs[0].dtype == "text"
+    return named and (prepared or not text)
 
 
 def _etas(lanes: tuple[Lane, ...]) -> Etas:
@@ -231,9 +248,16 @@ def _rows_after(
     function: Any, cast: Callable[[Any], tuple[Any, int]]
 ) -> Callable[[Any], tuple[Any, int]]:
     batch = getattr(function, "batch", None)
-    if batch is not None:
-        return lambda xs: cast(batch(xs))
-    return lambda xs: cast([function(x) for x in xs])
+
+    def cast_all(xs: Any) -> tuple[Any, int]:
+        given, wanted = rows_of(xs)
+        listed = each(given) if isinstance(given, dict) else given
+        rows, n = cast([function(x) for x in listed] if batch is None else batch(listed))
+        if n != wanted:
+            raise InputValueError(f"prepare.batch: expected {wanted} rows back, got {n}")
+        return rows, n
+
+    return cast_all
 
 
 def _post(functions: Functions, names: tuple[str, ...]) -> Callable[[int, Any], Any] | None:

@@ -1,11 +1,22 @@
 """``route_many`` beyond plain arrays: columns, types, functions around it, allowances."""
 
+from types import MappingProxyType
+
 import attrs
 import numpy as np
 import pytest
 
 import cascade
-from cascade import Abstained, Certificate, Policy, PolicyError, Router, TierOutputError
+from cascade import (
+    Abstained,
+    Certificate,
+    InputTypeError,
+    InputValueError,
+    Policy,
+    PolicyError,
+    Router,
+    TierOutputError,
+)
 from cascade.policy.certificate import PathPoint
 from tests.tiers.test_onnx import identity
 
@@ -116,6 +127,51 @@ def test_a_function_before_it_may_take_whole_batches():
         assert router.route_many([1, 2, 3]).values.tolist() == [2, 4, 6]
         assert twice.calls == 1
         assert router.route(5).value == 10
+
+
+class Short:
+    """A preparation that loses rows of a batch."""
+
+    def __call__(self, x):
+        return x
+
+    def batch(self, xs):
+        return xs[:1]
+
+
+def test_a_function_before_it_must_give_back_as_many_rows(tmp_path):
+    tiers = dict.fromkeys(("small", "large"), cascade.tier(lambda x: ("a", 0.9), rows="one"))
+    with Router(policy(), tiers=tiers, prepare=Short()) as router:
+        with pytest.raises(InputValueError, match=r"prepare.batch: expected 4 rows back, got 1"):
+            router.route_many(list("abcd"))
+    identity(tmp_path / "m.onnx", 2)
+    model = {"version": 1, "name": "p", "deadline": "1s",
+             "tiers": [{"name": "m", "kind": "onnx", "model": "m.onnx"}]}  # fmt: skip
+    with Router(Policy.from_dict(model), models=tmp_path, prepare=Short(), env={}) as router:
+        with pytest.raises(InputValueError, match="expected 4 rows back, got 1"):
+            router.route_many(np.full((4, 2), 0.5, dtype=np.float32))
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["row by row", "batch"])
+def test_a_function_before_it_gets_rows_not_the_names_of_columns(whole):
+    def upper(row):
+        return row["word"].upper()
+
+    if whole:
+        upper.batch = lambda rows: list(map(upper, rows))
+    same = cascade.tier(lambda x: (x, 0.9), returns="pairs", rows="one")
+    tiers = {"small": same, "large": same}
+    with Router(policy(), tiers=tiers, prepare=upper) as router:
+        assert router.route_many(COLUMNS).values.tolist() == list("ABCD")
+        with pytest.raises(InputTypeError, match="got a str"):
+            router.route_many("text")
+
+
+def test_a_mapping_of_columns_need_not_be_a_dict():
+    tiers = {"small": by_length(), "large": cascade.tier(shouting, returns="pairs", rows="one")}
+    with Router(policy(cache={}), tiers=tiers) as router:
+        found = router.route_many(MappingProxyType(COLUMNS), use_cache=True)
+        assert list(found.values) == ["a", "b", "C", "D"]
 
 
 def test_a_tier_that_can_never_be_accepted_is_skipped_for_all_rows():

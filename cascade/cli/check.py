@@ -80,12 +80,14 @@ def _models(policy: Policy, places: Places, warnings: list[str]) -> list[Issue]:
 
 def _open(policy: Policy, spec: OnnxSpec, profile: Profile | None) -> list[str]:
     """Find the model, compare its digest, and see that its outputs are what the policy says."""
+    from cascade.binding import scored
     from cascade.bundle import resolve_model, verify_model
     from cascade.tiers.onnx import OnnxTier
 
     path = resolve_model(policy, spec)
     model = verify_model(path, spec)
-    tier = OnnxTier(spec, lambda: model, spec.classes or policy.classes, path)
+    classes = spec.classes or policy.classes
+    tier = OnnxTier(spec, lambda: model, classes, path, scored(policy, spec))
     tier.open()
     batches = tier.batches
     tier.close()

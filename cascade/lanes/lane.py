@@ -12,7 +12,7 @@ from cascade.lanes.handle import Handle
 from cascade.lanes.rows import groups, is_ragged, join
 from cascade.load import ServiceTime
 from cascade.protocols import Occupancy
-from cascade.tiers.columns import plain
+from cascade.tiers.columns import marked, plain
 from cascade.tiers.faults import as_tier_error
 from cascade.tiers.python import each
 
@@ -192,7 +192,7 @@ class TierLane:
         self.service.observe_rows(finished - started, n)
         sure = [None] * n if confidences is None else confidences.tolist()
         listed = values.tolist()
-        simple = not values.dtype.hasobject and self.calibration is None and tier.silent
+        simple = values.dtype.kind not in "Ofc" and self.calibration is None and tier.silent
         index, batch = self.index, (n, why)
         for i, (one, value, confidence) in enumerate(zip(group, listed, sure, strict=True)):
             known, cost = True, None
@@ -242,7 +242,8 @@ class TierLane:
             raise
         calibration = self.calibration
         if reply.confidences is None and calibration is not None and calibration.blind:
-            reply.confidences = np.full(n, 0.5)
+            assert reply.values is not None  # noqa: S101  as below
+            reply.confidences = marked(reply.values, np.full(n, 0.5))
         if calibration is not None and reply.confidences is not None:
             assert reply.values is not None  # noqa: S101  what a tier read has values
             reply.confidences = calibration.rows(reply.values, reply.confidences, rows)

@@ -229,17 +229,17 @@ def weights() -> Kind:
     item, by_name = number(), numbers_by_name()
 
     def parse(value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return _tuple(value, item.parse)
-        if not value:
+        if isinstance(value, (Mapping, list, tuple)) and not value:
             raise ValueError
-        return by_name.parse(value)
+        return by_name.parse(value) if isinstance(value, Mapping) else _tuple(value, item.parse)
 
     one_of = [
-        {"type": "array", "items": {"type": "number"}},
+        {"type": "array", "items": {"type": "number"}, "minItems": 1},
         {**by_name.schema, "minProperties": 1},
     ]
-    return Kind("a list of numbers, or numbers by feature name", parse, {"anyOf": one_of})
+    return Kind(
+        "a list of one or more numbers, or numbers by feature name", parse, {"anyOf": one_of}
+    )
 
 
 class FrozenMap(dict[str, float]):

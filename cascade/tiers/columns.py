@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,21 +21,92 @@ if TYPE_CHECKING:
     from cascade.protocols import Rows
     from cascade.types import Prediction
 
-__all__ = ["Columns", "object_column", "plain"]
+__all__ = ["Columns", "faulty", "marked", "number", "object_column", "plain", "wrong_with"]
+
+_NO_LISTS = (str, bytes, bytearray, Mapping, AbstractSet)
+_SOUND = frozenset({str, int, bool, bytes, type(None)})  # whatever a value of these types is
 
 
 def plain(value: Any) -> Any:
     """Return a NumPy scalar as the Python value it stands for, anything else as it is.
 
+    Raises:
+        OutputFault: it cannot be an answer.
+
     >>> plain(np.float32(0.5)), plain("x")
     (0.5, 'x')
     """
+    if type(value) in _SOUND:
+        return value
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
-        return value.item()
-    if inspect.isgenerator(value):
-        msg = "the value is a generator; cascade does not stream"
-        raise OutputFault(msg)
+        value = value.item()
+    wrong = wrong_with(value)
+    if wrong is not None:
+        raise OutputFault(f"the value {wrong}")
     return value
+
+
+def wrong_with(value: Any) -> str | None:
+    """Say why something cannot be an answer; None: it can.
+
+    >>> wrong_with(float("nan")), wrong_with(iter([]))
+    ('is NaN', 'is a list_iterator; cascade does not stream')
+    """
+    kind = type(value)
+    if kind in _SOUND:
+        return None
+    if isinstance(value, float):
+        return None if value == value else "is NaN"  # noqa: PLR0124
+    if isinstance(value, (np.ndarray, np.generic)):
+        sound = value.dtype.kind not in "fc" or not np.isnan(value).any()
+        return None if sound else "holds NaN" if value.ndim else "is NaN"
+    if hasattr(kind, "__await__"):
+        if inspect.iscoroutine(value):
+            value.close()  # else Python says that nobody has awaited it
+        return f"is a {kind.__name__}; a tier that is awaited is an async def, for AsyncRouter"
+    if hasattr(kind, "__next__") or hasattr(kind, "__anext__"):
+        return f"is a {kind.__name__}; cascade does not stream"
+    return None
+
+
+def faulty(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+    """Mark the values of a column that cannot be answers; None, by far the most: all can.
+
+    >>> faulty(np.array([1.0, np.nan])).tolist()
+    [False, True]
+    """
+    if values.dtype.kind in "fc":
+        bad = np.isnan(values)
+    elif values.dtype.kind != "O" or _SOUND.issuperset(map(type, values)):
+        return None
+    else:
+        found = (wrong_with(value) is not None for value in values)
+        bad = np.fromiter(found, dtype=np.bool_, count=len(values))
+    return bad if bad.any() else None
+
+
+def marked(
+    values: npt.NDArray[Any], confidences: npt.NDArray[np.float64] | None
+) -> npt.NDArray[np.float64] | None:
+    """Return the confidences, NaN where a value cannot be an answer."""
+    bad = None if confidences is None else faulty(values)
+    return confidences if bad is None else np.where(bad, np.nan, confidences)  # type: ignore[arg-type]
+
+
+def number(value: Any, what: str) -> float:
+    """Return a number that a tier supplied; a text that looks like one is none.
+
+    >>> number(np.float32(0.5), "confidence")
+    0.5
+    """
+    if type(value) is float:
+        return value
+    if not isinstance(value, (str, bytes, bytearray)):
+        try:
+            return float(value)
+        except Exception:  # noqa: BLE001, S110  a type of somebody else's may raise anything
+            pass
+    raise OutputFault(f"{what}: expected a number, got {type(value).__name__}")
 
 
 def object_column(values: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -60,11 +134,7 @@ class Columns:
         values: Any = prediction.values
         source = self._source(prediction)
         if source in {"probabilities", "logits"}:
-            matrix = np.asarray(getattr(prediction, source))
-            if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
-                msg = f"{source}: expected a ({n}, classes) matrix of numbers"
-                raise OutputFault(msg)
-            _check_rows(source, len(matrix), n)
+            matrix = _matrix(getattr(prediction, source), source, n)
             labels, confidences = self._matrix_reader(source, matrix)(matrix)
             values = labels if values is None else values
         elif source is not None:
@@ -72,8 +142,8 @@ class Columns:
         if values is None:
             msg = "no values, and no probabilities or logits to take them from"
             raise OutputFault(msg)
-        _check_rows("values", len(values), n)
-        return object_column(values), confidences
+        column = object_column(_listed(values, n))
+        return column, marked(column, confidences)
 
     def _source(self, prediction: Prediction) -> str | None:
         wanted = {"supplied": ("confidences",), "margin": ("margins", "probabilities", "logits")}
@@ -93,11 +163,12 @@ class Columns:
 
     @staticmethod
     def _numbers(column: Any, name: str, n: int) -> npt.NDArray[np.float64]:
-        try:
-            numbers = np.asarray(column, dtype=np.float64).reshape(-1)
-        except (TypeError, ValueError):  # whose message may show what was asked
-            msg = f"{name}: expected {n} numbers"
-            raise OutputFault(msg) from None
+        array = _array(column)
+        if array is not None and array.dtype.kind == "O":  # some are none: those rows are faulty
+            array = np.array([_or_nan(one, name) for one in array.reshape(-1)])
+        if array is None or array.dtype.kind not in "biuf":
+            raise OutputFault(f"{name}: expected {n} numbers")
+        numbers = array.reshape(-1).astype(np.float64)
         _check_rows(name, len(numbers), n)
         sound = (numbers >= 0.0) & (numbers <= 1.0)
         return np.where(sound, numbers, np.nan)
@@ -108,9 +179,43 @@ class Columns:
         what = {
             "probabilities": "probabilities must be finite, not negative, and sum to one",
             "logits": "logits must be finite",
-        }.get(source, "confidences must lie in [0, 1]")
+        }.get(source, "expected a number in [0, 1]")
         msg = f"{source}: {what}" if confidence != confidence else f"{source} outside [0, 1]"  # noqa: PLR0124
         raise OutputFault(msg)
+
+
+def _array(given: Any) -> npt.NDArray[Any] | None:
+    """Return what was supplied as an array; None: it is ragged, or cannot be read."""
+    try:
+        return np.asarray(given)
+    except Exception:  # noqa: BLE001  whose message may show what was asked
+        return None
+
+
+def _matrix(given: Any, name: str, n: int) -> npt.NDArray[Any]:
+    matrix = _array(given)
+    if matrix is None or matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
+        msg = f"{name}: expected a ({n}, classes) matrix of numbers"
+        raise OutputFault(msg)
+    _check_rows(name, len(matrix), n)
+    return matrix
+
+
+def _or_nan(value: Any, what: str) -> float:
+    try:
+        return number(value, what)
+    except OutputFault:
+        return math.nan
+
+
+def _listed(values: Any, n: int) -> Any:
+    """Return n values one after the other: a list, an array, or what is indexed as those are."""
+    if not isinstance(values, (list, tuple)):
+        found = hasattr(values, "__getitem__") and getattr(values, "ndim", 1) > 0
+        if not found or not hasattr(values, "__len__") or isinstance(values, _NO_LISTS):
+            raise OutputFault(f"values: expected {n} of them, got a {type(values).__name__}")
+    _check_rows("values", len(values), n)
+    return values
 
 
 def _check_rows(name: str, got: int, n: int) -> None:

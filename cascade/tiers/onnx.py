@@ -13,8 +13,10 @@ from cascade.cores import find_cores
 from cascade.errors import ModelIntegrityError, PolicyError
 from cascade.protocols import BoundTier, InputSpec
 from cascade.tiers.buffers import LARGEST, bound_run
-from cascade.tiers.columns import object_column, plain
+from cascade.tiers.columns import marked, object_column, plain
 from cascade.tiers.forked import keep
+from cascade.tiers.graph import made_by
+from cascade.tiers.outputs import MATRIX, NO_CLASS, choose
 from cascade.tiers.python import each
 from cascade.tiers.sessions import shared_session
 
@@ -24,9 +26,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from cascade.confidence import RowReader
-    from cascade.policy.settings import OnnxSpec, OutputSettings
+    from cascade.confidence import RowReader, RowsReader
+    from cascade.policy.settings import OnnxSpec
     from cascade.protocols import Context, Rows
+    from cascade.tiers.outputs import Chosen
 
 __all__ = ["OnnxTier"]
 
@@ -45,15 +48,15 @@ _DTYPES = {
     "tensor(bool)": "bool",
     "tensor(string)": "text",
 }
-_MATRIX = ("probabilities", "logits", "sigmoid")
 
 
 class OnnxTier(BoundTier):
     """An ONNX model as the lanes run it.
 
     ``load`` returns the model's verified bytes; external data is looked for beside ``path``.
-    Opening it raises ModelIntegrityError when the file cannot be read as a model, and PolicyError
-    when its outputs are not what the policy says.
+    ``scored`` says that a confidence has to come with the answer, as below the top tier. Opening it
+    raises ModelIntegrityError when the file cannot be read as a model, and PolicyError when its
+    outputs are not what the policy says, or nothing that could be an answer.
     """
 
     silent = True  # its digest is checked at load
@@ -65,18 +68,20 @@ class OnnxTier(BoundTier):
         load: Callable[[], bytes],
         classes: Sequence[Any] | None,
         path: Path | None = None,
+        scored: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
         self.name = spec.name
         self.inputs: tuple[InputSpec, ...] = ()
         self._spec = spec
         self._load = load
-        self._classes = classes
+        self.classes = classes
         self._path = path
+        self._scored = scored
         self._session: ort.InferenceSession | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as what it is made from; sessions stay where they are."""
-        return OnnxTier, (self._spec, self._load, self._classes, self._path)
+        return OnnxTier, (self._spec, self._load, self.classes, self._path, self._scored)
 
     def open(self) -> None:
         """Make the session and compile the readers of its outputs."""
@@ -84,8 +89,9 @@ class OnnxTier(BoundTier):
             return
         try:
             given, threads = self._spec, min(self._spec.threads, find_cores().usable)
+            model = self._load()
             session = shared_session(
-                self._load(), threads, self._path, provider=given.provider,
+                model, threads, self._path, provider=given.provider,
                 spinning=given.spinning, optimization=given.optimization,
             )  # fmt: skip
         except PolicyError as error:
@@ -97,7 +103,7 @@ class OnnxTier(BoundTier):
             raise ModelIntegrityError(msg, tier=self.name) from error
         self.inputs = tuple(self._input(node) for node in session.get_inputs())
         self.batches = all(node.shape[:1] != [1] for node in session.get_inputs())
-        self._compile(session)
+        self._compile(session, model)
         self._session = session
 
     def close(self) -> None:
@@ -125,35 +131,42 @@ class OnnxTier(BoundTier):
             raise PolicyError(self._say(f"input {node.name!r}: rows of several strings"))
         return InputSpec(node.name, dtype, axes)
 
-    def _compile(self, session: ort.InferenceSession) -> None:
-        outputs = {node.name: node for node in session.get_outputs()}
-        settings = self._spec.outputs
-        kind = self.kind = settings.kind if settings is not None else _recognise(outputs)
-        self._names = self._fetched(kind, settings, outputs)
+    def _compile(self, session: ort.InferenceSession, model: bytes) -> None:
+        nodes, classes = session.get_outputs(), self.classes
+        try:
+            chosen = choose(nodes, self._spec.outputs, classes, scored=self._scored)
+        except PolicyError as error:
+            raise PolicyError(self._say(str(error))) from None
+        self.kind, self._names, self._labels = chosen.kind, chosen.names, chosen.labels
         self._run_session = session.run
         self.run = self._one_array() if self._plain_input() else self._one_feed  # type: ignore[method-assign, assignment]
-        if kind not in _MATRIX:
+        if self.kind not in MATRIX:
             self.read, self.read_rows = self._read_value, self._read_values  # type: ignore[method-assign]
             self.read_stoppable = self._read_value  # type: ignore[method-assign]
             return
-        node = outputs[self._names[0]]
-        self._check_classes(kind, node)
-        half = node.type == "tensor(float16)"
-        tolerance = tolerance_for("float16" if half else "float32")
         score = self._spec.confidence.score
         if score == "supplied":
             raise PolicyError(
-                self._say(f"score 'supplied' needs a confidence output, kind is {kind}")
+                self._say(f"score 'supplied' needs a confidence output, kind is {self.kind}")
             )
         score = "max_probability" if score == "auto" else score
-        temperature = self._spec.confidence.temperature
-        one = row_reader(kind, score, temperature, self._classes, tolerance)
+        tolerance = tolerance_for(_precision(chosen.output, model))
+        self._compile_matrix(session, chosen, score, tolerance)
+
+    def _compile_matrix(
+        self, session: ort.InferenceSession, chosen: Chosen, score: str, tolerance: float
+    ) -> None:
+        kind, node, temperature = chosen.kind, chosen.output, self._spec.confidence.temperature
+        one = row_reader(kind, score, temperature, self.classes, tolerance)
+        rows = rows_reader(kind, score, temperature, self.classes, tolerance)
+        if chosen.columns is None:  # only a run can show how many there are
+            one, rows = _row_of(one, chosen), _rows_of(rows, chosen)
+        self._rows = rows
         self.read = self.read_stoppable = _matrix_read(one)  # type: ignore[method-assign, assignment]
-        if self._can_bind(node):
+        if chosen.columns is not None and self._can_bind(node):
             dtype = _DTYPES[node.type]
             self.read = one  # type: ignore[method-assign, assignment]
-            self.run = bound_run(session, self.inputs[0], node.name, node.shape[1], dtype)  # type: ignore[method-assign, assignment]
-        self._rows = rows_reader(kind, score, temperature, self._classes, tolerance)
+            self.run = bound_run(session, self.inputs[0], node.name, chosen.columns, dtype)  # type: ignore[method-assign, assignment]
 
     def _can_bind(self, output: Any) -> bool:
         """Whether one row goes through fixed buffers: one small dense input, one fixed output."""
@@ -168,30 +181,6 @@ class OnnxTier(BoundTier):
 
     def _plain_input(self) -> bool:
         return len(self.inputs) == 1 and self.inputs[0].dtype != "text"
-
-    def _fetched(
-        self, kind: str, settings: OutputSettings | None, outputs: dict[str, Any]
-    ) -> list[str]:
-        name = None if settings is None else settings.name
-        confidence = None if settings is None else settings.confidence
-        for wanted in (name, confidence):
-            if wanted is not None and wanted not in outputs:
-                known = ", ".join(map(repr, outputs))
-                raise PolicyError(self._say(f"no output {wanted!r}; the model has {known}"))
-        if name is None:
-            name = _default_output(kind, outputs)
-        if name is None:
-            raise PolicyError(self._say(f"no output that could be {kind}; name one in outputs"))
-        return [name] if confidence is None else [name, confidence]
-
-    def _check_classes(self, kind: str, node: Any) -> None:
-        columns = node.shape[1] if len(node.shape) > 1 else 1
-        want = 1 if kind == "sigmoid" else len(self._classes) if self._classes else None
-        if isinstance(columns, int) and want is not None and columns != want:
-            what = f"{columns} columns in output {node.name!r}"
-            raise PolicyError(self._say(f"{what}, expected {want} ({kind}, {self._classes!r})"))
-        if kind == "sigmoid" and self._classes is not None and len(self._classes) != 2:
-            raise PolicyError(self._say(f"sigmoid needs two classes, got {self._classes!r}"))
 
     def _say(self, what: str) -> str:
         return f"tier {self.name!r}: {self._spec.model}: {what}"
@@ -226,13 +215,17 @@ class OnnxTier(BoundTier):
 
     def _read_value(self, raw: Any) -> tuple[Any, float | None]:
         values, confidences = self._read_values(raw, 1)
+        value = values[0]
+        if value is NO_CLASS:
+            raise OutputFault(f"output {self._names[0]!r}: no label of the classes")
+        value = plain(value)
         if confidences is None:
-            return plain(values[0]), None
+            return value, None
         confidence = float(confidences[0])
         if not 0.0 <= confidence <= 1.0:
             msg = "confidence output outside [0, 1]"
             raise OutputFault(msg)
-        return plain(values[0]), confidence
+        return value, confidence
 
     # -- many rows -------------------------------------------------------------------------------
 
@@ -272,11 +265,14 @@ class OnnxTier(BoundTier):
         if values.ndim == 2 and values.shape[1] == 1:
             values = values[:, 0]
         column = object_column(list(values) if values.ndim > 1 else values)
+        if self._labels is not None and values.ndim == 1:
+            label = self._labels.get
+            column = object_column([label(value, NO_CLASS) for value in values.tolist()])
         if len(raw) == 1:
             return column, None
         confidences = np.asarray(raw[1], dtype=np.float64).reshape(n, -1)
         top = confidences.max(axis=1)
-        return column, np.where((top >= 0.0) & (top <= 1.0), top, np.nan)
+        return column, marked(column, np.where((top >= 0.0) & (top <= 1.0), top, np.nan))
 
 
 def _matrix_read(one: RowReader) -> Callable[[Any], tuple[Any, float]]:
@@ -289,6 +285,39 @@ def _matrix_read(one: RowReader) -> Callable[[Any], tuple[Any, float]]:
         return one(row if type(row) is list else [row])
 
     return read
+
+
+def _row_of(one: RowReader, chosen: Chosen) -> RowReader:
+    """Look at how many columns a row has before it is read."""
+
+    def read(row: list[float]) -> tuple[Any, float]:
+        _check_columns(len(row), chosen)
+        return one(row)
+
+    return read
+
+
+def _rows_of(rows: RowsReader, chosen: Chosen) -> RowsReader:
+    def read(matrix: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        _check_columns(matrix.shape[1], chosen)
+        return rows(matrix)
+
+    return read
+
+
+def _check_columns(columns: int, chosen: Chosen) -> None:
+    wanted = chosen.wanted
+    if columns != wanted if wanted is not None else columns < 2:
+        expected = "two or more" if wanted is None else wanted
+        msg = f"output {chosen.output.name!r}: expected {expected} columns, got {columns}"
+        raise OutputFault(msg)
+
+
+def _precision(output: Any, model: bytes) -> str:
+    """Return the dtype that an output's numbers were made in."""
+    if b"DequantizeLinear" in model and made_by(model, output.name) == "DequantizeLinear":
+        return "int8"
+    return "float16" if output.type == "tensor(float16)" else "float32"
 
 
 def _options(context: Any) -> ort.RunOptions | None:
@@ -308,28 +337,6 @@ def _options(context: Any) -> ort.RunOptions | None:
 def _closed(*_: Any) -> Any:  # stands in for a run
     msg = "the tier is not open"
     raise RuntimeError(msg)
-
-
-def _is_float(node: Any) -> bool:
-    return node.type in {"tensor(float)", "tensor(double)", "tensor(float16)"}
-
-
-def _recognise(outputs: dict[str, Any]) -> str:
-    """Say what a model's outputs are when the policy does not: skl2onnx's pair, or one matrix."""
-    matrix = [node for node in outputs.values() if _is_float(node) and len(node.shape) == 2]
-    if not matrix:
-        return "label"
-    return "logits" if "logit" in matrix[0].name.lower() else "probabilities"
-
-
-def _default_output(kind: str, outputs: dict[str, Any]) -> str | None:
-    for name, node in outputs.items():
-        if kind in _MATRIX and not _is_float(node):
-            continue
-        if kind == "label" and _is_float(node):
-            continue
-        return name
-    return None
 
 
 def matrix_of(raw: Any) -> npt.NDArray[Any]:

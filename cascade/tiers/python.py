@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 from cascade.confidence import OutputFault
 from cascade.errors import PolicyError, TierOutputError
 from cascade.protocols import BoundTier
-from cascade.tiers.columns import Columns, plain
+from cascade.tiers.columns import Columns, number, plain, wrong_with
 from cascade.types import Prediction
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def tier(
     gets the request's context as second argument. ``version`` stands in key and certificate.
 
     Raises:
-        PolicyError: ``returns`` or ``rows`` is not one of the above.
+        PolicyError: ``returns`` or ``rows`` is not one of the above, or ``classes`` are none.
 
     >>> spam = tier(lambda text: ("spam", 0.99), returns="pairs", rows="one")
     >>> spam.predict(["win a prize"], None).confidences
@@ -66,6 +67,25 @@ def tier(
     return FunctionTier(function, returns, rows, context, classes, version)
 
 
+def labels(classes: Any, whose: str = "tier()") -> tuple[Any, ...]:
+    """Return the classes of a tier; two or more, all different.
+
+    Raises:
+        PolicyError: they are none.
+
+    >>> labels(np.array(["cat", "dog"]))
+    ('cat', 'dog')
+    """
+    try:
+        found = () if isinstance(classes, (str, bytes)) else tuple(map(plain, classes))
+        if len(set(found)) == len(found) > 1:
+            return found
+    except (TypeError, OutputFault):
+        pass
+    msg = f"{whose}: classes: expected a list of two or more different labels"
+    raise PolicyError(f"{msg}, got a {type(classes).__name__}")
+
+
 class FunctionTier:
     """A function with the manners of a tier; made by :func:`tier`."""
 
@@ -82,7 +102,7 @@ class FunctionTier:
         self.returns = returns
         self.rows = rows
         self.context = context
-        self.classes = None if classes is None else tuple(classes)
+        self.classes = None if classes is None else labels(classes)
         self.version = version
 
     def predict(self, batch: Any, context: Context | None) -> Prediction:
@@ -100,15 +120,15 @@ class FunctionTier:
 
     def prediction(self, results: Any, n: int) -> Prediction:
         """Turn what the function returned for n rows into a Prediction."""
-        if inspect.isgenerator(results):
-            msg = "returned a generator; cascade does not stream, return a value"
-            raise TierOutputError(_say(msg))
+        wrong = wrong_with(results) if not isinstance(results, np.ndarray) else None
+        if wrong is not None:
+            raise TierOutputError(_say(f"expected {n} results, but what it returned {wrong}"))
         if self.returns == "prediction":
             if not isinstance(results, Prediction):
                 raise TierOutputError(_say(f"expected a Prediction, got {type(results).__name__}"))
             return results
         if self.returns == "probabilities":
-            return Prediction(probabilities=np.asarray(results))
+            return Prediction(probabilities=results)
         if isinstance(results, tuple) and self.rows == "batch":
             msg = "returned a tuple; say what it means with cascade.tier(f, returns='pairs')"
             raise TierOutputError(_say(msg))
@@ -120,22 +140,40 @@ class FunctionTier:
         return self._pairs(listed) if self.returns == "pairs" else self._values(listed)
 
     def _values(self, results: Sequence[Any]) -> Prediction:
-        if results and type(results[0]) is tuple:
+        if tuple in set(map(type, results)):
             msg = "returned tuples; say what they mean with cascade.tier(f, returns='pairs')"
             raise TierOutputError(_say(msg))
         return Prediction(results)
 
     def _pairs(self, results: Sequence[Any]) -> Prediction:
         try:
-            pairs = [(value, float(confidence)) for value, confidence in results]
-        except (TypeError, ValueError):  # whose message may show what was asked
-            msg = "returns='pairs' expects (value, confidence) for each row"
-            raise TierOutputError(_say(msg)) from None
+            pairs = [pair(result) for result in results]
+        except OutputFault as fault:
+            raise TierOutputError(_say(str(fault))) from None
         return Prediction([v for v, _ in pairs], confidences=[c for _, c in pairs])
 
 
+def pair(result: Any) -> tuple[Any, float]:
+    """Return what is said of one row, as value and confidence.
+
+    Raises:
+        OutputFault: it is no pair, or its second part no number.
+    """
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        wrong = wrong_with(result)
+        got = f"got {_shown(result)}" if wrong is None else f"but what it returned {wrong}"
+        raise OutputFault(f"returns='pairs' expects (value, confidence) for each row, {got}")
+    value, confidence = result
+    return value, number(confidence, "confidence")
+
+
+def _shown(result: Any) -> str:
+    kind = type(result).__name__
+    return f"a {kind} of {len(result)}" if isinstance(result, (tuple, list)) else f"a {kind}"
+
+
 def _say(what: str) -> str:
-    return f"the tier {what}" if not what.startswith(("expected", "returns=")) else f"tier: {what}"
+    return f"the tier {what}" if what.startswith("returned") else f"tier: {what}"
 
 
 def is_async(candidate: Any) -> bool:
@@ -175,6 +213,16 @@ def alone_column(value: Any) -> Any:
     return [value]
 
 
+def _cost(costs: Any, i: int) -> float:
+    try:
+        cost = number(costs[i], "costs")
+    except (LookupError, TypeError):
+        cost = math.nan
+    if not math.isfinite(cost):
+        raise OutputFault("costs: expected a finite number for each row")
+    return cost
+
+
 class PythonTier(BoundTier):
     """A Python tier as the lanes run it."""
 
@@ -186,7 +234,8 @@ class PythonTier(BoundTier):
         self._made_from = (spec, target, classes)
         self._target = target
         own = getattr(target, "classes", None)
-        self._columns = Columns(spec, classes if own is None else own)
+        self.classes = classes if own is None else labels(own, f"tier {spec.name!r}")
+        self._columns = Columns(spec, self.classes)
         self._version = getattr(spec, "version", None)
         pairs = isinstance(target, FunctionTier) and (target.rows, target.returns) == _ONE_PAIR
         if pairs and self._columns.takes_confidences:
@@ -204,16 +253,16 @@ class PythonTier(BoundTier):
     def read(self, raw: Prediction) -> tuple[Any, float | None]:
         """Return the one value and its confidence."""
         values, confidences = self._columns.read(raw, 1)
-        value = values[0]
+        value = plain(values[0])
         confidence = None if confidences is None else float(confidences[0])
         if confidence is not None and not 0.0 <= confidence <= 1.0:
             self._columns.explain_fault(raw, confidence)
-        return plain(value), confidence
+        return value, confidence
 
     def remarks(self, raw: Prediction, i: int = 0) -> tuple[bool, float | None]:
         """Return whether the reported version is the policy's, and the cost of row ``i``."""
         known = raw.version is None or self._version is None or raw.version == self._version
-        return known, None if raw.costs is None else float(raw.costs[i])
+        return known, None if raw.costs is None else _cost(raw.costs, i)
 
     def run_rows(self, rows: Any, n: int, context: Context) -> Prediction:  # noqa: ARG002
         """Ask the tier for n rows."""
@@ -235,14 +284,8 @@ class PythonTier(BoundTier):
         return target.function(job.row, job) if target.context else target.function(job.row)
 
     def _read_pair(self, raw: Any) -> tuple[Any, float]:
-        if type(raw) is not tuple or len(raw) != 2:
-            msg = f"returns='pairs' expects (value, confidence), got {type(raw).__name__}"
-            raise OutputFault(msg)
-        value, confidence = raw
-        if not isinstance(confidence, (int, float, np.number)):
-            msg = f"confidence: expected a number in [0, 1], got {type(confidence).__name__}"
-            raise OutputFault(msg)
-        confidence = float(confidence)
+        sound = type(raw) is tuple and len(raw) == 2 and type(raw[1]) is float
+        value, confidence = raw if sound else pair(raw)
         if not 0.0 <= confidence <= 1.0:
             msg = "confidence: expected a number in [0, 1], got one outside it"
             raise OutputFault(msg)

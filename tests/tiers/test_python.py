@@ -27,6 +27,17 @@ def test_what_cannot_be_called_is_no_tier():
         cascade.tier(5)
 
 
+@pytest.mark.parametrize("classes", ["ab", 5, [], ["a"], ["a", "a"], [["a"], ["b"]], [1, 1.0]])
+def test_classes_are_two_or_more_different_labels(classes):
+    with pytest.raises(PolicyError, match="two or more different labels"):
+        cascade.tier(len, classes=classes)
+
+
+def test_classes_of_an_array_are_plain_labels():
+    found = cascade.tier(len, classes=np.array([1, 2])).classes
+    assert (found, [type(label) for label in found]) == ((1, 2), [int, int])
+
+
 TIER = {"name": "a", "kind": "external", "version": "1"}
 TREE = {"version": 1, "name": "p", "deadline": "9s", "tiers": [TIER]}
 
@@ -48,6 +59,53 @@ class Estimator:
 def test_what_cannot_be_bound_says_why(tier, words):
     with pytest.raises(PolicyError, match=words):
         Router(Policy.from_dict(TREE), tiers={"a": tier}, env={})
+
+
+class Sorted:
+    """A tier of one's own that says what its classes are."""
+
+    def __init__(self, classes):
+        self.classes = classes
+
+    def predict(self, batch, context):
+        return Prediction(probabilities=[[0.25, 0.75]] * len(batch))
+
+
+def by_class(*classes):
+    return cascade.tier(lambda xs: [[0.25, 0.75] for _ in xs], returns="probabilities",
+                        classes=classes)  # fmt: skip
+
+
+TWO = {**TREE, "tiers": [TIER, TIER | {"name": "b"}], "escalation": {"thresholds": [0.5]}}
+NAMED = TWO | {"classes": ["cat", "dog"]}
+
+
+@pytest.mark.parametrize(
+    ("tree", "a", "b", "words"),
+    [
+        (
+            TWO,
+            by_class("x", "y"),
+            by_class("y", "z"),
+            "'b': .* tier 'a'; not in both: 'x', 'z'",
+        ),
+        (NAMED, by_class("x", "y"), len, "tier 'a': classes: .* of the policy; not in both"),
+        (NAMED, len, by_class("cat", "dog", "cow"), "not in both: 'cow'"),
+        (NAMED, len, Sorted(["cat", "cow"]), "not in both: 'cow', 'dog'"),
+        (NAMED, len, Sorted("ab"), "tier 'b': classes: expected a list of two or more"),
+    ],
+)
+def test_tiers_have_the_same_classes(tree, a, b, words):
+    with pytest.raises(PolicyError, match=words):
+        Router(Policy.from_dict(tree), tiers={"a": a, "b": b}, env={})
+
+
+def test_the_order_of_the_classes_is_the_tiers_own():
+    tiers = {"a": by_class("dog", "cat"), "b": Sorted(np.array(["cat", "dog"]))}
+    with Router(Policy.from_dict(NAMED), tiers=tiers, env={}) as router:
+        for lowest, value in (("a", "cat"), ("b", "dog")):
+            assert router.route("x", at_least=lowest).value == value
+            assert router.route_many(["x"] * 3, at_least=lowest).values.tolist() == [value] * 3
 
 
 class Loose:
