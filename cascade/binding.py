@@ -18,10 +18,18 @@ if TYPE_CHECKING:
     from cascade.policy.settings import TierSpec
     from cascade.protocols import BoundTier
 
-__all__ = ["Functions", "PerTier", "bind", "functions"]
+__all__ = ["Functions", "PerTier", "StandIn", "bind", "bind_python", "functions"]
 
 PerTier: TypeAlias = "Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]] | None"
 """A function for every request, or one per tier by name."""
+
+
+class StandIn:
+    """What stands in for a tier, in a test: it says itself how it is bound."""
+
+    def bound(self, spec: TierSpec, classes: Any, *, asynchronous: bool) -> BoundTier:
+        """Return the tier as the lanes run it."""
+        raise NotImplementedError
 
 
 class Functions:
@@ -83,8 +91,7 @@ def bind(
     for name in given:
         if name not in names:
             raise PolicyError(f"tiers=: no tier {name!r} in the policy{_nearest(name, names)}")
-    bound = (_bind_one(policy, s, given, models, env, asynchronous) for s in policy.tiers)
-    return tuple(map(_in_its_process, policy.tiers, bound))
+    return tuple(_bind_one(policy, s, given, models, env, asynchronous) for s in policy.tiers)
 
 
 def _in_its_process(spec: TierSpec, tier: BoundTier) -> BoundTier:
@@ -108,9 +115,22 @@ def _bind_one(
     env: Mapping[str, str] | None,
     asynchronous: bool,  # noqa: FBT001
 ) -> BoundTier:
-    classes = spec.classes or policy.classes
-    if spec.name in given:  # also in place of a model: a test's scripted tier
-        return _bind_python(spec, given[spec.name], classes, asynchronous=asynchronous)
+    classes, target = spec.classes or policy.classes, given.get(spec.name)
+    if isinstance(target, StandIn):
+        stand_in: BoundTier = target.bound(spec, classes, asynchronous=asynchronous)
+        return stand_in
+    if spec.name in given:  # also in place of a model
+        tier = bind_python(spec, target, classes, asynchronous=asynchronous)
+    else:
+        tier = _bind_named(policy, spec, classes, models, env)
+    return _in_its_process(spec, tier)
+
+
+def _bind_named(
+    policy: Policy, spec: Any, classes: Any, models: str | Path | None,
+    env: Mapping[str, str] | None,
+) -> BoundTier:  # fmt: skip
+    """Bind the model that the policy names."""
     if isinstance(spec, OnnxSpec):
         from cascade.bundle import resolve_model, verify_model
         from cascade.tiers.onnx import OnnxTier
@@ -127,7 +147,12 @@ def _bind_one(
     raise PolicyError(msg)
 
 
-def _bind_python(spec: Any, target: Any, classes: Any, *, asynchronous: bool) -> BoundTier:
+def bind_python(spec: Any, target: Any, classes: Any, *, asynchronous: bool) -> BoundTier:
+    """Bind a callable, or an object with ``predict(batch, context)``.
+
+    Raises:
+        PolicyError: it is neither, of another version, or asynchronous where that cannot be.
+    """
     from cascade.tiers.python import FunctionTier, PythonTier, is_async
 
     awaited = is_async(target)
