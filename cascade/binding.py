@@ -18,10 +18,18 @@ if TYPE_CHECKING:
     from cascade.policy.settings import TierSpec
     from cascade.protocols import BoundTier
 
-__all__ = ["Functions", "PerTier", "bind", "functions", "scored"]
+__all__ = ["Functions", "PerTier", "StandIn", "bind", "bind_python", "functions", "scored"]
 
 PerTier: TypeAlias = "Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]] | None"
 """A function for every request, or one per tier by name."""
+
+
+class StandIn:
+    """What stands in for a tier, in a test: it says itself how it is bound."""
+
+    def bound(self, spec: TierSpec, classes: Any, *, asynchronous: bool) -> BoundTier:
+        """Return the tier as the lanes run it."""
+        raise NotImplementedError
 
 
 class Functions:
@@ -85,7 +93,10 @@ def bind(
             raise PolicyError(f"tiers=: no tier {name!r} in the policy{_nearest(name, names)}")
     bound = [_bind_one(policy, s, given, models, env, asynchronous) for s in policy.tiers]
     _check_classes(policy, bound)
-    return tuple(map(_in_its_process, policy.tiers, bound))
+    return tuple(
+        tier if isinstance(given.get(spec.name), StandIn) else _in_its_process(spec, tier)
+        for spec, tier in zip(policy.tiers, bound, strict=True)
+    )
 
 
 def _check_classes(policy: Policy, bound: Sequence[BoundTier]) -> None:
@@ -122,9 +133,20 @@ def _bind_one(
     env: Mapping[str, str] | None,
     asynchronous: bool,  # noqa: FBT001
 ) -> BoundTier:
-    classes = spec.classes or policy.classes
-    if spec.name in given:  # also in place of a model: a test's scripted tier
-        return _bind_python(spec, given[spec.name], classes, asynchronous=asynchronous)
+    classes, target = spec.classes or policy.classes, given.get(spec.name)
+    if isinstance(target, StandIn):
+        stand_in: BoundTier = target.bound(spec, classes, asynchronous=asynchronous)
+        return stand_in
+    if spec.name in given:  # also in place of a model
+        return bind_python(spec, target, classes, asynchronous=asynchronous)
+    return _bind_named(policy, spec, classes, models, env)
+
+
+def _bind_named(
+    policy: Policy, spec: Any, classes: Any, models: str | Path | None,
+    env: Mapping[str, str] | None,
+) -> BoundTier:  # fmt: skip
+    """Bind the model that the policy names."""
     if isinstance(spec, OnnxSpec):
         from cascade.bundle import resolve_model, verify_model
         from cascade.tiers.onnx import OnnxTier
@@ -148,7 +170,12 @@ def scored(policy: Policy, spec: TierSpec) -> bool:
     return spec.name != policy.tiers[-1].name and not (calibration and calibration.blind)
 
 
-def _bind_python(spec: Any, target: Any, classes: Any, *, asynchronous: bool) -> BoundTier:
+def bind_python(spec: Any, target: Any, classes: Any, *, asynchronous: bool) -> BoundTier:
+    """Bind a callable, or an object with ``predict(batch, context)``.
+
+    Raises:
+        PolicyError: it is neither, of another version, or asynchronous where that cannot be.
+    """
     from cascade.tiers.python import FunctionTier, PythonTier, is_async
 
     awaited = is_async(target)

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
+from cascade.errors import TierOutputError
+from cascade.holdings import holds_nan, survey
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -44,76 +47,54 @@ class Entry:
         return self.value
 
 
+class ArrayEntry(Entry):
+    """An entry whose value is an array over bytes, which cannot be made writable again."""
+
+    def out(self) -> Any:
+        """Return a view of one's own: its shape and type can be assigned to."""
+        return self.value.view()
+
+
 class CopiedEntry(Entry):
     """An entry whose value a caller could change, and so gets a copy of."""
 
     def out(self) -> Any:
-        """Return a copy of the value."""
-        return copy.deepcopy(self.value)
+        """Return a copy of the value.
+
+        Raises:
+            TierOutputError: the value's own code, which has copied it before, fails to.
+        """
+        try:
+            return copy.deepcopy(self.value)
+        except Exception as error:
+            tier = self.finish.tier
+            msg = f"tier {tier!r}: its answer from the cache cannot be copied"
+            raise TierOutputError(msg, tier=tier) from error
 
 
 def entry(value: Any, confidence: float | None, finish: Finish) -> Entry | None:
     """Make an entry no caller can change: plain as it is, arrays read-only, or a copy.
 
-    None where there can be none: a value that cannot be copied, or one that holds a NaN.
+    None where there can be none: what cannot be copied, holds a NaN, or more than can be counted.
     """
     kind = type(value)
     if kind in PLAIN:
         return Entry(value, confidence, finish, getsizeof(value))
-    if _holds_nan(value):
-        return None
     if kind is np.ndarray and not value.dtype.hasobject:
-        # Over bytes, so that it cannot be made writable again.
-        frozen: Any = np.ndarray(value.shape, value.dtype, value.tobytes())
-        size = getsizeof(frozen) + getsizeof(frozen.base)
-        return Entry(frozen, confidence, finish, size)
-    if _is_plain(value):
-        return Entry(value, confidence, finish, _deep_size(value))
+        if holds_nan(value):
+            return None
+        data = value.tobytes()
+        frozen: Any = np.ndarray(value.shape, value.dtype, data)
+        return ArrayEntry(frozen, confidence, finish, getsizeof(frozen) + getsizeof(data))
     try:
+        found = survey(value)
+        if found is None or found[1]:
+            return None if found is None else Entry(value, confidence, finish, found[0])
         kept = copy.deepcopy(value)
+        found = survey(kept)
     except Exception:  # noqa: BLE001  the value's own code runs here; the answer stands without it
         return None
-    return CopiedEntry(kept, confidence, finish, _deep_size(kept))
-
-
-def _is_plain(value: Any) -> bool:
-    if type(value) is tuple:
-        return all(map(_is_plain, value))
-    if isinstance(value, np.generic):
-        return not isinstance(value, np.void)  # its fields can be assigned to
-    return type(value) in PLAIN
-
-
-def _holds_nan(value: Any, depth: int = 0) -> bool:
-    if isinstance(value, (float, complex, np.inexact)):
-        return bool(value != value)  # noqa: PLR0124  only a NaN does
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fc":
-        return bool(np.isnan(value).any())
-    if depth < 8:
-        if isinstance(value, dict):
-            return any(_holds_nan(item, depth + 1) for item in value.values())
-        if isinstance(value, (list, tuple, set, frozenset)):
-            return any(_holds_nan(item, depth + 1) for item in value)
-    return False
-
-
-def _deep_size(value: Any, depth: int = 0) -> int:
-    """Estimate the bytes that a value holds; containers down to a depth that ends every cycle."""
-    size = getsizeof(value)
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        return max(size, 128 + value.nbytes)  # of one that owns its bytes they are in the size
-    if depth < 8:
-        if isinstance(value, np.ndarray):
-            size += sum(_deep_size(item, depth + 1) for item in value.flat)
-        elif hasattr(value, "__dict__"):
-            size += _deep_size(value.__dict__, depth + 1)
-        if isinstance(value, dict):
-            size += sum(
-                _deep_size(k, depth + 1) + _deep_size(v, depth + 1) for k, v in value.items()
-            )
-        elif isinstance(value, (list, tuple, set, frozenset)):
-            size += sum(_deep_size(item, depth + 1) for item in value)
-    return size
+    return None if found is None else CopiedEntry(kept, confidence, finish, found[0])
 
 
 class ResultCache:

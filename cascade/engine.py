@@ -12,17 +12,10 @@ from typing import TYPE_CHECKING, Any
 from cascade.admission import Priority, retry_after
 from cascade.budget import Budget, nanoseconds
 from cascade.cache import PLAIN, Entry, ResultCache, entry
-from cascade.errors import (
-    DeadlineExceeded,
-    InputTypeError,
-    Overloaded,
-    PolicyError,
-    TierError,
-    TierOutputError,
-)
+from cascade.errors import InputTypeError, PolicyError, TierError, TierOutputError
 from cascade.flight import Flight, Landed, Lead, land
 from cascade.ledger import FOLD_AT
-from cascade.outcome import Outcome, Serials
+from cascade.outcome import Outcome, Serials, no_answer
 from cascade.tiers.faults import as_post_error
 from cascade.types import Disposition, Reason
 
@@ -380,13 +373,8 @@ def whose(tenant: Any) -> str | None:
 
 def refusal(outcome: Outcome[Any], error: BaseException | None, later: float) -> Exception:
     """Return the exception for an outcome without an answer; ``later`` is when to come back (s)."""
-    reason, shed = outcome.reason, outcome.disposition is Disposition.SHED
-    if reason is Reason.DEADLINE:
-        when = "no tier can answer in time" if shed else "expired"
-        what = f"{when}: budget {outcome.deadline} s"
-        return DeadlineExceeded(what, outcome, retry_after=later if shed else None)
-    if shed:
-        return Overloaded(f"refused: {reason}", outcome, retry_after=later)
+    if outcome.reason is Reason.DEADLINE or outcome.disposition is Disposition.SHED:
+        return no_answer(outcome, later)
     if not isinstance(error, TierError):
         names = ", ".join(step.tier for step in outcome.steps)
         error = TierOutputError(f"no usable answer from {names}: confidence not in [0, 1]")

@@ -20,11 +20,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 import cascade
 from cascade.fitting.certify import cannot_certify, certificate_of, fixed_sequence_test
-from cascade.fitting.losses import LOSSES, loss_table
+from cascade.fitting.losses import loss_table
 from cascade.fitting.paths import learned_path, two_tier_path
 from cascade.fitting.recording import Recording
 from cascade.fitting.split import LEARN_SHARE, hold_out, learn_and_test
 from cascade.optimize.fitted import FittedTier, plain_labels
+from cascade.parameters import check_parameters, pairs
 from cascade.policy import Escalation, Policy
 from cascade.policy.digest import tier_digest
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CascadeClassifier"]
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _UNCONVERTED = "certified on scikit-learn's own numbers; exports only as an external tier"
 _STRICT = "every row goes to the top tier"
 _SYNTHETIC = 8  # rows for golden answers and measurements
@@ -111,9 +111,11 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the parameters; ``deep`` adds each tier by its name, and its own parameters."""
         params: dict[str, Any] = super().get_params(deep=False)
         if deep:
-            for name, tier in _pairs(self.tiers):
+            for name, tier in pairs(self.tiers):
                 params[name] = tier
-                own = tier.get_params(deep=True) if hasattr(tier, "get_params") else {}
+                if not hasattr(tier, "get_params") or isinstance(tier, type):
+                    continue  # fit will say
+                own = tier.get_params(deep=True)
                 params |= {f"{name}__{key}": value for key, value in own.items()}
         return params
 
@@ -121,7 +123,7 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Set parameters; a tier's name replaces it, ``name__key`` sets one of its own."""
         if "tiers" in params:
             self.tiers = params.pop("tiers")
-        names = dict(_pairs(self.tiers))
+        names = dict(pairs(self.tiers))
         replaced = {name: params.pop(name) for name in list(params) if name in names}
         if replaced:
             self.tiers = [(name, replaced.get(name, tier)) for name, tier in self.tiers]
@@ -135,8 +137,12 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Where nothing can be certified it warns, with the number of rows that could suffice, and
         always escalates.
+
+        Raises:
+            TypeError, ValueError: a parameter is not what it should be, or the data cannot be
+                fitted to.
         """
-        self._check_parameters()
+        check_parameters(self.get_params(deep=False))
         X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
         check_classification_targets(y)
         rng = check_random_state(self.random_state)
@@ -305,26 +311,6 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     # -- small parts of fitting --------------------------------------------------------------------
 
-    def _check_parameters(self) -> None:
-        for key in ("max_loss", "alpha", "calibration_size"):
-            value = getattr(self, key)
-            if not 0.0 < value < 1.0:
-                raise ValueError(f"{key} must lie between 0 and 1, both excluded; got {value!r}")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {self.loss!r}")
-        names = [name for name, _ in _pairs(self.tiers)]
-        if len(names) < 2 or len(names) != len(self.tiers) or len(set(names)) != len(names):
-            raise ValueError("tiers must be two or more (name, classifier) pairs with unique names")
-        taken = set(names) & set(self.get_params(deep=False))
-        bad = sorted(taken | {name for name in names if not _NAME.fullmatch(name) or "__" in name})
-        if bad:
-            raise ValueError(
-                f"tier name {bad[0]!r}: expected letters, digits, '_', '.', '-', no '__', and not "
-                "the name of a parameter"
-            )
-        if self.costs is not None and len(self.costs) != len(names):
-            raise ValueError(f"costs must hold one number per tier; got {len(self.costs)}")
-
     def _seeded(self, rng: np.random.RandomState) -> list[tuple[str, Any]]:
         """Clone the tiers, wrap those without probabilities, seed those without a seed."""
         pairs = []
@@ -345,14 +331,6 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(classes) < 2:
             raise ValueError(f"at least 2 classes are needed, the data has one class: {classes}")
         return classes, np.searchsorted(classes, y)
-
-
-def _pairs(tiers: Any) -> list[tuple[str, Any]]:
-    """The (name, classifier) pairs of a ``tiers`` argument that may be anything."""
-    if not isinstance(tiers, (list, tuple)):
-        return []
-    pairs = [tuple(pair) for pair in tiers if isinstance(pair, (list, tuple))]
-    return [pair for pair in pairs if len(pair) == 2 and isinstance(pair[0], str)]
 
 
 def _is_frozen(tier: Any) -> bool:

@@ -85,7 +85,10 @@ def _any_key(hashed: Callable[[Any], bytes], exact: int) -> KeyOf:
         if type(row) is str and len(row) <= exact:
             return row
         parts: list[bytes] = []
-        if not _flatten(row, parts):
+        try:
+            if not _flatten(row, parts):
+                return None
+        except Exception:  # noqa: BLE001  a mapping, or a key in it, runs its own code here
             return None
         data = b"".join(parts)
         return data if len(data) <= exact else (hashed(data),)

@@ -6,15 +6,16 @@ import itertools
 import os
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from cascade.errors import Abstained, Degraded
-from cascade.types import Disposition, Finish, Latency, Step, finite, jsonable
+from cascade.errors import Abstained, DeadlineExceeded, Degraded, Overloaded, TierError
+from cascade.types import Disposition, Finish, Latency, Reason, Step, finite, jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cascade.types import Mode, RawStep, Reason, Site
+    from cascade.errors import CascadeError
+    from cascade.types import Mode, RawStep, Site
 
-__all__ = ["Outcome", "Serials", "Trace", "next_serial", "split", "took"]
+__all__ = ["Outcome", "Serials", "Trace", "next_serial", "no_answer", "split", "took"]
 
 V = TypeVar("V")
 
@@ -163,9 +164,14 @@ class Outcome(Generic[V]):
         self._extra = {**(self._extra or {}), "shadow": shadow}
 
     def unwrap(self, *, degraded: bool = False) -> V | None:
-        """Return the value; raise Abstained or Degraded where it is not the promised answer.
+        """Return the value; raise where it is not the promised answer, or where there is none.
 
         With ``degraded=True`` a degraded answer is returned like any other.
+
+        Raises:
+            Abstained, Degraded: the answer is withheld, or is a forced one.
+            DeadlineExceeded, Overloaded, TierError: there is none, of a row of ``route_many``; as
+                ``route`` would have raised.
 
         >>> from cascade.testing import outcome
         >>> outcome("cat").unwrap()
@@ -178,6 +184,8 @@ class Outcome(Generic[V]):
         if disposition is Disposition.DEGRADED and not degraded:
             msg = f"degraded ({self.reason}): tier {self.tier!r} answered, though unsure"
             raise Degraded(msg, self)
+        if disposition is Disposition.FAILED or disposition is Disposition.SHED:
+            raise no_answer(self)
         return self.value
 
     def explain(self) -> str:
@@ -212,6 +220,20 @@ class Outcome(Generic[V]):
             f"Outcome(value={self.value!r}, tier={self.tier!r}, confidence={self.confidence!r}, "
             f"disposition={str(self.disposition)!r}, reason={str(self.reason)!r})"
         )
+
+
+def no_answer(outcome: Outcome[Any], later: float | None = None) -> CascadeError:
+    """Return the exception for an outcome without an answer; ``later`` is when to come back (s)."""
+    shed = outcome.disposition is Disposition.SHED
+    if outcome.reason is Reason.DEADLINE:
+        when = "no tier can answer in time" if shed else "expired"
+        what = f"{when}: budget {outcome.deadline} s"
+        return DeadlineExceeded(what, outcome, retry_after=later if shed else None)
+    if shed:
+        return Overloaded(f"refused: {outcome.reason}", outcome, retry_after=later)
+    names = [step.tier for step in outcome.steps if step.result == "failed"]
+    last = names[-1] if names else None
+    return TierError(f"no answer: {', '.join(names) or 'every tier'} failed", outcome, tier=last)
 
 
 def took(outcome: Outcome[Any]) -> int:

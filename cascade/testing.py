@@ -21,19 +21,26 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Hashable, Mapping
+import math
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
+import numpy as np
+
+from cascade.errors import TierError
 from cascade.outcome import Outcome, next_serial
-from cascade.types import Disposition, Finish, Mode, Prediction, Reason, Site
+from cascade.scripts import FOREVER, NOTHING, Awaited, Scripted, Standing
+from cascade.types import Disposition, Finish, Mode, Reason, Site
 from cascade.virtual import VirtualClock, VirtualLoop, run_virtual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from cascade.aio import AsyncRouter
+    from cascade.fitting.recording import Recording
     from cascade.policy import Policy
     from cascade.router import Router
 
@@ -42,8 +49,6 @@ __all__ = [
     "async_router_for", "check_tier", "outcome", "recorded", "router_for", "run_virtual",
     "scripted",
 ]  # fmt: skip
-
-_FOREVER = 365 * 24 * 3600.0
 
 
 def outcome(
@@ -68,90 +73,45 @@ def outcome(
 # -- tiers -----------------------------------------------------------------------------------------
 
 
-class Scripted:
-    """A tier that says what it was told to; ``calls`` are the inputs that it was asked.
-
-    Made by :func:`scripted`. With ``asynchronous`` it is for an AsyncRouter, and its ``seconds``
-    pass in the event loop: in a :class:`VirtualLoop`, at once.
-    """
-
-    def __init__(
-        self, answers: Mapping[Any, Any] | Callable[[Any], Any] | None, default: Any,
-        seconds: float, clock: VirtualClock | None, error: BaseException | None,
-        version: str | None,
-    ) -> None:  # fmt: skip
-        self._answers = {} if answers is None else answers
-        self._default = default
-        self.seconds = seconds
-        self.error = error
-        self.version = version
-        self._clock = clock
-        self.calls: list[Any] = []
-
-    def _answer(self, x: Any) -> Any:
-        self.calls.append(x)
-        if self.error is not None:
-            raise self.error
-        if callable(self._answers):
-            answer = self._answers(x)
-        else:
-            known = isinstance(x, Hashable) and x in self._answers
-            answer = self._answers[x] if known else self._default
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    def predict(self, batch: Any, context: Any) -> Prediction:  # noqa: ARG002  the protocol
-        """Answer each row by the script."""
-        answers = [self._answer(x) for x in batch]
-        if self._clock is not None:
-            self._clock.advance(self.seconds)
-        return _prediction(answers)
-
-    def __repr__(self) -> str:
-        """Say how often it was asked."""
-        return f"{type(self).__name__}(calls={len(self.calls)})"
-
-
-class _Awaited(Scripted):
-    async def predict(self, batch: Any, context: Any) -> Prediction:  # type: ignore[override]  # noqa: ARG002
-        answers = [self._answer(x) for x in batch]
-        await asyncio.sleep(self.seconds)
-        return _prediction(answers)
-
-
-def _prediction(answers: list[Any]) -> Prediction:
-    pairs = [a if isinstance(a, tuple) and len(a) == 2 else (a, None) for a in answers]
-    sure = [confidence for _, confidence in pairs]
-    values = [value for value, _ in pairs]
-    if all(confidence is None for confidence in sure):
-        return Prediction(values)
-    return Prediction(values, confidences=[float("nan") if c is None else c for c in sure])
-
-
 def scripted(
-    answers: Mapping[Any, Any] | Callable[[Any], Any] | None = None, *, default: Any = None,
-    seconds: float = 0.0, clock: VirtualClock | None = None, error: BaseException | None = None,
+    answers: Mapping[Any, Any] | Callable[[Any], Any] | None = None, *, default: Any = NOTHING,
+    seconds: float = 0.0, clock: VirtualClock | None = None,
+    error: BaseException | type[BaseException] | None = None,
     hangs: bool = False, asynchronous: bool = False, version: str | None = None,
 ) -> Scripted:  # fmt: skip
     """Make a tier that answers by a script: input → value, or (value, confidence), or an exception.
 
-    ``answers`` is a mapping or a function; ``default`` answers what it lacks. ``error`` is raised
-    for every input. ``seconds`` is how long a call takes: on a VirtualClock, or asynchronously.
-    ``hangs`` is for ever, and asynchronous.
+    ``answers`` is a mapping or a function; ``default`` answers what a mapping lacks, without it
+    that is a fault. ``error`` is raised for every input. ``seconds`` is how long a call takes, and
+    ``hangs`` is for ever: in virtual time, or asynchronously.
+
+    Raises:
+        TypeError, ValueError: an argument is not what it should be.
 
     >>> tier = scripted(default=("spam", 0.7))
     >>> tier.predict(["x"], None).confidences
     [0.7]
     """
-    kind = _Awaited if asynchronous or hangs else Scripted
-    return kind(answers, default, _FOREVER if hangs else seconds, clock, error, version)
+    given: Any = answers
+    if given is not None and not isinstance(given, Mapping) and not callable(given):
+        what = f"expected a mapping or a function, got a {type(given).__name__}"
+        raise TypeError(f"scripted(): answers: {what}; for one answer to everything: default=")
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"scripted(): seconds: expected a number, got a {type(seconds).__name__}")
+    if not 0.0 <= seconds < math.inf:
+        raise ValueError(f"scripted(): seconds: expected 0 or more, got {seconds!r}")
+    kind = error if isinstance(error, type) else type(error)
+    if error is not None and not issubclass(kind, BaseException):
+        raise TypeError(f"scripted(): error: expected an exception, got a {kind.__name__}")
+    made = Awaited if asynchronous or hangs else Scripted
+    return made(answers, default, FOREVER if hangs else seconds, clock, error, version)
 
 
 def recorded(recording: Any, *, asynchronous: bool = False) -> dict[str, Scripted]:
     """Make a tier of each tier of a recording; the input is the number of a row.
 
-    Where every row has its own ``input``, that is the input instead.
+    Where every row has its own ``input``, that is the input instead. A dict is found by the
+    recording's features, ``x.<name>``. To be asked for another row is a fault of the tier.
 
     >>> tiers = recorded(
     ...     {
@@ -167,17 +127,49 @@ def recorded(recording: Any, *, asynchronous: bool = False) -> dict[str, Scripte
     from cascade.fitting.recording import Recording
 
     held = Recording.of(recording)
-    keys: Iterable[Any] = range(held.n)
-    if held.text is not None and len(set(held.text.tolist())) == held.n:
-        keys = held.text.tolist()
-    keys = list(keys)
+    row_of = _finder(held)
     found = {}
     for tier in held.tiers:
         values = [None] * held.n if tier.value is None else tier.value.tolist()
-        sure = [None] * held.n if tier.confidence is None else tier.confidence.tolist()
-        script = dict(zip(keys, zip(values, sure, strict=True), strict=True))
-        found[tier.name] = scripted(script, asynchronous=asynchronous)
+        known = tier.margin if tier.confidence is None else tier.confidence
+        sure = [None] * held.n if known is None else known.tolist()
+        rows = list(zip(values, sure, strict=True))
+        found[tier.name] = scripted(partial(_answer_of, rows, row_of), asynchronous=asynchronous)
     return found
+
+
+def _answer_of(rows: list[Any], row_of: Callable[[Any], int], x: Any) -> Any:
+    return rows[row_of(x)]
+
+
+def _finder(held: Recording) -> Callable[[Any], int]:
+    """Return what finds an input's row: by its features, its text, or its number."""
+    names, n = tuple(held.features), held.n
+    texts = [] if held.text is None else held.text.tolist()
+    by_text = {text: i for i, text in enumerate(texts)}
+    columns = [held.features[name].tolist() for name in names]
+    by_features = {row: i for i, row in enumerate(zip(*columns, strict=True))}
+
+    def row_of(x: Any) -> int:
+        row: Any
+        if isinstance(x, Mapping):
+            missing = [name for name in names if name not in x]
+            if missing or not names:
+                said = f"x.{missing[0]}" if missing else "x.<feature>"
+                raise TierError(f"a dict is found by its features: {said} is in one of both only")
+            if len(by_features) < n:
+                raise TierError("the recording has rows whose features are the same")
+            row = by_features.get(tuple(float(x[name]) for name in names))
+        elif len(by_text) == n:
+            row = by_text.get(x) if isinstance(x, str) else None
+        else:
+            row = x if isinstance(x, (int, np.integer)) and 0 <= x < n else None
+        if row is None:
+            what = "its inputs" if len(by_text) == n else f"their numbers, 0 to {n - 1}"
+            raise TierError(f"no such row in the recording; rows are asked for by {what}")
+        return int(row)
+
+    return row_of
 
 
 # -- routers ---------------------------------------------------------------------------------------
@@ -190,16 +182,50 @@ def router_for(
     """Build a Router from a policy, its file or its tree, with every tier scripted.
 
     A tier that is not a tier stands for its answer to everything; one that is not named answers
-    None, surely. Models are not needed, and the environment is shut out.
+    None, surely. Models, and what was measured of them, are not needed, and the environment is
+    shut out. Where a script takes time, or with ``clock``, the router goes by virtual time: tiers
+    run where they are asked, and nobody waits.
 
     Raises:
         PolicyError: the policy is not valid, or has no such tier.
+
+    >>> policy = {
+    ...     "version": 1,
+    ...     "name": "one",
+    ...     "deadline": "50ms",
+    ...     "tiers": [
+    ...         {"name": "small", "kind": "external"},
+    ...         {"name": "large", "kind": "external"},
+    ...     ],
+    ...     "escalation": {"thresholds": [0.8]},
+    ... }
+    >>> with router_for(policy, small=("cat", 0.5), large=scripted(hangs=True)) as router:
+    ...     found = router.route("meow")
+    >>> assert_disposition(found, "degraded", "deadline")
+    >>> round(found.latency.total, 3)
+    0.05
     """
     from cascade.router import Router
 
-    found, bound, functions = _parts(policy, tiers)
-    more: dict[str, Any] = {} if clock is None else {"clock": clock}
+    time: Any = _virtual(clock, tiers.values())
+    found, bound, functions = _parts(policy, tiers, clock=time)
+    more: dict[str, Any] = {} if time is None else {"clock": time}
     return Router(found, tiers=bound, env={}, **functions, **more)
+
+
+def _virtual(clock: Any, tiers: Iterable[Any]) -> VirtualClock | None:
+    """Return the clock that all go by; None where nothing takes time."""
+    if clock is not None and not callable(getattr(clock, "advance", None)):
+        what = f"expected a VirtualClock, got a {type(clock).__name__}"
+        raise TypeError(f"clock: {what}; a tier of that name cannot be given here")
+    scripts = [tier for tier in tiers if isinstance(tier, Scripted)]
+    clocks = [clock, *(script.clock for script in scripts)]
+    known: list[Any] = [one for one in clocks if one is not None]
+    if any(one is not known[0] for one in known):
+        raise TypeError("clock: the router and its scripts have different ones; give one to all")
+    if known:
+        return known[0]  # type: ignore[no-any-return]
+    return VirtualClock() if any(script.seconds for script in scripts) else None
 
 
 def async_router_for(
@@ -230,8 +256,13 @@ def async_router_for(
     """
     from cascade.aio import AsyncRouter
 
-    found, bound, functions = _parts(policy, tiers, awaited=loop is not None)
-    more: dict[str, Any] = {} if loop is None else {"clock": loop.clock}
+    given: Any = loop
+    if given is not None and not isinstance(given, VirtualLoop):
+        what = f"expected a VirtualLoop, got a {type(given).__name__}"
+        raise TypeError(f"loop: {what}; a tier of that name cannot be given here")
+    time: Any = None if loop is None else loop.clock
+    found, bound, functions = _parts(policy, tiers, clock=time, asynchronous=True)
+    more: dict[str, Any] = {} if loop is None else {"clock": time}
     router: AsyncRouter[Any, Any] = AsyncRouter(found, tiers=bound, env={}, **functions, **more)
     if loop is not None:
         router._service.open()  # noqa: SLF001  no thread may open it: it would not see the time
@@ -239,29 +270,54 @@ def async_router_for(
 
 
 def _parts(
-    policy: Any, tiers: dict[str, Any], *, awaited: bool = False
+    policy: Any, tiers: dict[str, Any], *, clock: Any, asynchronous: bool = False
 ) -> tuple[Policy, dict[str, Any], dict[str, Any]]:
+    found = _without_models(_policy(policy))
+    given = dict.fromkeys((spec.name for spec in found.tiers), None) | tiers
+    bound = {}
+    for name, tier in given.items():
+        target = _tier(tier)
+        takes_time = isinstance(target, Scripted) and target.seconds > 0
+        awaited = asynchronous and (takes_time or clock is not None)
+        bound[name] = Standing(target, clock=clock, awaited=awaited)
+    named = {what: getattr(found, what) for what in ("prepare", "postprocess")}
+    functions = {what: _as_it_is for what, version in named.items() if version is not None}
+    return found, bound, functions
+
+
+def _policy(given: Any) -> Policy:
     from cascade.policy import Policy
+    from cascade.policy.loader import load
 
-    if isinstance(policy, Mapping):
-        policy = Policy.from_dict(policy)
-    elif not isinstance(policy, Policy):
-        policy = Policy.from_yaml(policy, env={})
-    given = dict.fromkeys((spec.name for spec in policy.tiers), None) | tiers
-    bound = {name: _tier(tier, awaited=awaited) for name, tier in given.items()}
-    named = {what: getattr(policy, what) for what in ("prepare", "postprocess")}
-    return (
-        policy,
-        bound,
-        {what: _as_it_is for what, version in named.items() if version is not None},
-    )
+    if isinstance(given, Policy):
+        return given
+    if isinstance(given, Mapping):
+        return Policy.from_dict(given)
+    return load(Policy, Path(given), {}, bare=True)
 
 
-def _tier(given: Any, *, awaited: bool) -> Any:
+def _without_models(policy: Policy) -> Policy:
+    """Leave out what was measured of the models, where that is not there."""
+    made: Any = policy
+    root, profile = policy.root, policy.profile
+    if root is not None and profile is not None and not (root / profile).exists():
+        made = attrs.evolve(made, profile=None)
+    missing = {s.name for s in policy.tiers if s.confidence.calibration} - {*policy.calibrations}
+    if not missing:
+        return made  # type: ignore[no-any-return]
+    tiers = [
+        attrs.evolve(spec, confidence=attrs.evolve(spec.confidence, calibration=None))
+        if spec.name in missing
+        else spec
+        for spec in made.tiers
+    ]
+    return attrs.evolve(made, tiers=tuple(tiers))  # type: ignore[no-any-return]
+
+
+def _tier(given: Any) -> Any:
     if callable(given) or callable(getattr(given, "predict", None)):
         return given
-    answer = given if isinstance(given, tuple) else (given, 1.0)
-    return scripted(default=answer, asynchronous=awaited)
+    return scripted(default=given if isinstance(given, tuple) else (given, 1.0))
 
 
 def _as_it_is(x: Any) -> Any:
@@ -282,7 +338,11 @@ def assert_tier(found: Outcome[Any], tier: str | None) -> None:
     ...
     """
     if found.tier != tier:
-        raise AssertionError(f"expected tier {tier!r}, got {found.tier!r}\n{found.explain()}")
+        names = found._site.tiers  # noqa: SLF001  a router's, or of outcome() above
+        said = f"expected tier {tier!r}, got {found.tier!r}"
+        if len(names) > 1 and tier not in {*names, None}:
+            said += f"; the policy has {', '.join(names)}"
+        raise AssertionError(f"{said}\n{found.explain()}")
 
 
 def assert_disposition(

@@ -55,8 +55,8 @@ class _Jumping(selectors.DefaultSelector):
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock jumps to the next timer instead of waiting for it.
 
-    ``loop.clock`` is the clock to give to a router. Threads do not see virtual time: use
-    asynchronous tiers.
+    ``loop.clock`` is the clock to give to a router. Threads do not see virtual time: have the
+    router made by :func:`cascade.testing.async_router_for`, or use asynchronous tiers.
     """
 
     def __init__(self) -> None:

@@ -172,10 +172,14 @@ def test_an_array_is_kept_as_a_copy_that_cannot_be_written():
     array = np.zeros(3)
     kept = item(array)
     array[:] = 1
-    assert kept.value.tolist() == [0, 0, 0]
-    assert kept.out() is kept.value
+    one, another = kept.out(), kept.out()
+    assert one.tolist() == another.tolist() == [0, 0, 0]
+    assert np.shares_memory(one, another)  # a hit copies nothing
     with pytest.raises(ValueError, match="read-only"):
-        kept.value[0] = 1
+        one[0] = 1
+    for unlock in (lambda: setattr(one.flags, "writeable", True), lambda: one.setflags(write=True)):
+        with pytest.raises(ValueError, match="cannot set WRITEABLE"):
+            unlock()
 
 
 @pytest.mark.parametrize(
@@ -188,6 +192,13 @@ def test_anything_else_is_copied_in_and_copied_out(value):
     assert kept.value is not value
     assert kept.out() is not kept.value
     assert repr(kept.out()) == repr(value)
+
+
+@pytest.mark.parametrize("change", [("shape", (3, 1)), ("dtype", np.dtype("i8"))])
+def test_what_a_caller_makes_of_his_view_of_an_array_is_his_own(change):
+    kept = item(np.zeros((1, 3)))
+    setattr(kept.out(), *change)
+    assert (kept.out().shape, kept.out().dtype) == ((1, 3), np.dtype("f8"))
 
 
 def test_copies_are_deep():

@@ -319,6 +319,10 @@ import numpy as np
 from cascade.cache import ResultCache, entry
 from cascade.types import Disposition, Finish, Reason
 
+class Answer:
+    def __init__(self, label, scores):
+        self.label, self.scores = label, scores
+
 def resident():
     gc.collect()
     with open("/proc/self/statm") as file:
@@ -330,6 +334,8 @@ make = {
     "texts": lambda i: ("x" * (i % 700), "question number %d" % i),
     "vectors": lambda i: (np.full(64, float(i)), b"%016d" % i),
     "trees": lambda i: ({"label": i, "also": [i, i + 1.5]}, b"%016d" % i),
+    "objects": lambda i: (Answer("label %d" % i, [i, i + 1.5]), b"%016d" % i),
+    "views": lambda i: ([np.full((64, 64), float(i))[0]], b"%016d" % i),
 }[sys.argv[1]]
 bound = 60_000_000
 cache = ResultCache(10**7, bound)
@@ -352,9 +358,15 @@ def measured(kind, puts):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["labels", "texts", "vectors", "trees"])
+@pytest.mark.parametrize("kind", ["labels", "texts", "vectors", "trees", "objects", "views"])
 def test_resident_memory_is_what_is_counted(kind):
     assert measured(kind, 1_000_000) <= 1.3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("kind", ["objects", "views"])
+def test_resident_memory_of_copies_is_what_is_counted(kind):
+    assert measured(kind, 150_000) <= 1.3
 
 
 @pytest.mark.parametrize(("share", "kept"), [({"per_tenant": "50%"}, 40), ({}, 0)])

@@ -235,24 +235,13 @@ def test_pipelines_are_tiers():
     assert [spec.kind for spec in clf.policy_.tiers] == ["onnx", "onnx"]
 
 
-@pytest.mark.parametrize(
-    ("params", "words"),
-    [
-        ({"max_loss": 0.0}, "max_loss must lie between 0 and 1"),
-        ({"alpha": 1.0}, "alpha must lie between 0 and 1"),
-        ({"calibration_size": float("nan")}, "calibration_size must lie"),
-        ({"loss": "net"}, "loss must be one of gross, disagreement; got 'net'"),
-        ({"tiers": [("one", GaussianNB())]}, "two or more"),
-        ({"tiers": [("a", GaussianNB()), ("a", GaussianNB())]}, "unique names"),
-        ({"tiers": [("a__b", GaussianNB()), ("c", GaussianNB())]}, "tier name 'a__b'"),
-        ({"tiers": [("loss", GaussianNB()), ("c", GaussianNB())]}, "tier name 'loss'"),
-        ({"tiers": [("a/b", GaussianNB()), ("c", GaussianNB())]}, "tier name 'a/b'"),
-        ({"costs": [1.0]}, "costs must hold one number per tier"),
-    ],
-)
-def test_bad_parameters_are_named(params, words):
-    with pytest.raises(ValueError, match=words):
-        fitted(**params)
+def test_parameters_are_checked_when_it_is_fitted():
+    for params in ({"max_loss": "1%"}, {"tiers": [("a", GaussianNB), ("b", GaussianNB())]}):
+        clf = CascadeClassifier(**{"tiers": tiers()} | params)
+        assert params["max_loss" if "max_loss" in params else "tiers"] in clf.get_params().values()
+        assert repr(clf)
+        with pytest.raises(TypeError, match=r"max_loss must be|tier 'a': expected"):
+            clf.fit(X, Y)
 
 
 def test_a_frozen_tier_that_knows_other_classes():

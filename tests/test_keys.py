@@ -3,6 +3,7 @@
 import hashlib
 import math
 import struct
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -132,3 +133,26 @@ def test_with_blake2b_nothing_is_kept_as_it_was_asked(monkeypatch):
     assert made == [16] * len(asked)
     key_maker([])("x" * 10_000)
     assert made == [16] * len(asked)  # the default is another
+
+
+class Spiteful:
+    def __repr__(self):
+        raise ZeroDivisionError
+
+
+class Odd(Mapping):
+    """A question whose own code fails."""
+
+    def __getitem__(self, key):
+        raise ZeroDivisionError
+
+    def __iter__(self):
+        return iter("ab")
+
+    def __len__(self):
+        return 2
+
+
+@pytest.mark.parametrize("x", [Odd(), {Spiteful(): 1}, {frozenset(): Odd()}])
+def test_a_question_whose_own_code_fails_has_no_key(x):
+    assert key_maker([])(x) is None

@@ -67,6 +67,9 @@ def _lane(
         "cap": cap,
         "pad": None if batch is None else batch.pad,
     }
+    brought = getattr(tier, "lane", None)  # of one that stands in for another
+    if brought is not None:
+        return brought(*parts, **crew)
     if hasattr(tier, "predict_async"):
         return LoopLane(
             *parts, **crew | {"workers": spec.workers.low if spec.workers else _AWAITED}

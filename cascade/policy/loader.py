@@ -42,9 +42,12 @@ _NO_TABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, 
 
 def build(
     cls: type[P], data: Any, *, path: Path | None = None, places: Places | None = None,
-    earlier: list[Issue] | None = None, given: Given | None = None,
+    earlier: list[Issue] | None = None, given: Given | None = None, bare: bool = False,
 ) -> P:  # fmt: skip
-    """Make a policy of plain types; every problem goes into one PolicyError, in file order."""
+    """Make a policy of plain types; every problem goes into one PolicyError, in file order.
+
+    With ``bare``, calibrations that are not there are left out.
+    """
     name = None if path is None or places is None else str(path)
     problems: list[Any] = []
     if isinstance(data, Mapping) and "version" not in data:
@@ -69,7 +72,7 @@ def build(
         raise PolicyError("\n".join(map(str, issues)), issues)
     file = made.escalation.certificate
     if path is not None:
-        made = attrs.evolve(made, calibrations=_calibrations(made, path.parent))
+        made = attrs.evolve(made, calibrations=_calibrations(made, path.parent, bare=bare))
     if file is not None and path is not None:
         values["certificate"] = _certified(made, path.parent / file)
     policy: P = attrs.evolve(made, path=path, **values)
@@ -91,12 +94,12 @@ def _issue(name: str | None, path: tuple[Any, ...], text: str, places: Places) -
     return Issue(name, line, column, shown, text)
 
 
-def _calibrations(policy: Any, folder: Path) -> dict[str, Calibration]:
+def _calibrations(policy: Any, folder: Path, *, bare: bool) -> dict[str, Calibration]:
     """Read the tables that the tiers name: a JSON object of tables by tier."""
     found = {}
     for spec in policy.tiers:
         name = spec.confidence.calibration
-        if name is None:
+        if name is None or (bare and not (folder / name).exists()):
             continue
         try:
             found[spec.name] = calibration_of(
@@ -119,6 +122,8 @@ def _certified(policy: Any, file: Path) -> Certificate:
             f"{file}: certifies the tiers {certificate.tiers}, the policy has {names}"
         )
     for spec in policy.tiers:
+        if spec.confidence.calibration is not None and spec.name not in policy.calibrations:
+            continue  # left out
         want = certificate.digests.get(spec.name)
         if want is not None and want != tier_digest(policy, spec):
             raise PolicyError(
@@ -131,8 +136,10 @@ def _certified(policy: Any, file: Path) -> Certificate:
     return certificate
 
 
-def load(cls: type[P], path: Path, env: Mapping[str, str] | None) -> P:
-    """Read a policy file."""
+def load(
+    cls: type[P], path: Path, env: Mapping[str, str] | None, *, bare: bool = False
+) -> P:  # fmt: skip
+    """Read a policy file; with ``bare``, calibrations that are not there are left out."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -141,7 +148,7 @@ def load(cls: type[P], path: Path, env: Mapping[str, str] | None) -> P:
     given: Given = {}
     if isinstance(data, dict):
         given = _override(data, os.environ if env is None else env)
-    return build(cls, data, path=path, places=places, earlier=issues, given=given)
+    return build(cls, data, path=path, places=places, earlier=issues, given=given, bare=bare)
 
 
 def _override(data: dict[str, Any], env: Mapping[str, str]) -> Given:

@@ -1,0 +1,234 @@
+"""Scripted tiers, and how they stand in for those of a policy: models, lanes and all.
+
+A stand-in is bound as a tier of one's own would be, but for what only the real one needs: its score
+(a script says how sure it is), its process, and in virtual time its workers: a call then runs where
+it is made, and time passes by as much as the script says, at most until the deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Hashable, Mapping
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from cascade.binding import StandIn, bind_python
+from cascade.errors import TierError, TierTimeout
+from cascade.lanes.inline import InlineLane
+from cascade.policy.settings import ConfidenceSettings
+from cascade.protocols import BoundTier
+from cascade.tiers.awaited import AsyncTier
+from cascade.tiers.python import PythonTier, each, is_async
+from cascade.types import Prediction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cascade.protocols import Context, Rows
+    from cascade.virtual import VirtualClock
+
+__all__ = ["FOREVER", "NOTHING", "Awaited", "Scripted", "Standing"]
+
+FOREVER = 365 * 24 * 3600.0
+NOTHING: Any = object()
+"""No default: what the script lacks is a mistake of the test."""
+
+
+class Scripted:
+    """A tier that says what it was told to; ``calls`` are the inputs that it was asked.
+
+    Made by :func:`cascade.testing.scripted`. With ``asynchronous`` it is for an AsyncRouter, and
+    its ``seconds`` pass in the event loop: in a :class:`cascade.testing.VirtualLoop`, at once.
+    """
+
+    def __init__(
+        self, answers: Mapping[Any, Any] | Callable[[Any], Any] | None, default: Any,
+        seconds: float, clock: VirtualClock | None, error: Any, version: str | None,
+    ) -> None:  # fmt: skip
+        self._answers = {} if answers is None else answers
+        self._default = None if answers is None and default is NOTHING else default
+        self.seconds = seconds
+        self.error = error
+        self.version = version
+        self.clock = clock
+        self.calls: list[Any] = []
+
+    def _answer(self, x: Any) -> Any:
+        self.calls.append(x)
+        if self.error is not None:
+            raise self.error
+        answer = self._looked_up(x)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def _looked_up(self, x: Any) -> Any:
+        if callable(self._answers):
+            try:
+                return self._answers(x)
+            except StopIteration:
+                raise TierError("the script has run out: it was asked once more") from None
+        if _can_be_key(x) and x in self._answers:
+            return self._answers[x]
+        if self._default is not NOTHING:
+            return self._default
+        known = f"it has {len(self._answers)}, and no default="
+        if not _can_be_key(x):
+            known += f"; a {type(x).__name__} cannot be looked up, give a function"
+        raise TierError(f"the script has no answer to this input ({known})")
+
+    def answer(self, batch: Any) -> Prediction:
+        """Answer each row by the script, in no time."""
+        pairs = [
+            found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+            for found in map(self._answer, each(batch))
+        ]
+        values, sure = [value for value, _ in pairs], [confidence for _, confidence in pairs]
+        if all(confidence is None for confidence in sure):
+            return Prediction(values)
+        return Prediction(values, confidences=[math.nan if c is None else c for c in sure])
+
+    def predict(self, batch: Any, context: Any) -> Prediction:  # noqa: ARG002  the protocol
+        """Answer each row by the script."""
+        found = self.answer(batch)
+        if self.clock is not None:
+            self.clock.advance(self.seconds)
+        return found
+
+    def __repr__(self) -> str:
+        """Say how often it was asked."""
+        return f"{type(self).__name__}(calls={len(self.calls)})"
+
+
+class Awaited(Scripted):
+    """A script for an AsyncRouter."""
+
+    async def predict(self, batch: Any, context: Any) -> Prediction:  # type: ignore[override]  # noqa: ARG002
+        """Answer each row by the script, after its time."""
+        found = self.answer(batch)
+        await asyncio.sleep(self.seconds)
+        return found
+
+
+def _can_be_key(x: Any) -> bool:
+    try:
+        hash(x)
+    except TypeError:  # also of a tuple that holds a list
+        return False
+    return isinstance(x, Hashable)
+
+
+# -- in the place of a policy's tiers --------------------------------------------------------------
+
+
+class Standing(StandIn):
+    """A script, or a tier of one's own, in the place of whatever the policy names.
+
+    With ``clock`` in virtual time; with ``awaited`` a script is, whether it says so or not.
+    """
+
+    def __init__(self, target: Any, *, clock: Any = None, awaited: bool = False) -> None:
+        self._target = target
+        self._clock = clock
+        self._awaited = awaited
+
+    def bound(self, spec: Any, classes: Sequence[Any] | None, *, asynchronous: bool) -> BoundTier:
+        """Return the tier as the lanes run it."""
+        target = self._target
+        if isinstance(target, Scripted):
+            spec = attrs.evolve(spec, confidence=ConfidenceSettings())
+            if asynchronous and (self._awaited or is_async(target)):
+                return _AwaitedScript(spec, target, classes)
+            if not is_async(target) or target.seconds == FOREVER:
+                tier: BoundTier = _ScriptTier(spec, target, classes)
+                return tier if self._clock is None else _InVirtualTime(tier, self._clock, target)
+        tier = bind_python(spec, target, classes, asynchronous=asynchronous)
+        if self._clock is None or is_async(target):
+            return tier
+        return _InVirtualTime(tier, self._clock)
+
+
+class _ScriptTier(PythonTier):
+    """A script as the lanes run it; alone, a row is asked for as it is."""
+
+    def run(self, job: Any) -> Prediction:
+        target: Any = self._target
+        found: Prediction = target.answer([job.row])
+        return found
+
+    def run_rows(self, rows: Any, n: int, context: Context) -> Prediction:  # noqa: ARG002
+        target: Any = self._target
+        found: Prediction = target.answer(rows)
+        return found
+
+
+class _AwaitedScript(AsyncTier):
+    """The same, awaited."""
+
+    async def predict_async(self, job: Any) -> Prediction:
+        return await self.predict_rows_async([job.row], job)
+
+    async def predict_rows_async(self, rows: Any, context: Context) -> Prediction:  # noqa: ARG002
+        target: Any = self._target
+        found: Prediction = target.answer(rows)
+        await asyncio.sleep(target.seconds)
+        return found
+
+
+class _InVirtualTime(BoundTier):
+    """A tier whose runs take virtual time, and end at the deadline."""
+
+    can_stop = True
+
+    def __init__(self, tier: BoundTier, clock: Any, script: Scripted | None = None) -> None:
+        self._tier, self._clock, self._script = tier, clock, script
+        self.name, self.silent, self.batches = tier.name, tier.silent, tier.batches
+
+    def lane(self, *args: Any, **settings: Any) -> InlineLane:
+        """Return what runs it, whatever the policy says."""
+        kept = {name: settings[name] for name in ("cap", "pad")}
+        return InlineLane(*args, watchdog=_Nobody(), **kept)  # type: ignore[arg-type]
+
+    def run(self, job: Any) -> Any:
+        found = self._tier.run(job)
+        self._pass(job)
+        return found
+
+    def run_rows(self, rows: Any, n: int, context: Context) -> Any:
+        found = self._tier.run_rows(rows, n, context)
+        self._pass(context)
+        return found
+
+    def read(self, raw: Any) -> tuple[Any, float | None]:
+        return self._tier.read(raw)
+
+    def read_rows(self, raw: Any, n: int) -> Rows:
+        return self._tier.read_rows(raw, n)
+
+    def remarks(self, raw: Any, i: int = 0) -> tuple[bool, float | None]:
+        return self._tier.remarks(raw, i)
+
+    def _pass(self, context: Any) -> None:
+        """Let the script's time pass; at the deadline nobody waits any more."""
+        left = context.remaining()
+        takes = 0.0 if self._script is None else self._script.seconds
+        if takes > left or left < 0.0:
+            if left >= 0.0:
+                self._clock.advance(left + 1e-9)  # who waits wakes when it has passed
+            stop = getattr(context, "stop", None)
+            if stop is not None:
+                stop()
+            raise TierTimeout("its time was over", tier=self.name)
+        if takes:
+            self._clock.advance(takes)
+
+
+class _Nobody:
+    """A watchdog that has nothing to do: runs in virtual time end themselves."""
+
+    @staticmethod
+    def over(handle: Any, until: int) -> Any:  # noqa: ARG004  the protocol
+        return nullcontext()

@@ -1,0 +1,95 @@
+"""Outcomes: how requests end is a closed list, and what is no answer is raised."""
+
+import re
+from pathlib import Path
+
+import attrs
+import pytest
+
+from cascade import (
+    Abstained,
+    CascadeError,
+    DeadlineExceeded,
+    Degraded,
+    Disposition,
+    Overloaded,
+    Reason,
+    TierError,
+)
+from cascade.ladder import Ladder
+from cascade.testing import outcome, router_for, scripted
+
+CONCEPTS = Path(__file__).parents[1] / "docs" / "concepts.md"
+TREE = {
+    "version": 1, "name": "p", "deadline": "50ms",
+    "tiers": [{"name": "small", "kind": "external"}, {"name": "large", "kind": "external"}],
+    "escalation": {"thresholds": [0.8]},
+}  # fmt: skip
+
+
+def test_how_a_request_ends_is_a_closed_list():
+    assert [*map(str, Disposition)] == [
+        "accepted", "cached", "degraded", "abstained", "shed", "failed",
+    ]  # fmt: skip
+    assert [*map(str, Reason)] == [
+        "confident", "top", "cache", "deadline", "load", "overload", "breaker", "allowance",
+        "fault", "mode", "unsure",
+    ]  # fmt: skip
+
+
+def test_the_documentation_has_every_disposition_and_every_reason():
+    table = [
+        line.split("|")
+        for line in CONCEPTS.read_text("utf-8").splitlines()
+        if line.startswith("| `")
+    ]
+    rows = {re.sub(r"\W", "", row[1]): re.findall(r"`(\w+)`", row[2]) for row in table}
+    assert list(rows) == [*map(str, Disposition)]
+    assert {reason for reasons in rows.values() for reason in reasons} == {*map(str, Reason)}
+
+
+def test_ends_cannot_be_changed():
+    end = Ladder(("small", "large")).accepted[0][True]
+    for name in attrs.fields_dict(type(end)):
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            setattr(end, name, None)
+
+
+RAISED = [
+    ("abstained", "unsure", Abstained),
+    ("degraded", "load", Degraded),
+    ("shed", "deadline", DeadlineExceeded),
+    ("shed", "overload", Overloaded),
+    ("shed", "breaker", Overloaded),
+    ("shed", "allowance", Overloaded),
+    ("failed", "deadline", DeadlineExceeded),
+    ("failed", "fault", TierError),
+]
+
+
+@pytest.mark.parametrize(("disposition", "reason", "kind"), RAISED)
+@pytest.mark.parametrize("degraded", [False, True])
+def test_what_is_no_answer_is_raised_where_it_is_unwrapped(disposition, reason, kind, degraded):
+    found = outcome(None, disposition=disposition, reason=reason)
+    if degraded and kind is Degraded:
+        assert found.unwrap(degraded=True) is None
+        return
+    with pytest.raises(CascadeError) as caught:
+        found.unwrap(degraded=degraded)
+    assert type(caught.value) is kind
+    assert caught.value.outcome is found
+
+
+def test_rows_without_an_answer_raise_what_route_would():
+    broken = scripted(error=ConnectionError("secret"))
+    with router_for(TREE, small=broken, large=broken) as router:
+        rows = router.route_many(["a", "b", "c"])
+    with pytest.raises(TierError, match=r"^no answer: small, large failed$") as caught:
+        rows[1].unwrap()
+    assert caught.value.tier == "large"
+    with router_for(TREE, small=scripted(hangs=True)) as router:
+        rows = router.route_many(["a", "b", "c"], deadline=0.5)
+        with pytest.raises(DeadlineExceeded) as caught:
+            router.route("a", deadline=0.5)
+    with pytest.raises(DeadlineExceeded, match=str(caught.value)):
+        rows[2].unwrap()
