@@ -22,7 +22,7 @@ from cascade.telemetry.shared import SharedMetrics
 from cascade.types import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from cascade.binding import Functions, PerTier
@@ -148,16 +148,22 @@ class Service:
         self, policy: Policy, bound: tuple[BoundTier, ...], named: tuple[Functions, Functions],
         before: Plan | None,
     ) -> Plan:  # fmt: skip
-        engine = self._engine(policy, before)
-        plan = open_plan(policy, bound, self.clock, *named, engine, self._given.env)
+        env = self._given.env
+        try:
+            plan = open_plan(
+                policy, bound, self.clock, *named, lambda: self._engine(policy, bound, before), env
+            )
+        except BaseException:
+            for tier in bound:
+                tier.close()
+            raise
         return in_mode(plan, self.mode)
 
-    def _engine(self, policy: Policy, before: Plan | None) -> Engine:
+    def _engine(self, policy: Policy, bound: tuple[BoundTier, ...], before: Plan | None) -> Engine:
         """Return the cache and flights of a policy: those there are, if it answers the same."""
         if before is not None:
-            if before.policy.answer_digest == policy.answer_digest and (
-                before.policy.cache == policy.cache
-            ):
+            old = before.policy, [lane.tier for lane in before.lanes]
+            if before.policy.cache == policy.cache and _answers(*old) == _answers(policy, bound):
                 return before.engine
             if before.site.tiers != tuple(spec.name for spec in policy.tiers):
                 self.ledger = Ledger()  # tiers are counted by their place
@@ -296,6 +302,11 @@ class Service:
         self._shared = self._reloader = None  # a file and a thread of the parent's
         for tier in self.bound:
             tier.reset()
+
+
+def _answers(policy: Policy, tiers: Iterable[BoundTier]) -> tuple[Any, ...]:
+    """Return what answers hang on: the policy's digest, and what each tier is."""
+    return (policy.answer_digest, *((tier.name, tier.identify()) for tier in tiers))
 
 
 def _check_mode(policy: Policy, mode: Mode) -> None:

@@ -19,6 +19,8 @@ from cascade.errors import PolicyError, TierUnavailable
 from cascade.protocols import BoundTier
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from cascade.protocols import Context, InputSpec, Rows
 
 __all__ = ["ProcessTier"]
@@ -92,6 +94,7 @@ class ProcessTier(BoundTier):
 
     def __init__(self, tier: BoundTier, workers: int = 1) -> None:
         self.name = tier.name
+        self._tier = tier
         self.inputs: tuple[InputSpec, ...] = ()
         self._workers = workers
         self._free: deque[_Child] = deque()
@@ -108,6 +111,7 @@ class ProcessTier(BoundTier):
     def open(self) -> None:
         """Start the processes."""
         self._open = True
+        self._tier.identify()  # what it is now, the children open
         while len(self._free) < self._workers:
             self._free.append(_Child(self.name, self._recipe))
         self.inputs = self._free[0].inputs
@@ -147,6 +151,10 @@ class ProcessTier(BoundTier):
                 child.close()
             else:
                 self._free.append(child)
+
+    def identify(self) -> Hashable:
+        """Name what the tier is made from."""
+        return self._tier.identify()
 
     def run(self, job: Any) -> Any:
         """Run one row in a child, and read the answer there."""
