@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -70,23 +71,14 @@ def test_files_that_are_unreadable_or_vanish_are_left_out(tmp_path):
 
 
 def test_threads_that_ask_at_once_write_one_file(tmp_path):
-    shared, failed = SharedMetrics(tmp_path), []
-    gate = threading.Barrier(4)
+    shared, gate = SharedMetrics(tmp_path), threading.Barrier(4)
 
-    def scrape():
+    def scrape(_):
         gate.wait()
-        for _ in range(100):
-            try:
-                assert shared.all(COUNTER) == COUNTER
-            except Exception as error:
-                failed.append(error)
+        return {shared.all(COUNTER) for _ in range(100)}
 
-    threads = [threading.Thread(target=scrape) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failed
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(scrape, range(4))) == [{COUNTER}] * 4
     assert [path.suffix for path in tmp_path.iterdir()] == [".prom"]
 
 
