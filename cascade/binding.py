@@ -6,6 +6,7 @@ import difflib
 import functools
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from cascade.cores import find_cores
 from cascade.errors import PolicyError
 from cascade.policy.settings import ExternalSpec, OnnxSpec
 from cascade.registry import TIERS, plugin
@@ -84,10 +85,10 @@ def bind(
         if name not in names:
             raise PolicyError(f"tiers=: no tier {name!r} in the policy{_nearest(name, names)}")
     bound = (_bind_one(policy, s, given, models, env, asynchronous) for s in policy.tiers)
-    return tuple(map(_in_its_process, policy.tiers, bound))
+    return tuple(_in_its_process(*pair, env) for pair in zip(policy.tiers, bound, strict=True))
 
 
-def _in_its_process(spec: TierSpec, tier: BoundTier) -> BoundTier:
+def _in_its_process(spec: TierSpec, tier: BoundTier, env: Mapping[str, str] | None) -> BoundTier:
     if spec.execution == "auto":
         return tier
     if hasattr(tier, "predict_async"):
@@ -95,9 +96,10 @@ def _in_its_process(spec: TierSpec, tier: BoundTier) -> BoundTier:
         raise PolicyError(f"{what}; execution: {spec.execution} is not for it")
     if spec.execution != "process":
         return tier
+    from cascade.lanes.choose import workers_of
     from cascade.lanes.process import ProcessTier
 
-    return ProcessTier(tier, 1 if spec.workers is None else spec.workers.max)
+    return ProcessTier(tier, workers_of(spec, find_cores(env).usable)[1])
 
 
 def _bind_one(
