@@ -127,11 +127,12 @@ class AsyncRouter(Front, Generic[X, V]):
         """
         plan, idle = await _in_thread(self._service.refuse), False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout(grace) as limit:
                 for pause in self._idling(plan):
                     await asyncio.sleep(pause)
                 idle = True
-        await _in_thread(self._aftermath.close)
+        left = max(0.0, (limit.when() or 0.0) - get_running_loop().time())
+        await _in_thread(lambda: self._aftermath.close(left))
         await _in_thread(lambda: self._service.let_go(plan, idle=idle))
 
     def on_their_way(self) -> int:
@@ -199,9 +200,7 @@ class AsyncRouter(Front, Generic[X, V]):
             return await self._board(loop, boarding, request, x)
         return await self._lead(loop, request, x)
 
-    async def _board(
-        self, loop: Loop, boarding: Boarding, request: Request, x: X
-    ) -> Outcome[V]:  # fmt: skip
+    async def _board(self, loop: Loop, boarding: Boarding, request: Request, x: X) -> Outcome[V]:
         """Have the first tier answer together with others, then go on if need be."""
         turn, outcome = loop.turns[boarding.tier], None
         assert turn is not None  # noqa: S101  the tier's lane runs several together

@@ -6,6 +6,7 @@ import difflib
 import functools
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from cascade.cores import find_cores
 from cascade.errors import PolicyError
 from cascade.policy.settings import ExternalSpec, OnnxSpec
 from cascade.registry import TIERS, plugin
@@ -94,7 +95,7 @@ def bind(
     bound = [_bind_one(policy, s, given, models, env, asynchronous) for s in policy.tiers]
     _check_classes(policy, bound)
     return tuple(
-        tier if isinstance(given.get(spec.name), StandIn) else _in_its_process(spec, tier)
+        tier if isinstance(given.get(spec.name), StandIn) else _in_its_process(spec, tier, env)
         for spec, tier in zip(policy.tiers, bound, strict=True)
     )
 
@@ -112,7 +113,7 @@ def _check_classes(policy: Policy, bound: Sequence[BoundTier]) -> None:
             raise PolicyError(f"tier {tier.name!r}: classes: {what}")
 
 
-def _in_its_process(spec: TierSpec, tier: BoundTier) -> BoundTier:
+def _in_its_process(spec: TierSpec, tier: BoundTier, env: Mapping[str, str] | None) -> BoundTier:
     if spec.execution == "auto":
         return tier
     if hasattr(tier, "predict_async"):
@@ -120,9 +121,10 @@ def _in_its_process(spec: TierSpec, tier: BoundTier) -> BoundTier:
         raise PolicyError(f"{what}; execution: {spec.execution} is not for it")
     if spec.execution != "process":
         return tier
+    from cascade.lanes.choose import workers_of
     from cascade.lanes.process import ProcessTier
 
-    return ProcessTier(tier, 1 if spec.workers is None else spec.workers.max)
+    return ProcessTier(tier, workers_of(spec, find_cores(env).usable)[1])
 
 
 def _bind_one(

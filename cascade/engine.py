@@ -99,6 +99,12 @@ class Engine:
         self.flights: dict[Hashable, Request] = {}
         self.batches = 0  # of route_many, on their way; under the lock
 
+    def forget(self) -> None:
+        """Drop what is cached."""
+        with self.lock:
+            if self.cache is not None:
+                self.cache.clear()
+
     # -- in --------------------------------------------------------------------------------------
 
     def arrival(self, received: Any) -> int:

@@ -14,6 +14,7 @@ from cascade.observing import Aftermath, Watched
 from cascade.policy import Policy
 from cascade.service import Given, Service
 from cascade.telemetry import Health, Statistics, statistics
+from cascade.types import LoadSnapshot, TierLoad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from cascade.columnar import Outcomes
     from cascade.plan import Plan
     from cascade.protocols import Clock, Observer
-    from cascade.types import LoadSnapshot, Mode
+    from cascade.types import Mode
 
 __all__ = ["Front"]
 
@@ -151,27 +152,34 @@ class Front(Watched):
     # -- looking inside --------------------------------------------------------------------------
 
     def statistics(self) -> Statistics:
-        """Return a frozen snapshot of what has been counted, with the bottleneck named."""
-        plan, after = self._service.plan or self._service.open(), self._aftermath
+        """Return a frozen snapshot of what has been counted, with the bottleneck named.
+
+        It opens no tier; after ``close`` it is the last one.
+        """
+        now, after = self._service.standing(), self._aftermath
         recorded = 0 if after.recorder is None else after.recorder.rows
-        return statistics(plan, self.mode, recorded=recorded, dropped=after.dropped)
+        return statistics(now, self.mode, recorded=recorded, dropped=after.dropped)
 
     def load(self) -> LoadSnapshot:
         """Return the load of the latest interval: of this process, in all and per tier.
 
         Where load moves the operating point that is what the controller has seen last; else the
-        interval since this was last called.
+        interval since this was last called. A router that is not open is at nothing.
         """
-        plan = self._service.plan or self._service.open()
+        plan = self._service.plan or self._service.leaving
+        if plan is None:
+            idle = tuple(TierLoad(spec.name) for spec in self.policy.tiers)
+            return LoadSnapshot(self._clock(), 0.0, 0.0, 0.0, idle)
         steering = plan.steering
         if steering is not None and steering.latest is not None:
             return steering.latest
         return plan.monitor.read(self._clock())
 
     def metrics(self) -> str:
-        """Return the counters as Prometheus text.
+        """Return the counters as Prometheus text; after ``close``, as they were then.
 
-        Where ``CASCADE_METRICS_DIR`` names a folder, those of all processes that share it.
+        Where ``CASCADE_METRICS_DIR`` names a folder, those of all processes that share it. It opens
+        no tier.
         """
         return self._service.metrics()
 

@@ -7,6 +7,7 @@ a crash loses what is queued, and a fork inherits nothing half written.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import json
@@ -55,6 +56,7 @@ class Recorder:
         self._inputs = inputs
         self._policy = policy
         self._random = random.Random()  # noqa: S311  sampling, not a secret
+        self._closed = False
         self._files: dict[tuple[str, int], Any] = {}  # by what they hold, and whose they are
 
     def draw(self) -> bool:
@@ -63,6 +65,8 @@ class Recorder:
 
     def write(self, outcome: Outcome[Any], x: Any, answers: Sequence[_Answer]) -> None:
         """Append one request with what every tier answered to it."""
+        if self._closed:  # by who did not wait for a tier that hung
+            return
         cells = {
             "id": outcome.id, "at": f"{time.time():.6f}", "policy": self._policy, "sampled": "1",
         } | ({"input": _cell(x)} if self._inputs else {})  # fmt: skip
@@ -86,7 +90,8 @@ class Recorder:
         file.flush()
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files; no row is written from now on."""
+        self._closed = True
         for file in self._files.values():
             file.close()
         self._files.clear()
@@ -113,13 +118,21 @@ class _Answer:
         }
 
 
+@attrs.frozen
+class _Job:
+    """What is to be done; one to ``keep`` is done even when there is no time for the others."""
+
+    work: Callable[[], None]
+    keep: bool = False
+
+
 class Aftermath:
     """The thread, its queue, and what it does for one request."""
 
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
         self.dropped = 0
-        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(_QUEUED)
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(_QUEUED)
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._pid = os.getpid()
@@ -131,34 +144,52 @@ class Aftermath:
         except Exception:  # noqa: BLE001  not of every kind of object
             self.dropped += 1
             return
-        self._offer(lambda: self._complete(plan, outcome, kept, record=record))
+        self._offer(_Job(lambda: self._complete(plan, outcome, kept, record=record)))
 
     def label(self, outcome_id: str, truth: Any) -> None:
         """Queue a label; unlike a row it is waited for, because it cannot be had again."""
         recorder = self.recorder
         assert recorder is not None  # noqa: S101  the router has looked
         self._start()
-        self._jobs.put(lambda: recorder.label(outcome_id, truth))
+        self._jobs.put(_Job(lambda: recorder.label(outcome_id, truth), keep=True))
 
     def drain(self) -> None:
         """Wait until everything queued is done."""
         if self._thread is not None and self._pid == os.getpid():
             done = threading.Event()
-            self._jobs.put(done.set)
+            self._jobs.put(_Job(done.set, keep=True))
             done.wait()
 
-    def close(self) -> None:
-        """Drain, stop the thread, close the files."""
-        if self._thread is not None and self._pid == os.getpid():
-            self._jobs.put(None)
-            self._thread.join()
-        self._thread = None
+    def close(self, grace: float) -> None:
+        """Drain for at most ``grace`` seconds, stop the thread, close the files.
+
+        What a hung tier has held up is dropped and counted; labels are written all the same.
+        """
+        thread, self._thread = self._thread, None
+        if thread is not None and self._pid == os.getpid():
+            until = time.monotonic() + grace
+            with contextlib.suppress(queue.Full):
+                self._jobs.put(None, timeout=grace)
+                thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                self._leave()
         if self.recorder is not None:
             self.recorder.close()
 
+    def _leave(self) -> None:
+        """Take from a thread that hangs what it has not begun; it ends when it comes back."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None and job.keep:
+                    job.work()
+                elif job is not None:
+                    self.dropped += 1
+        self._jobs.put(None)
+
     # -- the queue -------------------------------------------------------------------------------
 
-    def _offer(self, job: Callable[[], None]) -> None:
+    def _offer(self, job: _Job) -> None:
         self._start()
         try:
             self._jobs.put_nowait(job)
@@ -177,10 +208,10 @@ class Aftermath:
                 )
                 self._thread.start()
 
-    def _work(self, jobs: queue.Queue[Callable[[], None] | None]) -> None:
+    def _work(self, jobs: queue.Queue[_Job | None]) -> None:
         while (job := jobs.get()) is not None:
             try:
-                job()
+                job.work()
             except Exception:  # noqa: BLE001  what runs after the answer must not stop the rest
                 self.dropped += 1
 
@@ -280,8 +311,8 @@ class Watched:
         """
         if not 0.0 < rate <= 1.0:
             raise ValueError(f"rate: expected a number in (0, 1], got {rate!r}")
+        self._aftermath.drain()
         with self._service.opening:
-            self._aftermath.drain()
             if self._aftermath.recorder is not None:
                 self._aftermath.recorder.close()
             self._aftermath.recorder = Recorder(

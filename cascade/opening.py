@@ -14,7 +14,7 @@ from cascade.load import ServiceTime
 from cascade.plan import compile_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy.typing as npt
 
@@ -40,10 +40,10 @@ def open_plan(
     clock: Clock,
     prepare: Functions,
     postprocess: Functions,
-    engine: Engine,
+    engine_of: Callable[[], Engine],
     env: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Open every tier and compile the plan.
+    """Open every tier and compile the plan; ``engine_of`` is called once they are open.
 
     Raises:
         ModelIntegrityError: a model cannot be loaded, or answers its golden input differently.
@@ -57,7 +57,7 @@ def open_plan(
             _replay(tier, sample)
     profiles = load_profile(policy)
     services = {tier.name: _warm(tier, profiles.get(tier.name)) for tier in bound}
-    return compile_plan(policy, bound, clock, prepare, postprocess, services, engine, env)
+    return compile_plan(policy, bound, clock, prepare, postprocess, services, engine_of(), env)
 
 
 def _replay(tier: BoundTier, golden: Golden) -> None:

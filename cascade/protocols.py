@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import attrs
@@ -144,6 +144,13 @@ class BoundTier(Protocol):
     def reset(self) -> None:
         """Begin anew in a forked child: what was loaded belongs to the parent."""
         return
+
+    def identify(self) -> Hashable:
+        """Name what answers once it is open, beyond what the policy says of it.
+
+        A cache outlives a swap where the policy answers the same and these are equal.
+        """
+        return None
 
     @abstractmethod
     def run(self, job: Any) -> Any:

@@ -119,7 +119,7 @@ class Router(Front, Generic[X, V]):
             if not idle:
                 break
             time.sleep(pause)
-        self._aftermath.close()
+        self._aftermath.close(max(0.0, until - time.monotonic()))
         self._service.let_go(plan, idle=idle)
 
     # -- serving ---------------------------------------------------------------------------------

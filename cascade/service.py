@@ -17,12 +17,12 @@ from cascade.ledger import Ledger
 from cascade.opening import open_plan
 from cascade.plan import in_mode
 from cascade.policy import Policy
-from cascade.telemetry import prometheus
+from cascade.telemetry import Standing, prometheus, standing
 from cascade.telemetry.shared import SharedMetrics
 from cascade.types import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from cascade.binding import Functions, PerTier
@@ -74,6 +74,8 @@ class Service:
         self.policy = policy
         self.mode = policy.mode
         self.plan: Plan | None = None
+        self.leaving: Plan | None = None  # of what is under way, while the router closes
+        self._last: Standing | None = None  # what had been counted when it was closed
         self.closed = False
         self.opening = threading.RLock()  # guards everything here but the reading of ``plan``
         self.clock = clock
@@ -121,43 +123,33 @@ class Service:
                 msg = "the router is closed"
                 raise PolicyError(msg)
             if self.plan is None:
+                shared = self._share()
                 self.plan = self._opened(self.policy, self.bound, self._functions, None)
-                self._share()
+                if shared is not None:
+                    shared.keep_writing(self, Service._own_metrics)
                 self._watch_file()
             return self.plan
-
-    def _share(self) -> None:
-        """Write metrics for the other processes, where ``CASCADE_METRICS_DIR`` says so."""
-        env = os.environ if self._given.env is None else self._given.env
-        folder = env.get("CASCADE_METRICS_DIR")
-        if folder and self._shared is None:
-            self._shared = SharedMetrics(folder)
-            self._shared.keep_writing(self, Service._own_metrics)
-
-    def _own_metrics(self) -> str:
-        plan = self.plan
-        return "" if plan is None else prometheus(plan, self.mode, self.reload_failures)
-
-    def metrics(self) -> str:
-        """Return the counters as Prometheus text, of all processes that share a folder."""
-        self.open()
-        own = self._own_metrics()
-        return own if self._shared is None else self._shared.all(own)
 
     def _opened(
         self, policy: Policy, bound: tuple[BoundTier, ...], named: tuple[Functions, Functions],
         before: Plan | None,
     ) -> Plan:  # fmt: skip
-        engine = self._engine(policy, before)
-        plan = open_plan(policy, bound, self.clock, *named, engine, self._given.env)
+        env = self._given.env
+        try:
+            plan = open_plan(
+                policy, bound, self.clock, *named, lambda: self._engine(policy, bound, before), env
+            )
+        except BaseException:
+            for tier in bound:
+                tier.close()
+            raise
         return in_mode(plan, self.mode)
 
-    def _engine(self, policy: Policy, before: Plan | None) -> Engine:
+    def _engine(self, policy: Policy, bound: tuple[BoundTier, ...], before: Plan | None) -> Engine:
         """Return the cache and flights of a policy: those there are, if it answers the same."""
         if before is not None:
-            if before.policy.answer_digest == policy.answer_digest and (
-                before.policy.cache == policy.cache
-            ):
+            old = before.policy, [lane.tier for lane in before.lanes]
+            if before.policy.cache == policy.cache and _answers(*old) == _answers(policy, bound):
                 return before.engine
             if before.site.tiers != tuple(spec.name for spec in policy.tiers):
                 self.ledger = Ledger()  # tiers are counted by their place
@@ -252,6 +244,36 @@ class Service:
         except Exception:  # noqa: BLE001  a bad file leaves the old policy serving
             self.reload_failures += 1
 
+    # -- looking inside --------------------------------------------------------------------------
+
+    def standing(self) -> Standing:
+        """Return what is counted: of the plan in force, of the last one, or of none yet."""
+        plan = self.plan or self.leaving
+        if plan is not None:
+            return standing(plan)
+        if self._last is None:
+            names = tuple(spec.name for spec in self.policy.tiers)
+            engine = Engine(self.clock, (), self.ledger)
+            return Standing(self.policy, names, engine, self.policy.point.index)
+        return self._last
+
+    def _share(self) -> SharedMetrics | None:
+        """Return where metrics are shared with other processes, if ``CASCADE_METRICS_DIR`` says."""
+        env = os.environ if self._given.env is None else self._given.env
+        folder = env.get("CASCADE_METRICS_DIR")
+        with self.opening:
+            if folder and self._shared is None and not self.closed:
+                self._shared = SharedMetrics(folder)
+            return self._shared
+
+    def _own_metrics(self) -> str:
+        return prometheus(self.standing(), self.mode, self.reload_failures)
+
+    def metrics(self) -> str:
+        """Return the counters as Prometheus text, of all processes that share a folder."""
+        shared, own = self._share(), self._own_metrics()
+        return own if shared is None else shared.all(own)
+
     # -- ending ----------------------------------------------------------------------------------
 
     def refuse(self) -> Plan | None:
@@ -259,10 +281,9 @@ class Service:
         with self.opening:
             if self._reloader is not None:
                 self._reloader.set()
-            if self._shared is not None:
-                self._shared.close(self._own_metrics() or None)
             self.closed = True
             plan, self.plan = self.plan, None
+            self.leaving = plan or self.leaving
         return plan
 
     def busy(self, plan: Plan) -> bool:
@@ -286,16 +307,27 @@ class Service:
         tiers, self.bound = self.bound, ()
         for tier in tiers:
             tier.close()
+        with self.opening:
+            if plan is not None or self.leaving is None:  # else another is still closing it
+                self._last, self.leaving = self.standing(), None
+                self._last.engine.forget()
+                if self._shared is not None:
+                    self._shared.close(self._own_metrics())
 
     def in_child(self) -> None:
         """Begin anew after a fork: no thread, lock or session of the parent's is of use."""
         _INHERITED.append((self.plan, self.bound, self.ledger))
         self.opening = threading.RLock()
         self.ledger = Ledger()
-        self.plan = None
+        self.plan = self.leaving = self._last = None
         self._shared = self._reloader = None  # a file and a thread of the parent's
         for tier in self.bound:
             tier.reset()
+
+
+def _answers(policy: Policy, tiers: Iterable[BoundTier]) -> tuple[Any, ...]:
+    """Return what answers hang on: the policy's digest, and what each tier is."""
+    return (policy.answer_digest, *((tier.name, tier.identify()) for tier in tiers))
 
 
 def _check_mode(policy: Policy, mode: Mode) -> None:

@@ -1,5 +1,6 @@
 """What runs after the answers: shadows, recordings, labels; and that it never slows a request."""
 
+import asyncio
 import csv
 import os
 import threading
@@ -315,3 +316,53 @@ def test_shadows_of_arrays_agree_where_all_their_numbers_do():
             outcome = r.route("x")
             r.flush()
             assert outcome.shadow["agrees"] is agrees
+
+
+def test_closing_waits_no_longer_for_a_hung_tier_than_its_grace_and_labels_are_written(tmp_path):
+    begun, gate, over = threading.Event(), threading.Event(), threading.Event()
+
+    def hung(texts):
+        begun.set()
+        assert gate.wait(60.0)
+        over.set()
+        return large(texts)
+
+    def threads():
+        return {one for one in threading.enumerate() if one.name == "cascade-aftermath"}
+
+    before = threads()
+    routing = router(tiers={"large": cascade.tier(hung, returns="pairs")})
+    routing.record(tmp_path, rate=1.0)
+    first = routing.route("text 1")
+    assert begun.wait(60.0)
+    routing.route("text 2")
+    routing.feedback(first.id, 5)
+    routing.close(grace=0.01)
+    assert not over.is_set()
+    assert (routing.statistics().recorded, routing.statistics().dropped) == (0, 1)
+    (labels,) = tmp_path.glob("labels-*.csv")
+    assert labels.read_text().splitlines() == ["id,truth", f"{first.id},5"]
+    (hanging,) = (one for one in threads() if one not in before)
+    gate.set()
+    hanging.join(60.0)  # it ends when the tier comes back, and writes nothing late
+    assert not hanging.is_alive()
+    assert not list(tmp_path.glob("recording-*.csv"))
+
+
+def test_closing_an_asynchronous_router_is_bounded_too():
+    gate = threading.Event()
+
+    def hung(texts):
+        assert gate.wait(60.0)
+        return small(texts)
+
+    async def main():
+        policy = Policy.from_dict(TREE | {"mode": "observe"})
+        tiers = {"small": cascade.tier(hung, returns="pairs"), "large": lambda xs: [1 for _ in xs]}
+        routing = cascade.AsyncRouter(policy, tiers=tiers)
+        await routing.route("text 1")
+        await routing.close(grace=0.05)
+        return routing.statistics().requests
+
+    assert asyncio.run(asyncio.wait_for(main(), 30.0)) == 1
+    gate.set()

@@ -343,3 +343,23 @@ def test_a_model_is_replaced_without_tiers_in_python(tmp_path):
         before = router.route(ROW)
         router.swap(Policy.from_dict(onnx | {"deadline": "9s"}, root=tmp_path))
         assert router.route(ROW).value == before.value
+
+
+def test_looking_at_a_router_that_is_not_open_opens_nothing():
+    router = Router(Policy.from_dict(tree()), tiers={"only": says("it")})
+    assert (router.statistics().requests, router.load().tiers[0].running) == (0, 0)
+    assert "cascade_policy_info{" in router.metrics()
+    assert not router.ready
+    with router:
+        assert router.route("x").value == "it"
+        router.route("x")
+    last = router.statistics()
+    assert (last.requests, last.cache.hits, last.cache.entries) == (2, 1, 0)
+    assert 'disposition="cached"' in router.metrics()
+    assert router.load().tiers[0].tier == "only"
+    router.close()
+    assert router.statistics() == last
+    never = Router(Policy.from_dict(tree()), tiers={"only": says("it")})
+    never.close()
+    assert never.statistics().requests == 0
+    assert "cascade_policy_info{" in never.metrics()

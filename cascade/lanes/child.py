@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
+import queue
+import threading
 import time
 from multiprocessing.connection import Connection
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cascade.tiers.faults import as_tier_error
 
@@ -15,30 +19,54 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_LAST = 0.5  # s that a run has to end once nobody waits for it
+_Asked: TypeAlias = "queue.SimpleQueue[bytes | None]"
+
 
 def main(descriptor: int) -> None:
     """Serve one tier over a socket until it is closed."""
-    pipe = Connection(descriptor)
+    pipe, over = Connection(descriptor), threading.Event()
+    asked: _Asked = queue.SimpleQueue()
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
+        recipe = pipe.recv_bytes()
+        threading.Thread(target=_listen, args=(pipe, asked, over), daemon=True).start()
+        try:
+            _serve(pipe, recipe, asked)
+        finally:
+            over.set()
+
+
+def _listen(pipe: Connection, asked: _Asked, over: threading.Event) -> None:
+    """Take questions in; when nobody is left to answer to, the process ends, whatever it is at."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            asked.put(pipe.recv_bytes())
+    asked.put(None)
+    if not over.wait(_LAST):
+        os._exit(1)
+
+
+def _serve(pipe: Connection, recipe: bytes, asked: _Asked) -> None:
     tier: BoundTier | None = None
     try:
-        tier = pickle.loads(pipe.recv_bytes())  # noqa: S301  from our own parent
+        tier = pickle.loads(recipe)  # noqa: S301  from our own parent
         assert tier is not None  # noqa: S101
         tier.open()
-        pipe.send((True, tier.inputs))
     except Exception as error:  # noqa: BLE001  the parent raises it
         _send(pipe, tier, error)
         return
-    while True:
+    pipe.send((True, tier.inputs))
+    while (question := asked.get()) is not None:
         try:
-            what, *args, remaining, tenant, metadata = pipe.recv()
-        except (EOFError, OSError, KeyboardInterrupt):
-            return
-        try:
-            pipe.send((True, _answer(tier, what, args, _context(remaining, tenant, metadata))))
+            what, *args, remaining, tenant, metadata = pickle.loads(question)  # noqa: S301  as above
+            found = _answer(tier, what, args, _context(remaining, tenant, metadata))
+            reply = pickle.dumps((True, found))
         except KeyboardInterrupt:
             return
         except BaseException as error:  # noqa: BLE001  a tier may raise anything
             _send(pipe, tier, error)
+        else:
+            pipe.send_bytes(reply)
 
 
 def _context(remaining: float, tenant: str | None, metadata: Any) -> Any:

@@ -113,6 +113,7 @@ def workers_of(spec: TierSpec, cores: int) -> tuple[int, int]:
     threads: int | None = getattr(spec, "threads", None)
     low, high = (1, 1) if spec.workers is None else (spec.workers.low, spec.workers.max)
     if threads is None:
-        return (low, high) if spec.workers is not None else (_EXTERNAL, _EXTERNAL)
+        alone = spec.workers is not None or spec.execution == "process"  # each is a process
+        return (low, high) if alone else (_EXTERNAL, _EXTERNAL)
     limit = max(1, cores // min(threads, cores))
     return min(low, limit), min(high, limit)

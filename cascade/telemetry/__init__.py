@@ -4,16 +4,20 @@ from cascade.telemetry.prometheus import prometheus
 from cascade.telemetry.statistics import (
     CacheStatistics,
     Health,
+    Standing,
     Statistics,
     TierStatistics,
+    standing,
     statistics,
 )
 
 __all__ = [
     "CacheStatistics",
     "Health",
+    "Standing",
     "Statistics",
     "TierStatistics",
     "prometheus",
+    "standing",
     "statistics",
 ]

@@ -11,24 +11,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cascade.ledger import Totals
-    from cascade.plan import Plan
+    from cascade.telemetry.statistics import Standing
 
 __all__ = ["prometheus"]
 
 _BACKSLASH = chr(92)
 
 
-def prometheus(plan: Plan, mode: Mode, reload_failures: int = 0) -> str:
+def prometheus(now: Standing, mode: Mode, reload_failures: int = 0) -> str:
     """Return the metrics; labels are bounded: policy, tiers, dispositions, reasons and parts."""
-    policy, totals = plan.policy, plan.engine.ledger.totals()
+    policy, totals = now.policy, now.engine.ledger.totals()
     info = _labels(name=policy.name, digest=policy.digest, revision=policy.revision or "")
     lines = [
         *_requests(totals, policy.name),
-        *_calls(totals, plan.site.tiers),
+        *_calls(totals, now.tiers),
         *_cache(totals),
         *_latency(totals),
         *_family("cascade_point_index", "gauge", "Operating point in force."),
-        f"cascade_point_index {plan.point_index}",
+        f"cascade_point_index {now.point}",
         *_family("cascade_mode", "gauge", "1 for the mode in force."),
         *(f'cascade_mode{{mode="{m}"}} {int(m is mode)}' for m in Mode),
         *_family("cascade_policy_info", "gauge", "The policy in force."),

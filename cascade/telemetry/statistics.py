@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cascade.engine import Engine
     from cascade.ledger import Quantiles, Totals
     from cascade.plan import Plan
+    from cascade.policy import Policy
     from cascade.types import Mode
 
 __all__ = ["CacheStatistics", "Health", "Statistics", "TierStatistics", "statistics"]
@@ -63,7 +64,7 @@ class CacheStatistics:
 
 @attrs.frozen
 class Statistics:
-    """A frozen snapshot of everything counted since the router was built.
+    """A frozen snapshot of everything counted since the router was built, until it was closed.
 
     ``dispositions`` counts requests by how they ended, ``latency`` has the quantiles per ledger
     part in seconds (single requests only), ``uncovered`` is ρ, the share of answers outside the
@@ -89,10 +90,26 @@ class Statistics:
     moves: tuple[Move, ...] = ()
 
 
-def statistics(plan: Plan, mode: Mode, *, recorded: int = 0, dropped: int = 0) -> Statistics:
+@attrs.frozen(eq=False)
+class Standing:
+    """Where a router counts, and under which policy: it outlives the plan, and needs none."""
+
+    policy: Policy
+    tiers: tuple[str, ...]
+    engine: Engine
+    point: int
+    moves: tuple[Move, ...] = ()
+
+
+def standing(plan: Plan) -> Standing:
+    """Return that of a plan, as it is now."""
+    moves = () if plan.steering is None else tuple(plan.steering.moves)
+    return Standing(plan.policy, plan.site.tiers, plan.engine, plan.point_index, moves)
+
+
+def statistics(now: Standing, mode: Mode, *, recorded: int = 0, dropped: int = 0) -> Statistics:
     """Take the snapshot."""
-    engine, steering = plan.engine, plan.steering
-    totals = engine.ledger.totals()
+    engine, totals = now.engine, now.engine.ledger.totals()
     dispositions: Counter[str] = Counter()
     answers = uncovered = 0
     for end, count in totals.ends.items():
@@ -103,18 +120,18 @@ def statistics(plan: Plan, mode: Mode, *, recorded: int = 0, dropped: int = 0) -
     return Statistics(
         requests=sum(dispositions.values()),
         dispositions=dict(dispositions),
-        tiers=_tiers(totals, plan.site.tiers),
+        tiers=_tiers(totals, now.tiers),
         cache=_cache(engine, dispositions[str(Disposition.CACHED)], totals.misses),
         latency=totals.parts,
         uncovered=uncovered / answers if answers else 0.0,
-        bottleneck=_bottleneck(totals, plan.site.tiers),
-        point=plan.point_index,
+        bottleneck=_bottleneck(totals, now.tiers),
+        point=now.point,
         mode=mode,
-        policy=plan.policy.digest,
+        policy=now.policy.digest,
         observer_errors=engine.observer_errors,
         recorded=recorded,
         dropped=dropped,
-        moves=() if steering is None else tuple(steering.moves),
+        moves=now.moves,
     )
 
 

@@ -18,7 +18,7 @@ from cascade.tiers.forked import keep
 from cascade.tiers.graph import made_by
 from cascade.tiers.outputs import MATRIX, NO_CLASS, choose
 from cascade.tiers.python import each
-from cascade.tiers.sessions import shared_session
+from cascade.tiers.sessions import identity_of, shared_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cascade.policy.settings import OnnxSpec
     from cascade.protocols import Context, Rows
     from cascade.tiers.outputs import Chosen
+    from cascade.tiers.sessions import Identity
 
 __all__ = ["OnnxTier"]
 
@@ -78,6 +79,7 @@ class OnnxTier(BoundTier):
         self._path = path
         self._scored = scored
         self._session: ort.InferenceSession | None = None
+        self._identity: Identity | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as what it is made from; sessions stay where they are."""
@@ -90,8 +92,9 @@ class OnnxTier(BoundTier):
         try:
             given, threads = self._spec, min(self._spec.threads, find_cores().usable)
             model = self._load()
+            identity = identity_of(model, self._path)
             session = shared_session(
-                model, threads, self._path, provider=given.provider,
+                model, threads, self._path, identity=identity, provider=given.provider,
                 spinning=given.spinning, optimization=given.optimization,
             )  # fmt: skip
         except PolicyError as error:
@@ -104,7 +107,13 @@ class OnnxTier(BoundTier):
         self.inputs = tuple(self._input(node) for node in session.get_inputs())
         self.batches = all(node.shape[:1] != [1] for node in session.get_inputs())
         self._compile(session, model)
-        self._session = session
+        self._session, self._identity = session, identity
+
+    def identify(self) -> Identity:
+        """Name the model's bytes: those that were loaded, or else those of its file."""
+        if self._identity is None:
+            self._identity = identity_of(self._load(), self._path)
+        return self._identity
 
     def close(self) -> None:
         """Let go of the session; who has the tier in hand can still run it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from cascade.tiers.columns import Columns, number, plain, wrong_with
 from cascade.types import Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from cascade.policy.settings import TierSpec
     from cascade.protocols import Context, Rows, Tier
@@ -223,6 +224,25 @@ def _cost(costs: Any, i: int) -> float:
     return cost
 
 
+class _Itself:
+    """An object that equals itself alone; a method, that of the same object."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    def _key(self) -> tuple[int, Any]:
+        target = self._target
+        if isinstance(target, MethodType):
+            return id(target.__self__), target.__func__
+        return id(target), None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+
 class PythonTier(BoundTier):
     """A Python tier as the lanes run it."""
 
@@ -245,6 +265,16 @@ class PythonTier(BoundTier):
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as what it is made from."""
         return PythonTier, self._made_from
+
+    def identify(self) -> Hashable:
+        """Name the version, or where there is none the very function or object."""
+        target = self._target
+        version = self._version or getattr(target, "version", None)
+        if version is not None:
+            return str(version)
+        if not isinstance(target, FunctionTier):
+            return _Itself(target)
+        return _Itself(target.function), target.returns, target.rows, target.context, target.classes
 
     def run(self, job: Any) -> Prediction:
         """Ask the tier for one row."""

@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import onnxruntime as ort
 
@@ -17,7 +17,9 @@ from cascade.policy.walk import nearest
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["available_providers", "make_session", "shared_session"]
+__all__ = ["Identity", "available_providers", "identity_of", "make_session", "shared_session"]
+
+Identity: TypeAlias = "tuple[bytes, tuple[Any, ...]]"
 
 _ERRORS_ONLY = 3
 _CPU = "CPUExecutionProvider"
@@ -70,19 +72,28 @@ def make_session(
     return session
 
 
-def shared_session(
-    model: bytes, threads: int, path: Path | None = None, **settings: Any
-) -> ort.InferenceSession:
-    """Return the session of a model in this process: one for all routers, swaps and tiers.
+def identity_of(model: bytes, path: Path | None = None) -> Identity:
+    """Return what tells a model from another: a digest of its bytes, and the state of its files.
 
     ``path`` is where the model was read from: what it refers to is checked, and found there.
     """
     files = () if path is None else data_files(model, path)
-    stats = [file.stat() for file in files]  # of one that has changed there is another session
+    stats = [file.stat() for file in files]
     state = tuple((s.st_dev, s.st_ino, s.st_mtime_ns, s.st_size) for s in stats)
-    digest = hashlib.blake2b(model, digest_size=16).digest()
+    return hashlib.blake2b(model, digest_size=16).digest(), state
+
+
+def shared_session(
+    model: bytes, threads: int, path: Path | None = None, *, identity: Identity | None = None,
+    **settings: Any,
+) -> ort.InferenceSession:  # fmt: skip
+    """Return the session of a model in this process: one for all routers, swaps and tiers.
+
+    ``path`` as in :func:`identity_of`, whose result may be given.
+    """
+    digest, state = identity or identity_of(model, path)
     key = (os.getpid(), digest, threads, state, *sorted(settings.items()))
-    folder = path.parent if path is not None and files else None
+    folder = path.parent if path is not None and state else None
     with _MAKING:  # making two at once is not known to be safe
         session = _SESSIONS.get(key)
         if session is None:

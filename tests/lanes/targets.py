@@ -1,5 +1,6 @@
 """Functions that another process can import."""
 
+import os
 import time
 
 
@@ -16,3 +17,8 @@ def fail(x):
 def sleep(seconds):
     time.sleep(seconds)
     return "awake", 0.9
+
+
+def whoami(x):
+    time.sleep(0.01)
+    return os.getpid(), 0.9

@@ -1,0 +1,85 @@
+"""What a swap keeps and what it does not: cached answers, counts, files that are watched."""
+
+import numpy as np
+import onnx
+import pytest
+
+import cascade
+from cascade import Policy, PolicyError, Router
+from tests.benchmarks.models import perceptron
+from tests.lanes.targets import double
+from tests.test_service import ROW, says, tree
+
+
+def labelled(path, label):
+    """Write a model that gives one of two labels to every row."""
+    model = onnx.load(perceptron(path, [4, 2], 0))
+    weights, bias = model.graph.initializer
+    weights.CopyFrom(onnx.numpy_helper.from_array(np.zeros((4, 2), dtype=np.float32), "w0"))
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.float32([9 * (1 - label), 9 * label]), "b0"))
+    onnx.save(model, path)
+
+
+def onnx_file(tmp_path, name="policy.yaml", **more):
+    spec = {"name": "only", "kind": "onnx", "model": "m.onnx"} | more
+    path = tmp_path / name
+    path.write_text(Policy.from_dict(tree(tiers=[spec])).to_yaml())
+    return path
+
+
+@pytest.mark.parametrize("execution", ["inline", "process"])
+def test_a_cache_does_not_outlive_the_model_whose_answers_it_holds(tmp_path, execution):
+    labelled(tmp_path / "m.onnx", 0)
+    path = onnx_file(tmp_path, execution=execution)
+    with Router.from_yaml(path) as router:
+        assert router.route(ROW).value == 0
+        labelled(tmp_path / "m.onnx", 1)
+        router.swap(path)
+        outcome = router.route(ROW)
+        assert (outcome.value, outcome.disposition) == (1, "accepted")
+        router.swap(path)  # the same bytes
+        assert router.route(ROW).disposition == "cached"
+
+
+def test_a_tier_bound_anew_shares_no_answers_unless_it_has_the_same_version():
+    spec = {"name": "only", "kind": "external"}
+    policy = Policy.from_dict(tree(tiers=[spec]))
+
+    class Model:
+        def predict_all(self, xs):
+            return [id(self)] * len(xs)
+
+    first, second = Model(), Model()
+    with Router(policy, tiers={"only": first.predict_all}) as router:
+        assert router.route("x").value == id(first)
+        router.swap(policy, tiers={"only": first.predict_all})  # the same method
+        assert router.route("x").disposition == "cached"
+        router.swap(policy)
+        assert router.route("x").disposition == "cached"
+        router.swap(policy, tiers={"only": second.predict_all})
+        assert router.route("x").value == id(second)
+        for version, cached in (("1", False), ("1", True), ("2", False)):
+            router.swap(policy, tiers={"only": cascade.tier(Model().predict_all, version=version)})
+            assert (router.route("x").disposition == "cached") is cached
+
+
+def test_a_cache_does_not_outlive_the_names_of_its_tiers():
+    def policy(name):
+        return Policy.from_dict(tree(tiers=[{"name": name, "kind": "external", "version": "1"}]))
+
+    with Router(policy("a"), tiers={"a": says("it")}) as router:
+        router.route("x")
+        router.swap(policy("z"), tiers={"z": says("it")})
+        outcome = router.route("x")
+        assert (outcome.tier, outcome.disposition) == ("z", "accepted")
+
+
+def test_what_a_swap_has_opened_in_vain_is_closed(tmp_path):
+    spec = {"name": "only", "kind": "external", "execution": "process"}
+    router = Router(
+        Policy.from_dict(tree(tiers=[spec], profile="none.json"), root=tmp_path),
+        tiers={"only": cascade.tier(double, returns="pairs", rows="one")},
+    )
+    with pytest.raises(PolicyError, match="cannot be read"):
+        router.warmup()
+    assert not router._service.bound[0]._free
