@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import attrs
-
 from cascade.calibration import calibration_of
 from cascade.errors import PolicyError
+from cascade.policy.beside import place, read_file, read_object, refusal
 from cascade.policy.certificate import Certificate
+from cascade.policy.checks import conflicts
 from cascade.policy.digest import entry_digest, tier_digest
 from cascade.policy.reading import parse
-from cascade.policy.walk import KEY, walk
+from cascade.policy.walk import SAID, Draft, Unread, dotted, nearest, read, shown
 from cascade.types import Issue
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from cascade.calibration import Calibration
+    from cascade.policy.beside import Beside
+    from cascade.policy.walk import Problem
 
 __all__ = ["build", "dump", "load"]
 
@@ -36,107 +38,146 @@ _ENVIRONMENT = {
     "CASCADE_DEADLINE": ("deadline",),
     "CASCADE_CACHE_BYTES": ("cache", "bytes"),
 }
+_READ = 1_000_000  # bytes; of a file up to here it is said how long it is
 _WHOLE = re.compile(r"[0-9]{1,20}")
-_NO_TABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 
 
 def build(
     cls: type[P], data: Any, *, path: Path | None = None, places: Places | None = None,
     earlier: list[Issue] | None = None, given: Given | None = None,
 ) -> P:  # fmt: skip
-    """Make a policy of plain types; every problem goes into one PolicyError, in file order."""
+    """Make a policy of plain types; every problem goes into one PolicyError, in file order.
+
+    What stands beside it is read too, and held against it where the policy itself is sound.
+    """
     name = None if path is None or places is None else str(path)
-    problems: list[Any] = []
+    problems: list[Problem] = []
     if isinstance(data, Mapping) and "version" not in data:
         problems.append((("version",), "missing; expected version: 1"))
-    values: dict[str, Any] = {}
-    try:
-        made = walk(cls, data, (), problems)
-    except PolicyError as error:  # conflicts between fields
-        made = None
-        problems += [(tuple(_step(s) for s in i.path.split(".")), i.message) for i in error.issues]
+    values = read(cls, data, (), problems)
+    if path is None:
+        beside: list[Issue] = []
+    else:
+        found, beside = _beside(Draft(values), path.parent)
+        values |= found
+    problems += conflicts(Draft({"certificate": None, **values}))
     issues = list(earlier or [])
-    noted = {(issue.line, issue.column) for issue in issues}
-    places, given = places or {}, given or {}
-    for where, text in problems:
-        variable = given.get(where) if given else None
-        issue = _issue(variable or name, where, text, {} if variable else places)
-        # a number that could not be read is no "nothing"
-        if not noted or (issue.line, issue.column) not in noted:
-            issues.append(issue)
-    if issues or made is None:
-        issues.sort(key=lambda i: (i.line or 0, i.column or 0))
-        raise PolicyError("\n".join(map(str, issues)), issues)
-    file = made.escalation.certificate
-    if path is not None:
-        made = attrs.evolve(made, calibrations=_calibrations(made, path.parent))
-    if file is not None and path is not None:
-        values["certificate"] = _certified(made, path.parent / file)
-    policy: P = attrs.evolve(made, path=path, **values)
-    return policy
+    for where, said in problems:
+        if said != SAID:
+            issues.append(_issue(name, where, said, places or {}, given or {}))
+    issues.sort(key=lambda i: (i.line or 0, i.column or 0))
+    issues += beside
+    if not issues:
+        made = cls(**values, path=path)
+        issues += _differing(made)
+    if issues:
+        raise refusal(issues)
+    return made
 
 
-def _step(text: str) -> Any:
-    return int(text) if text.isdigit() else text
+def _issue(
+    name: str | None, path: tuple[Any, ...], said: str, places: Places, given: Given
+) -> Issue:
+    variable = given.get(path)
+    line, column = (None, None) if variable else place(places, path)
+    return Issue(variable or name, line, column, dotted(path), said)
 
 
-def _issue(name: str | None, path: tuple[Any, ...], text: str, places: Places) -> Issue:
-    named = path[:-1] if path and path[-1] == KEY else path
-    shown = ".".join(map(str, named))
-    place, at = places.get(path), path
-    while place is None and at:
-        at = at[:-1]
-        place = places.get(at)
-    line, column = place or (None, None)
-    return Issue(name, line, column, shown, text)
+def _beside(draft: Any, folder: Path) -> tuple[dict[str, Any], list[Issue]]:
+    """Read the certificate and the tables that the tiers name, of a policy that may hold problems.
 
-
-def _calibrations(policy: Any, folder: Path) -> dict[str, Calibration]:
-    """Read the tables that the tiers name: a JSON object of tables by tier."""
-    found = {}
-    for spec in policy.tiers:
-        name = spec.confidence.calibration
-        if name is None:
-            continue
+    Each file is read once, and all that is wrong with them is returned.
+    """
+    found: dict[str, Any] = {"calibrations": {}}
+    issues: list[Issue] = []
+    files: dict[str, Beside | None] = {}
+    for table, name in _tables(draft):
         try:
-            found[spec.name] = calibration_of(
-                json.loads((folder / name).read_text("utf-8"))[spec.name]
-            )
-        except OSError as error:
-            raise PolicyError(f"{folder / name}: cannot be read: {error.strerror}") from error
-        except _NO_TABLE as error:
-            raise PolicyError(
-                f"{folder / name}: no calibration of tier {spec.name!r}: {error}"
-            ) from error
-    return found
+            if table not in files:
+                files[table] = None  # if it cannot be read that is said once
+                files[table] = read_object(folder / table, "calibrations by tier")
+            held = files[table]
+            if held is not None:
+                found["calibrations"][name] = _calibration(held, name)
+        except PolicyError as error:
+            issues += error.issues
+    try:
+        file = draft.escalation.certificate
+        if file is not None:
+            found["certificate"] = Certificate.load(folder / file)
+    except PolicyError as error:
+        issues += error.issues
+    except Unread:
+        pass
+    return found, issues
 
 
-def _certified(policy: Any, file: Path) -> Certificate:
-    certificate = Certificate.load(file)
+def _tables(draft: Any) -> Iterator[tuple[str, str]]:
+    try:
+        tiers = draft.tiers
+    except Unread:
+        return
+    for spec in tiers:
+        try:
+            if spec.confidence.calibration is not None:
+                yield spec.confidence.calibration, spec.name
+        except Unread:
+            continue
+
+
+def _calibration(held: Beside, name: str) -> Calibration:
+    """Return a tier's table of a file: a JSON object of tables by tier."""
+    if name not in held.tree:
+        said = f"no calibration of tier {shown(name)}; {nearest(name, held.tree)}"
+        raise held.refusal([((), said)])
+    try:
+        return calibration_of(held.tree[name])
+    except (ValueError, TypeError, OverflowError) as error:
+        said = f"no calibration of tier {shown(name)}: {error}"
+        raise held.refusal([((name,), said)]) from None
+
+
+def _differing(policy: Any) -> Iterator[Issue]:
+    """Say where a certificate is of other tiers than these."""
+    certificate = policy.certificate
+    if certificate is None or policy.path is None:
+        return
+    file = str(policy.path.parent / policy.escalation.certificate)
+    for said in _uncertified(policy, certificate):
+        yield Issue(file, None, None, "", said)
+
+
+def _uncertified(policy: Any, certificate: Certificate) -> Iterator[str]:
     names = tuple(spec.name for spec in policy.tiers)
     if certificate.tiers != names:
-        raise PolicyError(
-            f"{file}: certifies the tiers {certificate.tiers}, the policy has {names}"
+        yield (
+            f"certifies the tiers {', '.join(map(shown, certificate.tiers))}, "
+            f"the policy has {', '.join(map(shown, names))}"
         )
+        return
+    digests = certificate.digests
     for spec in policy.tiers:
-        want = certificate.digests.get(spec.name)
-        if want is not None and want != tier_digest(policy, spec):
-            raise PolicyError(
-                f"{file}: tier {spec.name!r}: model, score or calibration differ from those "
+        want = digests.get(spec.name)
+        if want is None and any(name in digests for name in names):
+            yield f"digests: none of tier {shown(spec.name)}, but of others; fit again"
+        elif want is not None and want != tier_digest(policy, spec):
+            yield (
+                f"tier {shown(spec.name)}: model, score or calibration differ from those "
                 f"certified; fit again"
             )
-    entry = certificate.digests.get("entry")
+    entry = digests.get("entry")
     if entry is not None and entry != entry_digest(policy):
-        raise PolicyError(f"{file}: the entry rule differs from the one certified; fit again")
-    return certificate
+        yield "the entry rule differs from the one certified; fit again"
 
 
 def load(cls: type[P], path: Path, env: Mapping[str, str] | None) -> P:
     """Read a policy file."""
     try:
-        raw = path.read_bytes()
+        raw = read_file(path, _READ)
     except OSError as error:
-        raise PolicyError(f"{path}: cannot be read: {error.strerror}") from error
+        raise refusal(
+            [Issue(str(path), None, None, "", f"cannot be read: {error.strerror}")]
+        ) from None
     data, places, issues = parse(raw, str(path))
     given: Given = {}
     if isinstance(data, dict):

@@ -48,14 +48,15 @@ def test_a_table_that_cannot_be_had_is_named_with_its_file(tmp_path):
     with pytest.raises(PolicyError, match=r"tables\.json: cannot be read: No such file"):
         Policy.from_dict(given, root=tmp_path)
     (tmp_path / "tables.json").write_text(json.dumps({"large": {}}))
-    with pytest.raises(PolicyError, match=r"tables\.json: no calibration of tier 'small'"):
+    with pytest.raises(PolicyError, match=r"tables\.json:1:1: no calibration of tier 'small'"):
         Policy.from_dict(given, root=tmp_path)
 
 
 def test_problems_of_plain_types_have_no_file(tmp_path):
     with pytest.raises(PolicyError) as caught:
         Policy.from_dict(tree(mode="fast"), root=tmp_path)
-    assert [(issue.file, issue.line) for issue in caught.value.issues] == [(None, None)]
+    places = [(issue.file, issue.line) for issue in caught.value.issues]
+    assert places == [(None, None), (str(tmp_path / "certificate.json"), None)]
 
 
 def test_what_is_missing_is_placed_at_the_mapping_that_lacks_it(tmp_path):
