@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from cascade.errors import PolicyError
 from cascade.policy.reading import places_of
-from cascade.policy.walk import dotted
+from cascade.policy.walk import dotted, refusal
 from cascade.types import Issue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from cascade.errors import PolicyError
     from cascade.policy.walk import Problem
 
-__all__ = ["Beside", "place", "read_file", "read_object", "refusal"]
+__all__ = ["Beside", "place", "read_file", "read_object"]
 
 _MOST = 16_000_000  # bytes of a JSON file, unless more is said
 
@@ -38,7 +38,9 @@ def read_file(path: str | Path, most: int) -> bytes:
     """
     try:
         # waits for nobody to open the other end of a pipe
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        handle = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
     except ValueError:  # a NUL byte
         raise OSError(errno.EINVAL, "no file can have this name") from None
     with os.fdopen(handle, "rb") as file:
@@ -48,11 +50,6 @@ def read_file(path: str | Path, most: int) -> bytes:
     if len(raw) > most:
         raise OSError(errno.EFBIG, f"more than {most:,} bytes")
     return raw
-
-
-def refusal(issues: Sequence[Issue]) -> PolicyError:
-    """Return the error that lists these problems."""
-    return PolicyError("\n".join(map(str, issues)), issues)
 
 
 def place(places: Any, path: tuple[Any, ...]) -> tuple[int | None, int | None]:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from cascade.errors import PolicyError
 from cascade.policy import constraints as c
-from cascade.policy.beside import read_object, refusal
-from cascade.policy.constraints import field, settings
-from cascade.policy.walk import UNREAD, Draft, Unread, dotted, read
+from cascade.policy.beside import read_object
+from cascade.policy.constraints import field
+from cascade.policy.walk import UNREAD, Draft, Unread, dotted, known, read, refusal
 from cascade.types import NEVER, Issue
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Certificate", "PathPoint"]
 
 
-@settings
+@attrs.frozen(kw_only=True)
 class PathPoint:
     """One tested point: thresholds, losses among n rows, and the p-value of 'the loss exceeds δ'.
 
@@ -58,6 +57,12 @@ def _wrong_points(made: Any) -> Iterator[Problem]:
                 continue
 
 
+def _wrong_losses(made: Any) -> Iterator[Problem]:
+    for i, point in enumerate(made.path if made.loss != "net" else ()):  # of which gains are part
+        if (known(point, "losses") or 0) < 0:
+            yield ("path", i, "losses"), f"expected a number of at least 0, got {point.losses:g}"
+
+
 def _thresholds(point: Any, path: tuple[Any, ...], below: int) -> Iterator[Problem]:
     if len(point.thresholds) != below:
         said = f"expected {below} numbers between 0 and {NEVER:g}, got {len(point.thresholds)}"
@@ -70,7 +75,7 @@ def _skips(point: Any, path: tuple[Any, ...], below: int) -> Iterator[Problem]:
         yield (*path, "skip_above"), f"expected at most {below} numbers that do not fall"
 
 
-@settings
+@attrs.frozen(kw_only=True)
 class Certificate:
     """Accuracy loss against the top tier ≤ ``max_loss``, with confidence 1 − ``alpha``.
 
@@ -101,9 +106,11 @@ class Certificate:
     tiers: tuple[str, ...] = field(c.name_list(), "Cheapest first.")
     path: tuple[PathPoint, ...] = field(c.section_list(PathPoint), "Strictest first.")
     certified: int = field(c.integer(), "So many points keep the promise.")
-    digests: Mapping[str, str] = field(c.text_by_name(), "Of tiers, data.", factory=dict, hash=False)
+    digests: Mapping[str, str] = field(
+        c.text_by_name(), "Of tiers, data.", factory=dict, hash=False
+    )
     seed: int | None = field(c.integer(), "Of the split.", default=None)
-    fractions: Any = field(c.anything(), "Of the split.", default=None, hash=False)
+    fractions: Any = field(c.anything(), "Of the split.", default=None, hash=False)  # noqa: RUF009
     created: str | None = field(c.text(), "When.", default=None)
     versions: Mapping[str, str] = field(c.text_by_name(), "Made by.", factory=dict, hash=False)
     note: str | None = field(c.anything(), "Yours.", default=None)
@@ -148,7 +155,7 @@ def _read(data: Any) -> tuple[dict[str, Any], list[Problem]]:
     """Return the fields of a certificate, and everything that is wrong with them."""
     problems: list[Problem] = []
     values = read(Certificate, _without_none(data, Certificate), (), problems)
-    for rule in (_wrong, _wrong_points):
+    for rule in (_wrong, _wrong_points, _wrong_losses):
         try:
             problems += list(rule(Draft(values)))
         except Unread:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from cascade.errors import PolicyError
-from cascade.policy.walk import UNREAD, Problem, Unread, dotted, shown
+from cascade.policy.walk import UNREAD, Problem, Unread, dotted, known, refusal, shown
 from cascade.types import Issue, Mode
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def check(policy: Policy) -> None:
     """Raise a PolicyError that lists every conflict."""
     issues = [Issue(None, None, None, dotted(path), said) for path, said in conflicts(policy)]
     if issues:
-        raise PolicyError("\n".join(map(str, issues)), issues)
+        raise refusal(issues)
 
 
 def conflicts(policy: Any) -> list[Problem]:
@@ -33,7 +32,7 @@ def conflicts(policy: Any) -> list[Problem]:
     found: list[Problem] = []
     for rule in _RULES:
         found += _found(rule(policy))
-    for i, spec in enumerate(_known(policy, "tiers") or ()):
+    for i, spec in enumerate(known(policy, "tiers") or ()):
         for one in _OF_A_TIER:
             found += _found(one(policy, i, spec))
     return found
@@ -44,13 +43,6 @@ def _found(problems: Iterator[Problem]) -> Iterator[Problem]:
         yield from problems
     except Unread:
         return
-
-
-def _known(section: Any, name: str) -> Any:
-    try:
-        return getattr(section, name)
-    except Unread:
-        return None
 
 
 def _below(policy: Any) -> int:
@@ -66,7 +58,7 @@ def _some_tier(policy: Any) -> Iterator[Problem]:
 
 
 def _names(policy: Any) -> Iterator[Problem]:
-    names = [_known(spec, "name") for spec in policy.tiers]
+    names = [known(spec, "name") for spec in policy.tiers]
     times = Counter(names)
     for i, name in enumerate(names):
         if name is not None and times[name] > 1:
@@ -75,13 +67,13 @@ def _names(policy: Any) -> Iterator[Problem]:
 
 def _classes(policy: Any) -> Iterator[Problem]:
     """Tiers may differ in the order of their classes, and in nothing else."""
-    first, stated = "the policy", _known(policy, "classes")
+    first, stated = "the policy", known(policy, "classes")
     for i, spec in enumerate(policy.tiers):
-        own = _known(spec, "classes")
+        own = known(spec, "classes")
         if own is None:
             continue
         if stated is None:
-            first, stated = f"tier {shown(_known(spec, 'name'))}", own
+            first, stated = f"tier {shown(known(spec, 'name'))}", own
         elif set(map(told_apart, own)) != set(map(told_apart, stated)):
             yield ("tiers", i, "classes"), f"expected the same set of classes as {first} has"
 

@@ -10,7 +10,6 @@ from typing import Any, TypeVar, dataclass_transform
 
 import attrs
 
-from cascade.errors import PolicyError
 from cascade.policy.units import (
     DURATION,
     FRACTION,
@@ -19,7 +18,7 @@ from cascade.policy.units import (
     parse_fraction,
     parse_size,
 )
-from cascade.policy.walk import dotted, take
+from cascade.policy.walk import dotted, refusal, take
 from cascade.types import Issue
 
 __all__ = [
@@ -51,7 +50,7 @@ def field(kind: Kind, doc: str, **options: Any) -> Any:
 
     What Python gives to the class is held against the kind as what a file says is, and read alike.
     """
-    taken = attrs.Converter(functools.partial(_taken, kind), takes_field=True)  # type: ignore[call-overload]
+    taken = attrs.Converter(functools.partial(_taken, kind), takes_field=True)
     return attrs.field(metadata={"kind": kind, "doc": doc}, converter=taken, **options)
 
 
@@ -63,7 +62,7 @@ def _taken(kind: Kind, value: Any, declared: attrs.Attribute[Any]) -> Any:
     made = take(kind, plain, (declared.name,), problems)
     if problems:
         issues = [Issue(None, None, None, dotted(path), said) for path, said in problems]
-        raise PolicyError("\n".join(map(str, issues)), issues)
+        raise refusal(issues)
     return made
 
 
@@ -114,13 +113,13 @@ def _range(what: str, low: float, high: float, *, open_low: bool = False) -> str
 
 
 def count() -> Kind:
-    """A number of at least 0 that stays whole where it is: things, or shares of them."""
+    """A finite number that stays whole where it is: of things, or of shares of them."""
 
     def parse(value: Any) -> Any:
-        _number(value, 0.0, math.inf)
+        _number(value, -math.inf, math.inf)
         return value
 
-    return attrs.evolve(number(0.0), parse=parse)
+    return attrs.evolve(number(), parse=parse)
 
 
 def integer(low: int = 0, high: int = 2**53) -> Kind:

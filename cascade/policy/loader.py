@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cascade.calibration import calibration_of
 from cascade.errors import PolicyError
-from cascade.policy.beside import place, read_file, read_object, refusal
+from cascade.policy.beside import place, read_file, read_object
 from cascade.policy.certificate import Certificate
 from cascade.policy.checks import conflicts
 from cascade.policy.digest import entry_digest, tier_digest
 from cascade.policy.reading import parse
-from cascade.policy.walk import SAID, Draft, Unread, dotted, nearest, read, shown
+from cascade.policy.walk import SAID, Draft, Unread, dotted, nearest, read, refusal, shown
 from cascade.types import Issue
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def build(
     issues.sort(key=lambda i: (i.line or 0, i.column or 0))
     issues += beside
     if not issues:
-        made = cls(**values, path=path)
+        make: Any = cls
+        made: P = make(**values, path=path)
         issues += _differing(made)
     if issues:
         raise refusal(issues)

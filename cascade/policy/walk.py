@@ -5,13 +5,20 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
+from cascade.errors import PolicyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cascade.types import Issue
+
 __all__ = [
-    "KEY", "SAID", "UNREAD", "Draft", "Problem", "Unread", "dotted", "fields_of", "hint", "nearest",
-    "read", "shown", "take", "walk",
+    "KEY", "SAID", "UNREAD", "Draft", "Problem", "Unread", "dotted", "fields_of", "hint", "known", "nearest",
+    "read", "refusal", "shown", "take", "walk",
 ]  # fmt: skip
 
 Problem: TypeAlias = tuple[tuple[Any, ...], str]
@@ -26,7 +33,7 @@ _HINTS = 100  # problems that come with a hint: each costs a comparison with all
 _SHOWN = 200  # letters of a path; a file can hold thousands of problems below one enormous key
 
 
-class Unread(Exception):  # noqa: N818  no error: a rule ends that asks for what is not known
+class Unread(Exception):
     """What is asked for could not be read, which has been said."""
 
 
@@ -53,9 +60,21 @@ class Draft:
         raise Unread(name)
 
 
-@functools.cache
+def known(section: Any, name: str) -> Any:
+    """Return what could be read of a section or its draft, or None."""
+    try:
+        return getattr(section, name)
+    except Unread:
+        return None
+
+
 def fields_of(cls: Any) -> dict[str, attrs.Attribute[Any]]:
     """Return a settings class's declared fields by name."""
+    return _fields_of(cls)
+
+
+@functools.cache
+def _fields_of(cls: Any) -> dict[str, attrs.Attribute[Any]]:
     return {f.name: f for f in attrs.fields(cls) if "kind" in f.metadata}
 
 
@@ -116,26 +135,26 @@ def _defaults(cls: Any) -> dict[str, Any]:
     return made
 
 
-def _given(
-    cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]
-) -> dict[str, Any]:
+def _given(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) -> dict[str, Any]:
     if not isinstance(tree, Mapping):
-        problems.append((path, SAID if tree is UNREAD else f"expected a mapping, got {shown(tree)}"))
+        problems.append(
+            (path, SAID if tree is UNREAD else f"expected a mapping, got {shown(tree)}")
+        )
         return {}
-    known = fields_of(cls)
+    fields = fields_of(cls)
     tags = getattr(cls, "TAGS", ())
     values: dict[str, Any] = {}
     for key, value in tree.items():
         if key in tags:
             continue
-        if key not in known:
-            said = f"unknown key{hint(key, [*tags, *known], problems)}"
+        if key not in fields:
+            said = f"unknown key{hint(key, [*tags, *fields], problems)}"
             problems.append(((*path, key, KEY), said))
             continue
-        taken = take(known[key].metadata["kind"], value, (*path, key), problems)
+        taken = take(fields[key].metadata["kind"], value, (*path, key), problems)
         if taken is not UNREAD:
             values[key] = taken
-    for name, declared in known.items():
+    for name, declared in fields.items():
         if declared.default is attrs.NOTHING and name not in tree:
             problems.append(
                 ((*path, name), f"missing; expected {declared.metadata['kind'].expected}")
@@ -144,7 +163,7 @@ def _given(
 
 
 def take(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
-    """Return what a value is read as; UNREAD or a Draft where it holds a problem, which is noted."""
+    """Return what a value is read as: UNREAD or a Draft where it holds a problem."""
     if kind.section is not None and kind.many:
         if not isinstance(value, (list, tuple)):
             return _wrong(kind, value, path, problems)
@@ -184,6 +203,11 @@ def _holds_unread(value: Any) -> bool:
     return value is UNREAD
 
 
+def refusal(issues: Sequence[Issue]) -> PolicyError:
+    """Return the error that lists these problems."""
+    return PolicyError("\n".join(map(str, issues)), issues)
+
+
 def dotted(path: tuple[Any, ...]) -> str:
     r"""Return a path as messages show it: on one line, and not at length.
 
@@ -191,7 +215,9 @@ def dotted(path: tuple[Any, ...]) -> str:
     'tiers.0.na\\nme'
     """
     steps = path[:-1] if path[-1:] == (KEY,) else path
-    text = ".".join([s if type(s) is str and len(s) <= _SHOWN else str(s)[:_SHOWN] for s in steps])
+    text = ".".join(
+        [s if type(s) is str and len(s) <= _SHOWN else str(s)[: _SHOWN + 1] for s in steps]
+    )
     if len(text) > _SHOWN:
         text = f"{text[: _SHOWN // 2]}…{text[1 - _SHOWN // 2 :]}"
     return text if text.isprintable() else repr(text)[1:-1]

@@ -78,7 +78,7 @@ def problems(tmp_path):
         ("{{a: 1}: 2}", 1, 2, "a key is expected to be text"),
         ("a: [1", 1, 4, "not YAML"),
         ("a: 'x", 1, 4, "not YAML"),
-        ("a: 1\nb: \"x\nc: 2\n", 2, 4, "not YAML"),
+        ('a: 1\nb: "x\nc: 2\n', 2, 4, "not YAML"),
         ("a: {x: 1\nb: 3\n", 2, 2, "not YAML: did not find"),
         ("a: {x: 1\nb: 3\n", 2, 2, "a flow mapping that begins at 1:4)"),
         ("a: 1\r\rb: \x07", 3, 4, "U+0007"),
@@ -259,9 +259,23 @@ def test_plain_types_that_no_file_could_hold():
             Policy.from_dict(good | more)
 
 
+def test_a_key_is_shown_on_one_line_and_not_at_length(problems):
+    found = problems(HEAD + '"a\\nb\\e[31m": 1\n? ' + "k" * 500 + "\n: {l: 1}\n" + HEAD)
+    paths = [path for _, _, path, _ in found]
+    assert paths[0] == "a\\nb\\x1b[31m"
+    assert paths[1] == "k" * 100 + "…" + "k" * 99
+    assert paths[2:] == ["version", "name", "tiers", "escalation"]
+
+
 # -- what it costs ---------------------------------------------------------------------------------
 
-WORST = {"9,900 bad numbers", "65,000 brackets", "one long kind", "200 aliases of aliases"}
+WORST = {
+    "4,990 items below one long key",
+    "9,900 bad numbers",
+    "65,000 brackets",
+    "one long kind",
+    "200 aliases of aliases",
+}
 
 
 @pytest.mark.parametrize(
