@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from cascade.policy.constraints import told_apart
 from cascade.policy.walk import UNREAD, Problem, Unread, dotted, known, refusal, shown
 from cascade.types import Issue, Mode
 
@@ -76,11 +77,6 @@ def _classes(policy: Any) -> Iterator[Problem]:
             first, stated = f"tier {shown(known(spec, 'name'))}", own
         elif set(map(told_apart, own)) != set(map(told_apart, stated)):
             yield ("tiers", i, "classes"), f"expected the same set of classes as {first} has"
-
-
-def told_apart(label: Any) -> tuple[bool, Any]:
-    """Return what two labels share if they are one: 1 and 1.0 are, and True is none of them."""
-    return isinstance(label, bool), label
 
 
 def _deadline(policy: Any) -> Iterator[Problem]:

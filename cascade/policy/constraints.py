@@ -18,13 +18,14 @@ from cascade.policy.units import (
     parse_fraction,
     parse_size,
 )
-from cascade.policy.walk import dotted, refusal, take
+from cascade.policy.walk import Odd, dotted, refusal, shown, take
 from cascade.types import Issue
 
 __all__ = [
     "Kind", "anything", "boolean", "choice", "count", "duration", "field", "fraction",
     "fraction_list", "integer", "label_list", "name_list", "number", "number_list", "section",
-    "section_list", "settings", "size", "text", "text_by_name", "weights",
+    "section_list", "settings", "size", "text", "text_by_name",
+    "told_apart", "weights",
 ]  # fmt: skip
 
 
@@ -221,9 +222,13 @@ def label_list() -> Kind:
 
     def parse(value: Any) -> tuple[Any, ...]:
         labels = _tuple(value, _label)
-        # 1 and 1.0 are one number to JSON, and true is none
-        if len(labels) < 2 or len({(type(v) is bool, v) for v in labels}) != len(labels):
-            raise ValueError
+        if len(labels) < 2:
+            raise Odd(f"{len(labels)} of them")
+        seen: set[Any] = set()
+        for label in labels:
+            if told_apart(label) in seen:
+                raise Odd(f"{shown(label)} twice")
+            seen.add(told_apart(label))
         return labels
 
     item = {"type": ["string", "number", "boolean"]}
@@ -238,8 +243,13 @@ def _label(value: Any) -> Any:
     if not isinstance(value, (str, int, float)) or (
         isinstance(value, float) and not math.isfinite(value)
     ):
-        raise ValueError
+        raise Odd(f"{shown(value)} in it")
     return value
+
+
+def told_apart(label: Any) -> tuple[bool, Any]:
+    """Return what two labels share if they are one: 1 and 1.0 are, and True is none of them."""
+    return isinstance(label, bool), label
 
 
 def numbers_by_name() -> Kind:

@@ -146,7 +146,9 @@ class OnnxSpec(TierSpec):
     kind: ClassVar[str] = "onnx"
     model: str = field(c.text(), "The model file.")
     sha256: str | None = field(
-        c.text(r"^[0-9a-f]{64}$", "64 hexadecimal digits"), "Its digest.", default=None
+        c.text(r"^[0-9a-f]{64}$", "64 hexadecimal digits in lower case, as text (in quotes)"),
+        "Its digest.",
+        default=None,
     )
     threads: int = field(c.integer(1, 1024), "Intra-op threads.", default=1)
     provider: str | None = field(
@@ -236,7 +238,7 @@ class Escalation:
     thresholds: tuple[float, ...] | None = field(
         c.fraction_list(), "One per tier below the top; without promise.", default=None
     )
-    abstain_below: float | None = field(c.number(0.0, 1.0), "Below it: no answer.", default=None)
+    abstain_below: float | None = field(c.fraction(), "Below it: no answer.", default=None)
     spare_budget: bool = field(
         c.boolean(), "Go on sooner where the deadline and the load leave room.", default=False
     )
@@ -252,7 +254,7 @@ class ComplexityRule:
     intercept: float = field(c.number(), "The intercept.", default=0.0)
     weights: Any = field(c.weights(), "Per element, or by feature name.")
     skip_above: tuple[float, ...] = field(
-        c.number_list(0.0, 1.0), "Complexities from which tiers are skipped.", default=()
+        c.fraction_list(), "Complexities from which tiers are skipped.", default=()
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cascade.types import Issue
 
 __all__ = [
-    "KEY", "SAID", "UNREAD", "Draft", "Problem", "Unread", "dotted", "fields_of", "hint", "known", "nearest",
+    "KEY", "SAID", "UNREAD", "Draft", "Odd", "Problem", "Unread", "dotted", "fields_of", "hint", "known", "nearest",
     "read", "refusal", "shown", "take", "walk",
 ]  # fmt: skip
 
@@ -35,6 +35,10 @@ _SHOWN = 200  # letters of a path; a file can hold thousands of problems below o
 
 class Unread(Exception):
     """What is asked for could not be read, which has been said."""
+
+
+class Odd(ValueError):
+    """Says what a value is that is not of its kind, where more can be said than its type."""
 
 
 class _Unread:
@@ -179,16 +183,20 @@ def take(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) 
 def _parsed(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
     try:
         return kind.parse(value)
+    except Odd as odd:
+        return _wrong(kind, value, path, problems, str(odd))
     except (ValueError, TypeError, OverflowError):
         return _wrong(kind, value, path, problems)
 
 
-def _wrong(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
+def _wrong(
+    kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem], got: str | None = None
+) -> Any:
     """Note that a value is not of its kind, unless it is known that it could not be read."""
     if _holds_unread(value):
         problems.append((path, SAID))
         return UNREAD
-    said = f"expected {kind.expected}, got {shown(value)}"
+    said = f"expected {kind.expected}, got {got or shown(value)}"
     options = kind.schema.get("enum")
     if options and isinstance(value, str):
         near = hint(value, options, problems)

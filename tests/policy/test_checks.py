@@ -124,6 +124,11 @@ def text_count(path, word):
     return path.read_text().count(word)
 
 
+def test_shares_are_fractions_or_percentages():
+    made = Policy.from_dict(SOUND | {"escalation": {"thresholds": ["50%"], "abstain_below": "20%"}})
+    assert (made.escalation.thresholds, made.escalation.abstain_below) == ((0.5,), 0.2)
+
+
 # -- the files beside it ---------------------------------------------------------------------------
 
 

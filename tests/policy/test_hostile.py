@@ -150,7 +150,11 @@ def test_what_is_no_policy_is_refused_where_it_begins(problems, text, line, colu
         ("cache: [1]", "cache", 8, "expected a mapping, got a list"),
         ("classes: [1, 1.0]", "classes", 10, "different labels"),
         ("classes: [yes, .nan]", "classes", 10, "different labels"),
-        ("classes: a", "classes", 10, "different labels"),
+        ("classes: a", "classes", 10, "different labels, got 'a'"),
+        ("classes: [a, b, a]", "classes", 10, "different labels, got 'a' twice"),
+        ("classes: [a]", "classes", 10, "different labels, got 1 of them"),
+        ("classes: [a, {b: 1}]", "classes", 10, "different labels, got a mapping in it"),
+        ("complexity: {weights: [1], skip_above: [101%]}", "complexity.skip_above.0", 41, "a frac"),
         ("? deadline", "deadline", 11, "got nothing"),
         ("deadlin\u00e9: 1s", "deadlin\u00e9", 1, "did you mean 'deadline'"),
         ("<<: {mode: observe}", "<<", 1, "merge keys"),
@@ -187,6 +191,7 @@ def test_every_value_means_what_it_says(problems, text, path, column, words):
         ("revision: 2026-11-23", ("revision",), "2026-11-23"),
         ("revision: 1_000ms", ("revision",), "1_000ms"),
         ("revision: =", ("revision",), "="),
+        ("complexity: {weights: [1], skip_above: [90%]}", ("complexity", "skip_above"), (0.9,)),
     ],
 )
 def test_numbers_and_words_are_those_of_yaml_1_2(problems, tmp_path, text, path, value):
