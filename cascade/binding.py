@@ -6,6 +6,7 @@ import difflib
 import functools
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from cascade.cores import find_cores
 from cascade.errors import PolicyError
 from cascade.policy.settings import ExternalSpec, OnnxSpec
 from cascade.registry import TIERS, plugin
@@ -117,7 +118,8 @@ def _bind_one(
 
         path = resolve_model(policy, spec, models=models, env=env)
         verify_model(path, spec)
-        return OnnxTier(spec, functools.partial(verify_model, path, spec), classes, path)
+        load = functools.partial(verify_model, path, spec)
+        return OnnxTier(spec, load, classes, path, find_cores(env).usable)
     if not isinstance(spec, ExternalSpec):
         brought = plugin(TIERS, spec.kind)
         assert brought is not None  # noqa: S101  its settings came from there

@@ -246,7 +246,7 @@ def calibration_of(tree: Mapping[str, Any]) -> Calibration:
     if not hasattr(tree, "keys"):
         raise ValueError("expected an object")
     kind: Any = Learned if "odds" in tree else ByLabel
-    fields = attrs.fields_dict(kind)
+    fields: dict[str, Any] = attrs.fields_dict(kind)
     for key in tree:
         if key not in fields:
             raise ValueError(f"unknown key {str(key)[:40]!r}; expected {', '.join(fields)}")

@@ -44,10 +44,11 @@ def read_file(path: str | Path, most: int) -> bytes:
     except ValueError:  # a NUL byte
         raise OSError(errno.EINVAL, "no file can have this name") from None
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "expected a regular file")
-        raw = file.read(most + 1)
-    if len(raw) > most:
+        raw = file.read() if found.st_size <= most else b""
+    if max(len(raw), found.st_size) > most:
         raise OSError(errno.EFBIG, f"more than {most:,} bytes")
     return raw
 

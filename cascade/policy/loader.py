@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,8 +13,8 @@ from cascade.policy.beside import place, read_file, read_object
 from cascade.policy.certificate import Certificate
 from cascade.policy.checks import conflicts
 from cascade.policy.digest import entry_digest, tier_digest
-from cascade.policy.reading import parse
-from cascade.policy.walk import SAID, Draft, Unread, dotted, nearest, read, refusal, shown
+from cascade.policy.reading import bare, parse
+from cascade.policy.walk import SAID, UNREAD, Draft, Unread, dotted, nearest, read, refusal, shown
 from cascade.types import Issue
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ _ENVIRONMENT = {
     "CASCADE_CACHE_BYTES": ("cache", "bytes"),
 }
 _READ = 1_000_000  # bytes; of a file up to here it is said how long it is
-_WHOLE = re.compile(r"[0-9]{1,20}")
 
 
 def build(
@@ -182,24 +180,32 @@ def load(cls: type[P], path: Path, env: Mapping[str, str] | None) -> P:
     data, places, issues = parse(raw, str(path))
     given: Given = {}
     if isinstance(data, dict):
-        given = _override(data, os.environ if env is None else env)
+        given, more = _override(data, os.environ if env is None else env)
+        issues = more + issues
     return build(cls, data, path=path, places=places, earlier=issues, given=given)
 
 
-def _override(data: dict[str, Any], env: Mapping[str, str]) -> Given:
-    """Let the environment win over the file; say where it did."""
-    given = {}
+def _override(data: dict[str, Any], env: Mapping[str, str]) -> tuple[Given, list[Issue]]:
+    """Let the environment win over the file; say where it did, and what could not be read.
+
+    A variable says what the same words in the file would say, and makes no section of its own: the
+    size of a cache is that of a cache which the policy has.
+    """
+    given, issues = {}, []
     for name, path in _ENVIRONMENT.items():
-        if name not in env:
-            continue
         *inside, last = path
         tree: Any = data
         for key in inside:
-            tree = tree.setdefault(key, {})
-        if isinstance(tree, dict):  # else the file is wrong there, and that is what is reported
-            tree[last] = int(env[name]) if _WHOLE.fullmatch(env[name]) else env[name]
-            given[path] = name
-    return given
+            tree = tree.get(key)
+        if name not in env or not isinstance(tree, dict):  # a section that is none is the file's
+            continue
+        try:
+            tree[last] = bare(env[name])
+        except ValueError as error:
+            tree[last] = UNREAD
+            issues.append(Issue(name, None, None, dotted(path), str(error)))
+        given[path] = name
+    return given, issues
 
 
 def dump(tree: Mapping[str, Any]) -> str:

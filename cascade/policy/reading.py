@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import yaml
 
-__all__ = ["Places", "parse", "places_of"]
+__all__ = ["Places", "bare", "parse", "places_of"]
 
 Places: TypeAlias = "dict[tuple[Any, ...], tuple[int, int]]"
 """Path → line and column; a path that ends in KEY is the place of the key."""
@@ -186,7 +186,7 @@ class _Tree:
         if event.implicit[0] and (value in _WORDS or value[0] in _FIRST):  # else it is text
             at = min(at, self._end)  # what is left out seems to stand before the next token
             try:
-                value = _plain(value)
+                value = bare(value)
             except ValueError as error:
                 value, wrong = UNREAD, str(error)
         path = self._put(frame, value, at)
@@ -276,8 +276,15 @@ class _Tree:
             self.issues.append(Issue(self._name, *at, dotted(path), what))
 
 
-def _plain(text: str) -> Any:
-    """Return what a bare word or number stands for."""
+def bare(text: str) -> Any:
+    """Return what a bare word or number stands for.
+
+    Raises:
+        ValueError: a number of more digits than any setting has.
+
+    >>> bare("0.5"), bare("20ms"), bare("true")
+    (0.5, '20ms', True)
+    """
     if text in _WORDS:
         return _WORDS[text]
     whole = _WHOLE.fullmatch(text) or _BASED.fullmatch(text)
@@ -285,8 +292,8 @@ def _plain(text: str) -> Any:
         most = _MAX_DIGITS if whole else _MAX_LENGTH
         if sum(map(str.isalnum, text)) > most:
             raise ValueError(f"expected a number of at most {most} digits")
-        bare = text.replace("_", "")
-        return int(bare, 0 if bare[1:2] in {"x", "o"} else 10) if whole else float(bare)
+        digits = text.replace("_", "")
+        return int(digits, 0 if digits[1:2] in {"x", "o"} else 10) if whole else float(digits)
     odd = _ODD.fullmatch(text)
     if odd is not None:
         return float("nan") if odd[2] else float(f"{odd[1]}inf")

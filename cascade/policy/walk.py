@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from cascade.types import Issue
 
 __all__ = [
-    "KEY", "SAID", "UNREAD", "Draft", "Odd", "Problem", "Unread", "dotted", "fields_of", "hint", "known", "nearest",
-    "read", "refusal", "shown", "take", "walk",
+    "KEY", "SAID", "UNREAD", "Draft", "Odd", "Problem", "Unread", "dotted", "fields_of", "hint",
+    "known", "nearest", "read", "refusal", "shown", "take", "walk",
 ]  # fmt: skip
 
 Problem: TypeAlias = tuple[tuple[Any, ...], str]

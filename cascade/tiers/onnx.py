@@ -51,9 +51,10 @@ _MATRIX = ("probabilities", "logits", "sigmoid")
 class OnnxTier(BoundTier):
     """An ONNX model as the lanes run it.
 
-    ``load`` returns the model's verified bytes; external data is looked for beside ``path``.
-    Opening it raises ModelIntegrityError when the file cannot be read as a model, and PolicyError
-    when its outputs are not what the policy says.
+    ``load`` returns the model's verified bytes; external data is looked for beside ``path``. It
+    has no more threads than ``cores`` (default: those that this process may use). Opening it raises
+    ModelIntegrityError when the file cannot be read as a model, and PolicyError when its outputs
+    are not what the policy says.
     """
 
     silent = True  # its digest is checked at load
@@ -65,6 +66,7 @@ class OnnxTier(BoundTier):
         load: Callable[[], bytes],
         classes: Sequence[Any] | None,
         path: Path | None = None,
+        cores: int | None = None,
     ) -> None:
         self.name = spec.name
         self.inputs: tuple[InputSpec, ...] = ()
@@ -72,18 +74,20 @@ class OnnxTier(BoundTier):
         self._load = load
         self._classes = classes
         self._path = path
+        self._cores = cores
         self._session: ort.InferenceSession | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as what it is made from; sessions stay where they are."""
-        return OnnxTier, (self._spec, self._load, self._classes, self._path)
+        return OnnxTier, (self._spec, self._load, self._classes, self._path, self._cores)
 
     def open(self) -> None:
         """Make the session and compile the readers of its outputs."""
         if self._session is not None:
             return
         try:
-            given, threads = self._spec, min(self._spec.threads, find_cores().usable)
+            given, cores = self._spec, self._cores or find_cores().usable
+            threads = min(given.threads, cores)
             session = shared_session(
                 self._load(), threads, self._path, provider=given.provider,
                 spinning=given.spinning, optimization=given.optimization,

@@ -118,11 +118,13 @@ def test_what_is_listed_by_tier_must_be_an_object(tmp_path, file):
     (tmp_path / "beside.json").write_text("[]")
     given = {"version": 1, "name": "p", "tiers": TIERS[:1], file: "beside.json"}
     read = load_profile if file == "profile" else load_golden
-    with pytest.raises(PolicyError, match=r"beside\.json: expected a JSON object by tier"):
+    with pytest.raises(
+        PolicyError, match=r"beside\.json:1:1: not .* by tier: expected a JSON object"
+    ):
         read(Policy.from_dict(given, root=tmp_path))
 
 
-# -- files beside a policy: what is wrong with them has its place -----------------------------------
+# -- files beside a policy: what is wrong with them has its place ----------------------------------
 
 
 def certificate(**more):
