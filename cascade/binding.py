@@ -156,7 +156,7 @@ def _bind_named(
         path = resolve_model(policy, spec, models=models, env=env)
         verify_model(path, spec)
         load = functools.partial(verify_model, path, spec)
-        return OnnxTier(spec, load, classes, path, scored(policy, spec))
+        return OnnxTier(spec, load, classes, path, scored(policy, spec), find_cores(env).usable)
     if not isinstance(spec, ExternalSpec):
         brought = plugin(TIERS, spec.kind)
         assert brought is not None  # noqa: S101  its settings came from there

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-import json
-import math
 import os
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,13 +11,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from cascade.errors import ModelIntegrityError, PolicyError
+from cascade.policy.beside import read_file, read_object
+from cascade.policy.walk import KEY, nearest, shown
 from cascade.tiers.graph import external_locations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from cascade.policy.model import Policy
     from cascade.policy.settings import OnnxSpec
+    from cascade.policy.walk import Problem
 
 __all__ = [
     "Golden",
@@ -26,6 +28,7 @@ __all__ = [
     "data_files",
     "load_golden",
     "load_profile",
+    "read_model",
     "resolve_model",
     "sha256_file",
     "sha256_model",
@@ -33,7 +36,12 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_NO_FILE = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
+_NO_ARRAY = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+_MODEL = 2**31  # bytes, the most that the format allows
+_BESIDE = 64_000_000  # bytes of a profile or of golden inputs
+_LONGEST = 1e6  # seconds of a call; beyond, nanoseconds overflow where they are added up
+_LOOSEST = 1e6  # by which an answer may differ
+_NAME = 100  # letters of a name that can be a slip of another
 
 
 @attrs.frozen
@@ -73,14 +81,6 @@ def _array_to(array: Any) -> Any:
 
     array = np.asarray(array)
     return {"dtype": str(array.dtype), "data": array.tolist()}
-
-
-def _array_from(tree: Any) -> Any:
-    import numpy as np
-
-    if isinstance(tree, dict):
-        return np.array(tree["data"], dtype=tree["dtype"])
-    return np.asarray(tree)
 
 
 def sha256_file(path: str | Path) -> str:
@@ -146,7 +146,7 @@ def sha256_model(path: str | Path) -> str:
     Raises:
         ValueError: a reference to external data that is refused.
     """
-    model = Path(path).read_bytes()
+    model = read_file(path, _MODEL)
     return _digest(model, data_files(model, Path(path).resolve()))
 
 
@@ -159,6 +159,23 @@ def _digest(model: bytes, files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+def read_model(path: Path, spec: OnnxSpec) -> tuple[bytes, str]:
+    """Return a model's bytes and its digest, whatever the policy says that it is.
+
+    Raises:
+        ModelIntegrityError: the file is missing, or it refers to files that are not its own.
+    """
+    try:
+        model = read_file(path, _MODEL)
+        return model, _digest(model, data_files(model, path))
+    except OSError as error:
+        msg = f"tier {spec.name!r}: model {spec.model} cannot be read: {error.strerror}"
+        raise ModelIntegrityError(msg, tier=spec.name, expected=spec.sha256) from error
+    except ValueError as error:
+        msg = f"tier {spec.name!r}: {spec.model}: {error}"
+        raise ModelIntegrityError(msg, tier=spec.name, expected=spec.sha256) from None
+
+
 def verify_model(path: Path, spec: OnnxSpec) -> bytes:
     """Read a model once, and return its bytes if they are those that the policy names.
 
@@ -166,76 +183,135 @@ def verify_model(path: Path, spec: OnnxSpec) -> bytes:
         ModelIntegrityError: the file is missing, its digest differs, or it refers to files that are
             not its own.
     """
-    try:
-        model = path.read_bytes()
-        files = data_files(model, path)
-        found = _digest(model, files)
-    except OSError as error:
-        msg = f"tier {spec.name!r}: model {spec.model} cannot be read: {error.strerror}"
-        raise ModelIntegrityError(msg, tier=spec.name, expected=spec.sha256) from error
-    except ValueError as error:
-        msg = f"tier {spec.name!r}: {spec.model}: {error}"
-        raise ModelIntegrityError(msg, tier=spec.name, expected=spec.sha256) from None
+    model, found = read_model(path, spec)
     if spec.sha256 is not None and found != spec.sha256:
         msg = f"tier {spec.name!r}: {spec.model}: sha256 is {found}, the policy says {spec.sha256}"
         raise ModelIntegrityError(msg, tier=spec.name, expected=spec.sha256, found=found)
     return model
 
 
-def _load(policy: Policy, name: str | None) -> dict[str, Any]:
-    if name is None or policy.root is None:
-        return {}
-    path = policy.root / name
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise PolicyError(f"{path}: cannot be read: {type(error).__name__}") from error
-    if not isinstance(found, dict):
-        raise PolicyError(f"{path}: expected a JSON object by tier")
-    return found
-
-
 def load_profile(policy: Policy) -> dict[str, Profile]:
     """Return the measured profile per tier; empty where the policy names none.
 
     Raises:
-        PolicyError: the file is missing, or is no profile.
+        PolicyError: the file is missing, or is no profile; with every problem, and its place.
     """
-    found = {}
-    for name, tree in _load(policy, policy.profile).items():
-        try:
-            found[name] = Profile(**{key: _seconds(number) for key, number in tree.items()})
-        except _NO_FILE as error:
-            raise PolicyError(f"{policy.profile}: no profile of tier {name!r}: {error}") from error
-    return found
-
-
-def _seconds(number: Any) -> float:
-    seconds = float(number)
-    if not 0.0 <= seconds < math.inf:
-        raise ValueError(f"expected seconds, got {seconds}")
-    return seconds
+    return _by_tier(policy, policy.profile, "profiles", "profile of tier", _profile)
 
 
 def load_golden(policy: Policy) -> dict[str, Golden]:
     """Return the golden input per tier; empty where the policy names none.
 
     Raises:
-        PolicyError: the file is missing, or holds no golden inputs.
+        PolicyError: the file is missing, or holds no golden inputs; with every problem.
     """
-    found = {}
-    for name, tree in _load(policy, policy.golden).items():
+    return _by_tier(policy, policy.golden, "golden inputs", "golden input of", _golden)
+
+
+def _by_tier(
+    policy: Policy, name: str | None, what: str, one: str, make: Callable[[Any], T]
+) -> dict[str, T]:
+    """Read a JSON object with an entry per tier; what is wrong with one is a _Wrong."""
+    if name is None or policy.root is None:
+        return {}
+    held = read_object(policy.root / name, f"{what} by tier", _BESIDE)
+    tiers = [spec.name for spec in policy.tiers]
+    without = [tier for tier in tiers if tier not in held.tree]
+    found: dict[str, T] = {}
+    problems: list[Problem] = []
+    for tier, tree in held.tree.items():
+        meant = difflib.get_close_matches(tier[:_NAME], without, 1) if tier not in tiers else []
+        if meant:  # of a tier that is no more an entry may stay
+            said = f"no such tier in the policy; did you mean {meant[0]!r}?"
+            problems.append(((tier, KEY), said))
+            continue
         try:
-            found[name] = _golden(tree)
-        except _NO_FILE as error:
-            raise PolicyError(f"{policy.golden}: no golden input of {name!r}: {error}") from error
+            found[tier] = make(tree)
+        except _Wrong as wrong:
+            said = f"no {one} {shown(tier)}: {wrong}"
+            problems.append(((tier, *wrong.path), said))
+    if problems:
+        raise held.refusal(problems)
     return found
 
 
+class _Wrong(ValueError):
+    """What is wrong with an entry, and where in it."""
+
+    def __init__(self, said: str, *path: str) -> None:
+        super().__init__(said)
+        self.path = path
+
+
+def _fields(tree: Any, needed: tuple[str, ...], others: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        raise _Wrong(f"expected an object, got {shown(tree)}")
+    for key in tree:
+        if key not in needed and key not in others:
+            raise _Wrong(f"unknown key; {nearest(key, [*needed, *others])}", key, KEY)
+    for key in needed:
+        if key not in tree:
+            raise _Wrong("missing", key)
+    return tree
+
+
+def _profile(tree: Any) -> Profile:
+    held = _fields(tree, ("overhead", "per_row"), ("residual",))
+    return Profile(**{key: _number(number, _LONGEST, key) for key, number in held.items()})
+
+
+def _number(number: Any, most: float, key: str) -> float:
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number <= most:
+        raise _Wrong(f"expected a number between 0 and {most:g}, got {shown(number)}", key)
+    return float(number)
+
+
 def _golden(tree: Any) -> Golden:
-    inputs = {k: _array_from(v) for k, v in tree["inputs"].items()}
-    outputs = {k: _array_from(v) for k, v in tree["outputs"].items()}
-    if not inputs or not outputs or any(a.ndim == 0 for a in inputs.values()):
-        raise ValueError("expected inputs and outputs, each a batch")
-    rtol, atol = _seconds(tree.get("rtol", 1e-3)), _seconds(tree.get("atol", 1e-4))
+    held = _fields(tree, ("inputs", "outputs"), ("rtol", "atol"))
+    inputs, outputs = _arrays(held, "inputs"), _arrays(held, "outputs")
+    sizes = {name: array.shape[:1] for name, array in inputs.items()}
+    for name, size in sizes.items():
+        if size in {(), (0,)} or size != next(iter(sizes.values())):
+            raise _Wrong("expected a batch, as long as the others", "inputs", name)
+    rtol = _number(held.get("rtol", 1e-3), _LOOSEST, "rtol")
+    atol = _number(held.get("atol", 1e-4), _LOOSEST, "atol")
     return Golden(inputs, outputs, rtol, atol)
+
+
+def _arrays(held: dict[str, Any], key: str) -> dict[str, Any]:
+    if not isinstance(held[key], dict) or not held[key]:
+        raise _Wrong("expected arrays by name", key)
+    found = {}
+    for name, tree in held[key].items():
+        try:
+            found[name] = _array_from(tree)
+        except _NO_ARRAY:
+            raise _Wrong("expected an array, or {dtype, data}", key, name) from None
+    return found
+
+
+def _array_from(tree: Any) -> Any:
+    """Return an array of numbers in the dtype that it was written in, or of text.
+
+    Text is kept as objects: the width that a dtype names, or that one long text would give to all,
+    can be more than there is memory.
+    """
+    import numpy as np
+
+    data, dtype = (tree["data"], tree["dtype"]) if isinstance(tree, dict) else (tree, None)
+    if not isinstance(dtype, (str, type(None))):
+        raise TypeError
+    array = np.array(data, dtype=object)
+    if dtype is None:
+        text = any(isinstance(item, str) for item in array.ravel().tolist())
+        return array if text else _numeric(np.array(array.tolist()))
+    wanted = np.dtype(dtype)
+    if wanted.kind in "OUS":
+        return array
+    return _numeric(array.astype(wanted)) if wanted.kind in "biuf" else _numeric(array)
+
+
+def _numeric(array: Any) -> Any:
+    if array.dtype.kind not in "biuf":
+        raise TypeError
+    return array

@@ -228,14 +228,36 @@ class Learned:
 
 Calibration: TypeAlias = ByLabel | Learned
 
+_EXPECTED: dict[Any, str] = {
+    float: "a number", _floats: "a list of numbers", _numbers: "numbers by name",
+    _lines: "lists of numbers by label",
+}  # fmt: skip
+
 
 def calibration_of(tree: Mapping[str, Any]) -> Calibration:
     """Read what ``to_dict`` of either kind wrote.
 
     Raises:
-        TypeError, ValueError: it is neither.
+        ValueError: it is neither; the message says why.
 
     >>> calibration_of({"intercept": 0, "odds": 1}).one("any", 0.25)
     0.25
     """
-    return Learned(**tree) if "odds" in tree else ByLabel(**tree)
+    if not hasattr(tree, "keys"):
+        raise ValueError("expected an object")
+    kind: Any = Learned if "odds" in tree else ByLabel
+    fields: dict[str, Any] = attrs.fields_dict(kind)
+    for key in tree:
+        if key not in fields:
+            raise ValueError(f"unknown key {str(key)[:40]!r}; expected {', '.join(fields)}")
+    for name, field in fields.items():
+        if field.default is attrs.NOTHING and name not in tree:
+            raise ValueError(f"{name}: missing")
+    read: dict[str, Any] = {}
+    for name, value in tree.items():
+        try:
+            read[name] = fields[name].converter(value)
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+            raise ValueError(f"{name}: expected {_EXPECTED[fields[name].converter]}") from None
+    made: Calibration = kind(**read)
+    return made

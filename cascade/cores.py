@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from cascade.errors import PolicyError
+from cascade.types import Issue
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -46,7 +49,12 @@ class Cores:
 
 
 def find_cores(env: Mapping[str, str] | None = None) -> Cores:
-    """Read the facts from the system and from ``WEB_CONCURRENCY`` and ``CASCADE_CORES``."""
+    """Read the facts from the system and from ``WEB_CONCURRENCY`` and ``CASCADE_CORES``.
+
+    Raises:
+        PolicyError: ``CASCADE_CORES`` is no whole number above 0. The other variable is not ours,
+            and ignored where it makes no sense.
+    """
     env = os.environ if env is None else env
     affinity = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -55,12 +63,23 @@ def find_cores(env: Mapping[str, str] | None = None) -> Cores:
         affinity=affinity,
         quota=quota(),
         workers=_positive(env.get("WEB_CONCURRENCY")) or 1,
-        cap=_positive(env.get("CASCADE_CORES")),
+        cap=_cap(env.get("CASCADE_CORES")),
     )
 
 
+def _cap(text: str | None) -> int | None:
+    cap = _positive(text)
+    if text is not None and cap is None:
+        issue = Issue(
+            "CASCADE_CORES", None, None, "", f"expected a whole number above 0, got {text[:40]!r}"
+        )
+        raise PolicyError(str(issue), [issue])
+    return cap
+
+
 def _positive(text: str | None) -> int | None:
-    return int(text) if text and text.strip().isdecimal() and int(text) > 0 else None
+    known = text is not None and text.strip().isdecimal() and len(text) < 10
+    return (int(text or 0) or None) if known else None
 
 
 def quota(

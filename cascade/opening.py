@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from cascade.bundle import load_golden, load_profile
-from cascade.errors import CascadeError, ModelIntegrityError
+from cascade.errors import CascadeError, ModelIntegrityError, PolicyError
 from cascade.load import ServiceTime
 from cascade.plan import compile_plan
+from cascade.policy.walk import nearest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,6 +48,7 @@ def open_plan(
 
     Raises:
         ModelIntegrityError: a model cannot be loaded, or answers its golden input differently.
+        PolicyError: what the policy says does not fit the models or the files beside it.
     """
     for tier in bound:
         tier.open()
@@ -64,6 +66,13 @@ def _replay(tier: BoundTier, golden: Golden) -> None:
     """Ask a model its golden question; a wrong answer means that it is not the model it was."""
     if not tier.inputs:  # a Python tier stands in for the model
         return
+    names = [spec.name for spec in tier.inputs]
+    for name in (*golden.inputs, *names):
+        if name not in names or name not in golden.inputs:
+            known = names if name in golden.inputs else golden.inputs
+            whose = "the model has" if name in golden.inputs else "its golden input has"
+            said = f"tier {tier.name!r}: {whose} no input {shown(name)}; {nearest(name, known)}"
+            raise PolicyError(said)
     inputs = {name: np.asarray(array) for name, array in golden.inputs.items()}
     rows: Any = inputs if len(tier.inputs) > 1 else next(iter(inputs.values()))
     n = len(next(iter(inputs.values())))
@@ -85,7 +94,8 @@ def _same(expected: npt.NDArray[Any], got: npt.NDArray[Any], golden: Golden) -> 
     if expected.shape != got.shape:
         return False
     if expected.dtype.kind not in "biuf" or got.dtype.kind not in "biuf":
-        return bool(np.array_equal(expected.astype(str), got.astype(str)))
+        same = zip(expected.ravel().tolist(), got.ravel().tolist(), strict=True)
+        return all(str(one) == str(other) for one, other in same)
     return bool(np.allclose(expected, got, rtol=golden.rtol, atol=golden.atol))
 
 

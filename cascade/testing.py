@@ -293,7 +293,7 @@ def _policy(given: Any) -> Policy:
         return given
     if isinstance(given, Mapping):
         return Policy.from_dict(given)
-    return load(Policy, Path(given), {}, bare=True)
+    return load(Policy, Path(given), {}, absent_ok=True)
 
 
 def _without_models(policy: Policy) -> Policy:

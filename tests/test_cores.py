@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cascade import PolicyError
 from cascade.cores import Cores, find_cores, quota
 from cascade.load import ServiceTime
 
@@ -28,11 +29,17 @@ def test_usable_is_the_tightest_limit_and_at_least_one(cores: Cores, usable: int
     assert cores.to_dict()["usable"] == usable
 
 
-def test_environment_is_read_and_nonsense_ignored() -> None:
+def test_environment_is_read_and_the_nonsense_of_others_ignored() -> None:
     cores = find_cores({"WEB_CONCURRENCY": "4", "CASCADE_CORES": "2"})
     assert (cores.workers, cores.cap) == (4, 2)
-    cores = find_cores({"WEB_CONCURRENCY": "many", "CASCADE_CORES": "-1"})
-    assert (cores.workers, cores.cap) == (1, None)
+    assert find_cores({"WEB_CONCURRENCY": "many"}).workers == 1
+    assert find_cores({}).cap is None
+
+
+@pytest.mark.parametrize("text", ["-1", "0", "two", "", "1.5", "9" * 5_000])
+def test_nonsense_of_our_own_is_refused(text: str) -> None:
+    with pytest.raises(PolicyError, match="CASCADE_CORES: expected a whole number above 0, got"):
+        find_cores({"CASCADE_CORES": text})
 
 
 def _write(path: Path, text: str) -> None:

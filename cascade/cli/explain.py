@@ -43,8 +43,12 @@ def explain(path: Path, env: Mapping[str, str] | None = None, workers: int | Non
 
     Raises:
         PolicyError: the policy is not valid.
+        ValueError: ``workers`` is not above 0.
     """
     from cascade.policy import Policy
+
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers: expected a whole number above 0, got {workers}")
 
     env = os.environ if env is None else env
     policy = Policy.from_yaml(path, env=env)
@@ -87,7 +91,7 @@ def _plain(value: Any) -> Any:
 
 
 def _source(steps: Steps, places: Places, env: Mapping[str, str]) -> str:
-    if (name := _ENVIRONMENT.get(steps)) and env.get(name):
+    if (name := _ENVIRONMENT.get(steps)) and name in env:
         return name
     return places.where(steps) or "default"
 
@@ -102,6 +106,8 @@ def _derived(policy: Policy, env: Mapping[str, str]) -> Iterator[tuple[Steps, An
         yield ("point",), list(point.thresholds), source
     root = env.get("CASCADE_MODELS")
     yield ("models",), root or str(policy.root), "CASCADE_MODELS" if root else "default"
+    shared = env.get("CASCADE_METRICS_DIR")
+    yield ("metrics",), shared, "CASCADE_METRICS_DIR" if shared else "default: of this process"
     cores = find_cores(env)
     yield ("cores",), cores.usable, "CASCADE_CORES" if cores.cap else "default"
     yield ("digest",), policy.digest, "computed"

@@ -21,7 +21,7 @@ def pin(path: Path) -> Reply:
         PolicyError: the policy is not valid, before or after.
         ModelIntegrityError: a model file is missing.
     """
-    from cascade.bundle import resolve_model, sha256_model
+    from cascade.bundle import read_model, resolve_model
     from cascade.policy import OnnxSpec, Policy
 
     policy = Policy.from_yaml(path)
@@ -30,7 +30,7 @@ def pin(path: Path) -> Reply:
     for index, spec in enumerate(policy.tiers):
         if not isinstance(spec, OnnxSpec):
             continue
-        digests[spec.name] = sha256_model(resolve_model(policy, spec))
+        digests[spec.name] = read_model(resolve_model(policy, spec), spec)[1]
         if digests[spec.name] != spec.sha256:
             changed.append(spec.name)
             places = Places(text, str(path))

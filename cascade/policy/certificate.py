@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from cascade.errors import PolicyError
-from cascade.types import NEVER
+from cascade.policy import constraints as c
+from cascade.policy.beside import read_object
+from cascade.policy.constraints import field
+from cascade.policy.walk import UNREAD, Draft, Unread, dotted, known, read, refusal
+from cascade.types import NEVER, Issue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cascade.policy.walk import Problem
+
 __all__ = ["Certificate", "PathPoint"]
-
-
-def _floats(values: Any) -> tuple[float, ...]:
-    return tuple(float(v) for v in values)
 
 
 @attrs.frozen(kw_only=True)
@@ -30,51 +31,48 @@ class PathPoint:
     ()
     """
 
-    thresholds: tuple[float, ...] = attrs.field(converter=_floats)
-    skip_above: tuple[float, ...] = attrs.field(default=(), converter=_floats)
-    losses: float  # a whole number, but for graded answers
-    p_value: float
-    escalation: tuple[float, ...] = attrs.field(default=(), converter=_floats)
-    cost: float | None = None
+    thresholds: tuple[float, ...] = field(c.number_list(0.0, NEVER), "One per tier below the top.")
+    skip_above: tuple[float, ...] = field(c.number_list(), "Of the entry rule.", default=())
+    losses: float = field(c.count(), "A whole number, but for graded answers.")
+    p_value: float = field(c.number(0.0), "Of 'the loss exceeds max_loss'.")
+    escalation: tuple[float, ...] = field(c.number_list(), "Calls of each tier.", default=())
+    cost: float | None = field(c.number(), "Of a request.", default=None)
 
 
-def _wrong(made: Any) -> Iterator[str]:
+def _wrong(made: Any) -> Iterator[Problem]:
     """Say what a router could not serve by; whether the numbers add up is for ``check``."""
-    for name, value in (("max_loss", made.max_loss), ("alpha", made.alpha)):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            yield f"{name}: expected a number between 0 and 1, got {value!r}"
-    for name, count in (("n", made.n), ("certified", made.certified)):
-        if type(count) is not int or count < 0:
-            yield f"{name}: expected a whole number, got {count!r}"
     if not made.path:
-        yield "path: expected at least one point"
+        yield ("path",), "expected at least one point"
     if made.certified > len(made.path):
-        yield f"certified: {made.certified} of {len(made.path)} points"
-    if not isinstance(made.loss, str) or not isinstance(made.covers, str):
-        yield "loss, covers: expected text"
-    if not isinstance(made.digests, Mapping):
-        yield "digests: expected digests by tier name"
+        yield ("certified",), f"{made.certified} of {len(made.path)} points"
+
+
+def _wrong_points(made: Any) -> Iterator[Problem]:
     below = len(made.tiers) - 1
     for i, point in enumerate(made.path):
-        yield from _wrong_point(point, f"path.{i}", below)
+        for wrong in (_thresholds, _skips):
+            try:
+                yield from wrong(point, ("path", i), below)
+            except Unread:
+                continue
 
 
-def _wrong_point(point: Any, path: str, below: int) -> Iterator[str]:
-    for name, number in (("losses", point.losses), ("p_value", point.p_value)):
-        if isinstance(number, bool) or not isinstance(number, (int, float)) or not number >= 0:
-            yield f"{path}.{name}: expected a number of at least 0"
-    if len(point.thresholds) != below or not all(0 <= t <= NEVER for t in point.thresholds):
-        yield f"{path}.thresholds: expected {below} numbers between 0 and {NEVER:g}"
-    if len(point.skip_above) > below or list(point.skip_above) != sorted(point.skip_above):
-        yield f"{path}.skip_above: expected at most {below} numbers that do not fall"
+def _wrong_losses(made: Any) -> Iterator[Problem]:
+    for i, point in enumerate(made.path if made.loss != "net" else ()):  # of which gains are part
+        if (known(point, "losses") or 0) < 0:
+            yield ("path", i, "losses"), f"expected a number of at least 0, got {point.losses:g}"
 
 
-def _names(values: Any) -> tuple[str, ...]:
-    return tuple(values)
+def _thresholds(point: Any, path: tuple[Any, ...], below: int) -> Iterator[Problem]:
+    if len(point.thresholds) != below:
+        said = f"expected {below} numbers between 0 and {NEVER:g}, got {len(point.thresholds)}"
+        yield (*path, "thresholds"), said
 
 
-def _path(points: Any) -> tuple[PathPoint, ...]:
-    return tuple(p if isinstance(p, PathPoint) else PathPoint(**p) for p in points)
+def _skips(point: Any, path: tuple[Any, ...], below: int) -> Iterator[Problem]:
+    skips = point.skip_above
+    if UNREAD not in skips and (len(skips) > below or list(skips) != sorted(skips)):
+        yield (*path, "skip_above"), f"expected at most {below} numbers that do not fall"
 
 
 @attrs.frozen(kw_only=True)
@@ -100,20 +98,22 @@ class Certificate:
     True
     """
 
-    max_loss: float
-    alpha: float
-    loss: str
-    covers: str
-    n: int
-    tiers: tuple[str, ...] = attrs.field(converter=_names)
-    path: tuple[PathPoint, ...] = attrs.field(converter=_path)
-    certified: int
-    digests: Mapping[str, str] = attrs.field(factory=dict, hash=False)
-    seed: int | None = None
-    fractions: Any = attrs.field(default=None, hash=False)
-    created: str | None = None
-    versions: Mapping[str, str] = attrs.field(factory=dict, hash=False)
-    note: str | None = None
+    max_loss: float = field(c.number(0.0, 1.0), "The bound on the loss.")
+    alpha: float = field(c.number(0.0, 1.0), "The risk that it does not hold.")
+    loss: str = field(c.text(), "What was counted.")
+    covers: str = field(c.text(), "adaptive, or fixed_point.")
+    n: int = field(c.integer(), "Rows of the test.")
+    tiers: tuple[str, ...] = field(c.name_list(), "Cheapest first.")
+    path: tuple[PathPoint, ...] = field(c.section_list(PathPoint), "Strictest first.")
+    certified: int = field(c.integer(), "So many points keep the promise.")
+    digests: Mapping[str, str] = field(
+        c.text_by_name(), "Of tiers, data.", factory=dict, hash=False
+    )
+    seed: int | None = field(c.integer(), "Of the split.", default=None)
+    fractions: Any = field(c.anything(), "Of the split.", default=None, hash=False)  # noqa: RUF009
+    created: str | None = field(c.text(), "When.", default=None)
+    versions: Mapping[str, str] = field(c.text_by_name(), "Made by.", factory=dict, hash=False)
+    note: str | None = field(c.anything(), "Yours.", default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the certificate as JSON types."""
@@ -126,14 +126,12 @@ class Certificate:
         Raises:
             PolicyError: a field is missing, unknown or of the wrong type.
         """
-        try:
-            made = cls(**data)
-            wrong = next(_wrong(made), None)
-        except (TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise PolicyError(f"certificate: {error}") from error
-        if wrong is not None:
-            raise PolicyError(f"certificate: {wrong}")
-        return made
+        values, problems = _read(data)
+        if problems:
+            raise refusal(
+                [Issue("certificate", None, None, dotted(path), said) for path, said in problems]
+            )
+        return cls(**values)
 
     def save(self, path: str | Path) -> None:
         """Write the certificate as JSON."""
@@ -146,10 +144,35 @@ class Certificate:
         Raises:
             PolicyError: the file is missing, or is not a certificate.
         """
+        held = read_object(Path(path), "a certificate")
+        values, problems = _read(held.tree)
+        if problems:
+            raise held.refusal(problems)
+        return cls(**values)
+
+
+def _read(data: Any) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the fields of a certificate, and everything that is wrong with them."""
+    problems: list[Problem] = []
+    values = read(Certificate, _without_none(data, Certificate), (), problems)
+    for rule in (_wrong, _wrong_points, _wrong_losses):
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise PolicyError(f"{path}: not a readable certificate: {error}") from error
-        if not isinstance(data, dict):
-            raise PolicyError(f"{path}: not a certificate: expected a JSON object")
-        return cls.from_dict(data)
+            problems += list(rule(Draft(values)))
+        except Unread:
+            continue
+    return values, problems
+
+
+def _without_none(data: Any, cls: type[Any]) -> Any:
+    """Leave out what JSON says is nothing, where nothing is what it is by default."""
+    if not isinstance(data, Mapping):
+        return data
+    fields = attrs.fields_dict(cls)
+    kept = {k: v for k, v in data.items() if v is not None or _needed(fields.get(k))}
+    if cls is Certificate and isinstance(kept.get("path"), (list, tuple)):
+        kept["path"] = [_without_none(point, PathPoint) for point in kept["path"]]
+    return kept
+
+
+def _needed(declared: Any) -> bool:
+    return declared is None or declared.default is not None

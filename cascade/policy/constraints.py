@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -17,11 +18,14 @@ from cascade.policy.units import (
     parse_fraction,
     parse_size,
 )
+from cascade.policy.walk import Odd, dotted, refusal, shown, take
+from cascade.types import Issue
 
 __all__ = [
-    "Kind", "boolean", "choice", "duration", "field", "fraction", "fraction_list", "integer",
-    "label_list", "number", "number_list", "section", "section_list", "settings", "size", "text",
-    "weights",
+    "Kind", "anything", "boolean", "choice", "count", "duration", "field", "fraction",
+    "fraction_list", "integer", "label_list", "name_list", "number", "number_list", "section",
+    "section_list", "settings", "size", "text", "text_by_name",
+    "told_apart", "weights",
 ]  # fmt: skip
 
 
@@ -43,8 +47,24 @@ class Kind:
 
 
 def field(kind: Kind, doc: str, **options: Any) -> Any:
-    """Declare an attrs field of this kind; ``doc`` stands in the schema."""
-    return attrs.field(metadata={"kind": kind, "doc": doc}, **options)
+    """Declare an attrs field of this kind; ``doc`` stands in the schema.
+
+    What Python gives to the class is held against the kind as what a file says is, and read alike.
+    """
+    taken = attrs.Converter(functools.partial(_taken, kind), takes_field=True)
+    return attrs.field(metadata={"kind": kind, "doc": doc}, converter=taken, **options)
+
+
+def _taken(kind: Kind, value: Any, declared: attrs.Attribute[Any]) -> Any:
+    if value is declared.default:
+        return value
+    problems: list[Any] = []
+    plain = value.tolist() if hasattr(value, "tolist") else value  # NumPy's
+    made = take(kind, plain, (declared.name,), problems)
+    if problems:
+        issues = [Issue(None, None, None, dotted(path), said) for path, said in problems]
+        raise refusal(issues)
+    return made
 
 
 @dataclass_transform(
@@ -60,7 +80,9 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _number(value: Any, low: float, high: float, *, whole: bool, open_low: bool) -> Any:
+def _number(
+    value: Any, low: float, high: float, *, whole: bool = False, open_low: bool = False
+) -> Any:
     if not is_number(value) or (whole and not isinstance(value, int)):
         raise ValueError
     sound = low < value <= high if open_low else low <= value <= high
@@ -89,6 +111,16 @@ def _range(what: str, low: float, high: float, *, open_low: bool = False) -> str
     if low > -math.inf:
         return f"{what} {'above' if open_low else 'of at least'} {low:g}"
     return what
+
+
+def count() -> Kind:
+    """A finite number that stays whole where it is: of things, or of shares of them."""
+
+    def parse(value: Any) -> Any:
+        _number(value, -math.inf, math.inf)
+        return value
+
+    return attrs.evolve(number(), parse=parse)
 
 
 def integer(low: int = 0, high: int = 2**53) -> Kind:
@@ -190,9 +222,13 @@ def label_list() -> Kind:
 
     def parse(value: Any) -> tuple[Any, ...]:
         labels = _tuple(value, _label)
-        # 1 and 1.0 are one number to JSON, and true is none
-        if len(labels) < 2 or len({(type(v) is bool, v) for v in labels}) != len(labels):
-            raise ValueError
+        if len(labels) < 2:
+            raise Odd(f"{len(labels)} of them")
+        seen: set[Any] = set()
+        for label in labels:
+            if told_apart(label) in seen:
+                raise Odd(f"{shown(label)} twice")
+            seen.add(told_apart(label))
         return labels
 
     item = {"type": ["string", "number", "boolean"]}
@@ -207,8 +243,13 @@ def _label(value: Any) -> Any:
     if not isinstance(value, (str, int, float)) or (
         isinstance(value, float) and not math.isfinite(value)
     ):
-        raise ValueError
+        raise Odd(f"{shown(value)} in it")
     return value
+
+
+def told_apart(label: Any) -> tuple[bool, Any]:
+    """Return what two labels share if they are one: 1 and 1.0 are, and True is none of them."""
+    return isinstance(label, bool), label
 
 
 def numbers_by_name() -> Kind:
@@ -222,6 +263,37 @@ def numbers_by_name() -> Kind:
 
     schema = {"type": "object", "additionalProperties": {"type": "number"}}
     return Kind("numbers by name", parse, schema)
+
+
+def text_by_name() -> Kind:
+    """Text by name."""
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError
+        if not all(isinstance(part, str) for pair in value.items() for part in pair):
+            raise ValueError
+        return dict(value)
+
+    schema = {"type": "object", "additionalProperties": {"type": "string"}}
+    return Kind("text by name", parse, schema)
+
+
+def name_list() -> Kind:
+    """A list of text."""
+
+    def parse(value: Any) -> tuple[str, ...]:
+        names = _tuple(value, lambda name: name)
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError
+        return names
+
+    return Kind("a list of text", parse, {"type": "array", "items": {"type": "string"}})
+
+
+def anything() -> Kind:
+    """Whatever JSON can hold."""
+    return Kind("anything", lambda v: v, {})
 
 
 def weights() -> Kind:

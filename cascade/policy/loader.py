@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import io
-import json
 import os
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import attrs
-
 from cascade.calibration import calibration_of
 from cascade.errors import PolicyError
+from cascade.policy.beside import place, read_file, read_object
 from cascade.policy.certificate import Certificate
+from cascade.policy.checks import conflicts
 from cascade.policy.digest import entry_digest, tier_digest
-from cascade.policy.reading import parse
-from cascade.policy.walk import KEY, walk
+from cascade.policy.reading import bare, parse
+from cascade.policy.walk import SAID, UNREAD, Draft, Unread, dotted, nearest, read, refusal, shown
 from cascade.types import Issue
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from cascade.calibration import Calibration
+    from cascade.policy.beside import Beside
+    from cascade.policy.walk import Problem
 
 __all__ = ["build", "dump", "load"]
 
@@ -36,135 +37,184 @@ _ENVIRONMENT = {
     "CASCADE_DEADLINE": ("deadline",),
     "CASCADE_CACHE_BYTES": ("cache", "bytes"),
 }
-_WHOLE = re.compile(r"[0-9]{1,20}")
-_NO_TABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+_READ = 1_000_000  # bytes; of a file up to here it is said how long it is
 
 
 def build(
     cls: type[P], data: Any, *, path: Path | None = None, places: Places | None = None,
-    earlier: list[Issue] | None = None, given: Given | None = None, bare: bool = False,
+    earlier: list[Issue] | None = None, given: Given | None = None, absent_ok: bool = False,
 ) -> P:  # fmt: skip
     """Make a policy of plain types; every problem goes into one PolicyError, in file order.
 
-    With ``bare``, calibrations that are not there are left out.
+    What stands beside it is read too, and held against it where the policy itself is sound.
+    With ``absent_ok``, calibrations that are not there are left out.
     """
     name = None if path is None or places is None else str(path)
-    problems: list[Any] = []
+    problems: list[Problem] = []
     if isinstance(data, Mapping) and "version" not in data:
         problems.append((("version",), "missing; expected version: 1"))
-    values: dict[str, Any] = {}
-    try:
-        made = walk(cls, data, (), problems)
-    except PolicyError as error:  # conflicts between fields
-        made = None
-        problems += [(tuple(_step(s) for s in i.path.split(".")), i.message) for i in error.issues]
+    values = read(cls, data, (), problems)
+    if path is None:
+        beside: list[Issue] = []
+    else:
+        found, beside = _beside(Draft(values), path.parent, absent_ok=absent_ok)
+        values |= found
+    problems += conflicts(Draft({"certificate": None, **values}))
     issues = list(earlier or [])
-    noted = {(issue.line, issue.column) for issue in issues}
-    places, given = places or {}, given or {}
-    for where, text in problems:
-        variable = given.get(where) if given else None
-        issue = _issue(variable or name, where, text, {} if variable else places)
-        # a number that could not be read is no "nothing"
-        if not noted or (issue.line, issue.column) not in noted:
-            issues.append(issue)
-    if issues or made is None:
-        issues.sort(key=lambda i: (i.line or 0, i.column or 0))
-        raise PolicyError("\n".join(map(str, issues)), issues)
-    file = made.escalation.certificate
-    if path is not None:
-        made = attrs.evolve(made, calibrations=_calibrations(made, path.parent, bare=bare))
-    if file is not None and path is not None:
-        values["certificate"] = _certified(made, path.parent / file)
-    policy: P = attrs.evolve(made, path=path, **values)
-    return policy
+    for where, said in problems:
+        if said != SAID:
+            issues.append(_issue(name, where, said, places or {}, given or {}))
+    issues.sort(key=lambda i: (i.line or 0, i.column or 0))
+    issues += beside
+    if not issues:
+        make: Any = cls
+        made: P = make(**values, path=path)
+        issues += _differing(made)
+    if issues:
+        raise refusal(issues)
+    return made
 
 
-def _step(text: str) -> Any:
-    return int(text) if text.isdigit() else text
+def _issue(
+    name: str | None, path: tuple[Any, ...], said: str, places: Places, given: Given
+) -> Issue:
+    variable = given.get(path)
+    line, column = (None, None) if variable else place(places, path)
+    return Issue(variable or name, line, column, dotted(path), said)
 
 
-def _issue(name: str | None, path: tuple[Any, ...], text: str, places: Places) -> Issue:
-    named = path[:-1] if path and path[-1] == KEY else path
-    shown = ".".join(map(str, named))
-    place, at = places.get(path), path
-    while place is None and at:
-        at = at[:-1]
-        place = places.get(at)
-    line, column = place or (None, None)
-    return Issue(name, line, column, shown, text)
+def _beside(draft: Any, folder: Path, *, absent_ok: bool) -> tuple[dict[str, Any], list[Issue]]:
+    """Read the certificate and the tables that the tiers name, of a policy that may hold problems.
 
-
-def _calibrations(policy: Any, folder: Path, *, bare: bool) -> dict[str, Calibration]:
-    """Read the tables that the tiers name: a JSON object of tables by tier."""
-    found = {}
-    for spec in policy.tiers:
-        name = spec.confidence.calibration
-        if name is None or (bare and not (folder / name).exists()):
+    Each file is read once, and all that is wrong with them is returned.
+    """
+    found: dict[str, Any] = {"calibrations": {}}
+    issues: list[Issue] = []
+    files: dict[str, Beside | None] = {}
+    for table, name in _tables(draft):
+        if absent_ok and not (folder / table).exists():
             continue
         try:
-            found[spec.name] = calibration_of(
-                json.loads((folder / name).read_text("utf-8"))[spec.name]
-            )
-        except OSError as error:
-            raise PolicyError(f"{folder / name}: cannot be read: {error.strerror}") from error
-        except _NO_TABLE as error:
-            raise PolicyError(
-                f"{folder / name}: no calibration of tier {spec.name!r}: {error}"
-            ) from error
-    return found
+            if table not in files:
+                files[table] = None  # if it cannot be read that is said once
+                files[table] = read_object(folder / table, "calibrations by tier")
+            held = files[table]
+            if held is not None:
+                found["calibrations"][name] = _calibration(held, name)
+        except PolicyError as error:
+            issues += error.issues
+    try:
+        file = draft.escalation.certificate
+        if file is not None:
+            found["certificate"] = Certificate.load(folder / file)
+    except PolicyError as error:
+        issues += error.issues
+    except Unread:
+        pass
+    return found, issues
 
 
-def _certified(policy: Any, file: Path) -> Certificate:
-    certificate = Certificate.load(file)
+def _tables(draft: Any) -> Iterator[tuple[str, str]]:
+    try:
+        tiers = draft.tiers
+    except Unread:
+        return
+    for spec in tiers:
+        try:
+            if spec.confidence.calibration is not None:
+                yield spec.confidence.calibration, spec.name
+        except Unread:
+            continue
+
+
+def _calibration(held: Beside, name: str) -> Calibration:
+    """Return a tier's table of a file: a JSON object of tables by tier."""
+    if name not in held.tree:
+        said = f"no calibration of tier {shown(name)}; {nearest(name, held.tree)}"
+        raise held.refusal([((), said)])
+    try:
+        return calibration_of(held.tree[name])
+    except (ValueError, TypeError, OverflowError) as error:
+        said = f"no calibration of tier {shown(name)}: {error}"
+        raise held.refusal([((name,), said)]) from None
+
+
+def _differing(policy: Any) -> Iterator[Issue]:
+    """Say where a certificate is of other tiers than these."""
+    certificate = policy.certificate
+    if certificate is None or policy.path is None:
+        return
+    file = str(policy.path.parent / policy.escalation.certificate)
+    for said in _uncertified(policy, certificate):
+        yield Issue(file, None, None, "", said)
+
+
+def _uncertified(policy: Any, certificate: Certificate) -> Iterator[str]:
     names = tuple(spec.name for spec in policy.tiers)
     if certificate.tiers != names:
-        raise PolicyError(
-            f"{file}: certifies the tiers {certificate.tiers}, the policy has {names}"
+        yield (
+            f"certifies the tiers {', '.join(map(shown, certificate.tiers))}, "
+            f"the policy has {', '.join(map(shown, names))}"
         )
+        return
+    digests = certificate.digests
     for spec in policy.tiers:
         if spec.confidence.calibration is not None and spec.name not in policy.calibrations:
             continue  # left out
-        want = certificate.digests.get(spec.name)
-        if want is not None and want != tier_digest(policy, spec):
-            raise PolicyError(
-                f"{file}: tier {spec.name!r}: model, score or calibration differ from those "
+        want = digests.get(spec.name)
+        if want is None and any(name in digests for name in names):
+            yield f"digests: none of tier {shown(spec.name)}, but of others; fit again"
+        elif want is not None and want != tier_digest(policy, spec):
+            yield (
+                f"tier {shown(spec.name)}: model, score or calibration differ from those "
                 f"certified; fit again"
             )
-    entry = certificate.digests.get("entry")
+    entry = digests.get("entry")
     if entry is not None and entry != entry_digest(policy):
-        raise PolicyError(f"{file}: the entry rule differs from the one certified; fit again")
-    return certificate
+        yield "the entry rule differs from the one certified; fit again"
 
 
 def load(
-    cls: type[P], path: Path, env: Mapping[str, str] | None, *, bare: bool = False
+    cls: type[P], path: Path, env: Mapping[str, str] | None, *, absent_ok: bool = False
 ) -> P:  # fmt: skip
-    """Read a policy file; with ``bare``, calibrations that are not there are left out."""
+    """Read a policy file; with ``absent_ok``, calibrations that are not there are left out."""
     try:
-        raw = path.read_bytes()
+        raw = read_file(path, _READ)
     except OSError as error:
-        raise PolicyError(f"{path}: cannot be read: {error.strerror}") from error
+        raise refusal(
+            [Issue(str(path), None, None, "", f"cannot be read: {error.strerror}")]
+        ) from None
     data, places, issues = parse(raw, str(path))
     given: Given = {}
     if isinstance(data, dict):
-        given = _override(data, os.environ if env is None else env)
-    return build(cls, data, path=path, places=places, earlier=issues, given=given, bare=bare)
+        given, more = _override(data, os.environ if env is None else env)
+        issues = more + issues
+    return build(
+        cls, data, path=path, places=places, earlier=issues, given=given, absent_ok=absent_ok
+    )
 
 
-def _override(data: dict[str, Any], env: Mapping[str, str]) -> Given:
-    """Let the environment win over the file; say where it did."""
-    given = {}
+def _override(data: dict[str, Any], env: Mapping[str, str]) -> tuple[Given, list[Issue]]:
+    """Let the environment win over the file; say where it did, and what could not be read.
+
+    A variable says what the same words in the file would say, and makes no section of its own: the
+    size of a cache is that of a cache which the policy has.
+    """
+    given, issues = {}, []
     for name, path in _ENVIRONMENT.items():
-        if name not in env:
-            continue
         *inside, last = path
         tree: Any = data
         for key in inside:
-            tree = tree.setdefault(key, {})
-        if isinstance(tree, dict):  # else the file is wrong there, and that is what is reported
-            tree[last] = int(env[name]) if _WHOLE.fullmatch(env[name]) else env[name]
-            given[path] = name
-    return given
+            tree = tree.get(key)
+        if name not in env or not isinstance(tree, dict):  # a section that is none is the file's
+            continue
+        try:
+            tree[last] = bare(env[name])
+        except ValueError as error:
+            tree[last] = UNREAD
+            issues.append(Issue(name, None, None, dotted(path), str(error)))
+        given[path] = name
+    return given, issues
 
 
 def dump(tree: Mapping[str, Any]) -> str:

@@ -3,7 +3,8 @@
 libyaml's events are read one by one, so that what may not stand in a policy is refused where it
 begins, before anything is built from it: anchors and aliases (a few lines of them hold billions of
 values), tags, merge keys, several documents, and whatever is too large or too deep. What a bare
-word means is decided here, by YAML 1.2's core schema.
+word means is decided here, by YAML 1.2's core schema. The parser in Python, where libyaml is not
+there, reads the same; only what it says of text that is no YAML is worded and placed its own way.
 """
 
 from __future__ import annotations
@@ -12,23 +13,28 @@ import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cascade.errors import PolicyError
-from cascade.policy.walk import KEY
+from cascade.policy.walk import KEY, UNREAD, dotted
 from cascade.types import Issue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Places", "parse"]
+    import yaml
+
+__all__ = ["Places", "bare", "parse", "places_of"]
 
 Places: TypeAlias = "dict[tuple[Any, ...], tuple[int, int]]"
 """Path → line and column; a path that ends in KEY is the place of the key."""
 
 _MAX_BYTES, _MAX_DEPTH, _MAX_NODES = 64 * 1024, 20, 10_000
+_MAX_BESIDE = 100_000  # nodes of a file beside a policy, to find the place of a problem in it
 _MAX_DIGITS, _MAX_LENGTH = 20, 40  # of a whole number; of any other: Python writes up to 24
-# Nor line breaks that are none to YAML 1.2 and most editors; a text may hold them as escapes.
+# Nor line breaks that are none to YAML 1.2 and most editors, nor a byte order mark that is not at
+# the start, and seen by nobody; a text may hold them as escapes.
 _UNPRINTABLE = re.compile(
-    "[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+    "[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
+_BREAK = re.compile("\r\n?|\n")
 
 # The words and numbers of YAML 1.2's core schema; underscores in numbers as YAML 1.1 had them.
 _WORDS = {
@@ -51,10 +57,30 @@ def parse(raw: bytes, name: str) -> tuple[Any, Places, list[Issue]]:
     >>> parse(b"deadline: 20ms", "policy.yaml")[0]
     {'deadline': '20ms'}
     """
+    text = _decode(raw, name)
+    tree = _read(text, name, _MAX_NODES)
+    if not tree.nodes:
+        raise _refused(name, 1, 1, "empty; expected a policy")
+    return tree.root, tree.places, tree.issues
+
+
+def places_of(text: str, name: str) -> Places:
+    """Return where the values of a JSON text stand, as far as it is YAML too.
+
+    >>> places_of('{"a": [1, true]}', "a.json")["a", 1]
+    (1, 11)
+    """
+    try:
+        return _read(text, name, _MAX_BESIDE).places
+    except PolicyError:
+        return {}
+
+
+def _read(text: str, name: str, most: int) -> _Tree:
+    """Read the one document of a text, of so many nodes at most."""
     import yaml
 
-    text = _decode(raw, name)
-    tree = _Tree(name, _place(text))
+    tree = _Tree(name, _place(text), most)
     takers: dict[Any, Callable[[Any], None]] = {
         yaml.ScalarEvent: tree.scalar,
         yaml.MappingStartEvent: tree.mapping,
@@ -71,18 +97,12 @@ def parse(raw: bytes, name: str) -> tuple[Any, Places, list[Issue]]:
             if take is not None:
                 take(event)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = _place(text)
-        if mark is not None and mark.index < len(text):
-            line, column = mark.line + 1, mark.column + 1
-        raise _refused(name, line, column, f"not YAML: {error.problem}") from None
+        raise _no_yaml(name, text, error) from None
     except PolicyError:
         raise
     except (ValueError, OverflowError) as error:  # the parser in Python, of some escapes
         raise _refused(name, loader.line + 1, loader.column + 1, "not YAML") from error
-    if not tree.nodes:
-        raise _refused(name, 1, 1, "empty; expected a policy")
-    return tree.root, tree.places, tree.issues
+    return tree
 
 
 def _loader() -> Any:
@@ -95,6 +115,20 @@ def _loader() -> Any:
 def _refused(name: str, line: int, column: int, what: str) -> PolicyError:
     issue = Issue(name, line, column, "", what)
     return PolicyError(str(issue), [issue])
+
+
+def _no_yaml(name: str, text: str, error: yaml.MarkedYAMLError) -> PolicyError:
+    """Say where text stops being YAML; of what never ends, where it begins."""
+    mark, begun = error.problem_mark, error.context_mark
+    if mark is None or mark.index >= len(text):
+        mark, begun = begun or mark, None
+    line, column = _place(text)
+    if mark is not None and mark.index < len(text):
+        line, column = mark.line + 1, mark.column + 1
+    said = f"not YAML: {error.problem}"
+    if begun is not None and error.context:
+        said += f" ({error.context} that begins at {begun.line + 1}:{begun.column + 1})"
+    return _refused(name, line, column, said)
 
 
 def _decode(raw: bytes, name: str) -> str:
@@ -114,7 +148,8 @@ def _decode(raw: bytes, name: str) -> str:
 
 def _place(before: str) -> tuple[int, int]:
     """Return line and column of what stands behind ``before``."""
-    return before.count("\n") + 1, len(before) - before.rfind("\n")
+    lines = _BREAK.split(before)
+    return len(lines), len(lines[-1]) + 1
 
 
 class _Frame:
@@ -132,12 +167,12 @@ class _Frame:
 class _Tree:
     """Builds plain types of events, and notes where each value and key stands."""
 
-    def __init__(self, name: str, end: tuple[int, int]) -> None:
+    def __init__(self, name: str, end: tuple[int, int], most: int) -> None:
         self.root: Any = None
         self.nodes = 0
         self.places: Places = {}
         self.issues: list[Issue] = []
-        self._name, self._end = name, end
+        self._name, self._end, self._most = name, end, most
         self._frames: list[_Frame] = []
         self._documents = 0
 
@@ -151,9 +186,9 @@ class _Tree:
         if event.implicit[0] and (value in _WORDS or value[0] in _FIRST):  # else it is text
             at = min(at, self._end)  # what is left out seems to stand before the next token
             try:
-                value = _plain(value)
+                value = bare(value)
             except ValueError as error:
-                value, wrong = None, str(error)
+                value, wrong = UNREAD, str(error)
         path = self._put(frame, value, at)
         if wrong is not None:
             self._note(path, at, wrong)
@@ -187,8 +222,8 @@ class _Tree:
             self._refuse(event, "anchors and aliases are refused")
         if event.tag is not None:
             self._refuse(event, "tags are refused")
-        if self.nodes > _MAX_NODES:
-            self._refuse(event, f"too large: more than {_MAX_NODES:,} keys and values")
+        if self.nodes > self._most:
+            self._refuse(event, f"too large: more than {self._most:,} keys and values")
         mark = event.start_mark
         return mark.line + 1, mark.column + 1
 
@@ -238,11 +273,18 @@ class _Tree:
 
     def _note(self, path: tuple[Any, ...] | None, at: tuple[int, int], what: str) -> None:
         if path is not None:
-            self.issues.append(Issue(self._name, *at, ".".join(map(str, path)), what))
+            self.issues.append(Issue(self._name, *at, dotted(path), what))
 
 
-def _plain(text: str) -> Any:
-    """Return what a bare word or number stands for."""
+def bare(text: str) -> Any:
+    """Return what a bare word or number stands for.
+
+    Raises:
+        ValueError: a number of more digits than any setting has.
+
+    >>> bare("0.5"), bare("20ms"), bare("true")
+    (0.5, '20ms', True)
+    """
     if text in _WORDS:
         return _WORDS[text]
     whole = _WHOLE.fullmatch(text) or _BASED.fullmatch(text)
@@ -250,8 +292,8 @@ def _plain(text: str) -> Any:
         most = _MAX_DIGITS if whole else _MAX_LENGTH
         if sum(map(str.isalnum, text)) > most:
             raise ValueError(f"expected a number of at most {most} digits")
-        bare = text.replace("_", "")
-        return int(bare, 0 if bare[1:2] in {"x", "o"} else 10) if whole else float(bare)
+        digits = text.replace("_", "")
+        return int(digits, 0 if digits[1:2] in {"x", "o"} else 10) if whole else float(digits)
     odd = _ODD.fullmatch(text)
     if odd is not None:
         return float("nan") if odd[2] else float(f"{odd[1]}inf")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
+
+import attrs
 
 from cascade.policy import constraints as c
 from cascade.policy.constraints import field, settings
-from cascade.policy.walk import nearest, shown
+from cascade.policy.walk import SAID, UNREAD, fields_of, hint, shown
 from cascade.registry import TIERS, plugin, plugin_names
 
 __all__ = [
@@ -89,10 +92,6 @@ class WorkerSettings:
         return self.max if self.min is None else self.min
 
 
-def _workers(given: Any) -> Any:
-    return WorkerSettings(max=given) if type(given) is int else given
-
-
 @settings
 class BreakerSettings:
     """When a tier that mostly fails is left alone."""
@@ -129,9 +128,8 @@ class TierSpec:
         c.choice(("auto", "inline", "worker", "process")), "Where it runs.", default="auto"
     )
     workers: WorkerSettings | None = field(
-        c.section(WorkerSettings), "Runs at a time, when not inline.", default=None,
-        converter=_workers,
-    )  # fmt: skip
+        c.section(WorkerSettings), "Runs at a time, when not inline.", default=None
+    )
     queue: int = field(c.integer(1, 100_000), "Requests that may wait for it.", default=256)
     batch: BatchSettings | None = field(
         c.section(BatchSettings), "Rows run together.", default=None
@@ -148,7 +146,9 @@ class OnnxSpec(TierSpec):
     kind: ClassVar[str] = "onnx"
     model: str = field(c.text(), "The model file.")
     sha256: str | None = field(
-        c.text(r"^[0-9a-f]{64}$", "64 hexadecimal digits"), "Its digest.", default=None
+        c.text(r"^[0-9a-f]{64}$", "64 hexadecimal digits in lower case, as text (in quotes)"),
+        "Its digest.",
+        default=None,
     )
     threads: int = field(c.integer(1, 1024), "Intra-op threads.", default=1)
     provider: str | None = field(
@@ -171,20 +171,39 @@ class ExternalSpec(TierSpec):
 KINDS: dict[str, type[TierSpec]] = {"onnx": OnnxSpec, "external": ExternalSpec}
 
 
-def spec_class(tree: Any, path: tuple[Any, ...], problems: list[Any]) -> type[TierSpec] | None:
-    """Choose a tier's settings class by its ``kind``."""
-    if not hasattr(tree, "get"):
-        problems.append((path, "expected a mapping"))
-        return None
-    kind = tree.get("kind")
-    if kind is None:
-        problems.append(((*path, "kind"), f"missing; expected one of {', '.join(known_kinds())}"))
-        return None
+def _any_kind() -> type[Any]:
+    """Return settings with the keys of all built-in kinds; only what each kind needs is needed."""
+    fields = {name: f for kind in KINDS.values() for name, f in fields_of(kind).items()}
+    common = fields_of(TierSpec)
+    made = {}
+    for name, f in fields.items():
+        absent = None if f.default is attrs.NOTHING and name not in common else f.default
+        made[name] = field(f.metadata["kind"], f.metadata["doc"], default=absent)
+    return attrs.make_class("AnyKind", made, kw_only=True, class_body={"TAGS": TierSpec.TAGS})
+
+
+_ANY_KIND = _any_kind()
+
+
+def spec_class(tree: Any, path: tuple[Any, ...], problems: list[Any]) -> type[Any]:
+    """Choose a tier's settings class by its ``kind``; where that is unknown, one of any kind's."""
+    if isinstance(tree, TierSpec):  # made in Python
+        return type(tree)
+    if not isinstance(tree, Mapping):
+        return _ANY_KIND
+    kind, known = tree.get("kind"), known_kinds()
     found = kind_settings(kind)
-    if found is None:
-        hint = nearest(shown(kind).strip("'"), known_kinds())
-        problems.append(((*path, "kind"), f"unknown kind {shown(kind)}; {hint}"))
-    return found
+    if found is not None:
+        return found
+    if kind is UNREAD:
+        said = SAID
+    elif kind is None:
+        said = f"missing; expected one of {', '.join(known)}"
+    else:
+        word = shown(kind)
+        said = f"unknown kind {word}{hint(word[1:-1], known, problems)}"
+    problems.append(((*path, "kind"), said))
+    return _ANY_KIND
 
 
 def known_kinds() -> list[str]:
@@ -219,7 +238,7 @@ class Escalation:
     thresholds: tuple[float, ...] | None = field(
         c.fraction_list(), "One per tier below the top; without promise.", default=None
     )
-    abstain_below: float | None = field(c.number(0.0, 1.0), "Below it: no answer.", default=None)
+    abstain_below: float | None = field(c.fraction(), "Below it: no answer.", default=None)
     spare_budget: bool = field(
         c.boolean(), "Go on sooner where the deadline and the load leave room.", default=False
     )
@@ -235,7 +254,7 @@ class ComplexityRule:
     intercept: float = field(c.number(), "The intercept.", default=0.0)
     weights: Any = field(c.weights(), "Per element, or by feature name.")
     skip_above: tuple[float, ...] = field(
-        c.number_list(0.0, 1.0), "Complexities from which tiers are skipped.", default=()
+        c.fraction_list(), "Complexities from which tiers are skipped.", default=()
     )
 
 

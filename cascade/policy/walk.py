@@ -3,24 +3,82 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
-__all__ = ["Problem", "fields_of", "nearest", "shown", "walk"]
+from cascade.errors import PolicyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cascade.types import Issue
+
+__all__ = [
+    "KEY", "SAID", "UNREAD", "Draft", "Odd", "Problem", "Unread", "dotted", "fields_of", "hint",
+    "known", "nearest", "read", "refusal", "shown", "take", "walk",
+]  # fmt: skip
 
 Problem: TypeAlias = tuple[tuple[Any, ...], str]
 """Path and message; a path that ends in KEY points at the key, not the value."""
 
 KEY = "\0key"
+SAID = ""
+"""The message of a problem that the reader of the file has noted already."""
+
 _LONGEST = 100  # letters of a word that can be a slip of another
 _HINTS = 100  # problems that come with a hint: each costs a comparison with all known words
-_PROSE = ("text", "a mapping")
+_SHOWN = 200  # letters of a path; a file can hold thousands of problems below one enormous key
+
+
+class Unread(Exception):
+    """What is asked for could not be read, which has been said."""
+
+
+class Odd(ValueError):
+    """Says what a value is that is not of its kind, where more can be said than its type."""
+
+
+class _Unread:
+    def __repr__(self) -> str:
+        return "UNREAD"
+
+
+UNREAD: Any = _Unread()
+"""Stands for a value that could not be read, which has been said."""
+
+
+class Draft:
+    """What could be read of a section that holds problems; asking for the rest raises Unread.
+
+    >>> Draft({"low": 1}).low
+    1
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.__dict__.update(values)
+
+    def __getattr__(self, name: str) -> Any:
+        raise Unread(name)
+
+
+def known(section: Any, name: str) -> Any:
+    """Return what could be read of a section or its draft, or None."""
+    try:
+        return getattr(section, name)
+    except Unread:
+        return None
 
 
 def fields_of(cls: Any) -> dict[str, attrs.Attribute[Any]]:
     """Return a settings class's declared fields by name."""
+    return _fields_of(cls)
+
+
+@functools.cache
+def _fields_of(cls: Any) -> dict[str, attrs.Attribute[Any]]:
     return {f.name: f for f in attrs.fields(cls) if "kind" in f.metadata}
 
 
@@ -31,38 +89,76 @@ def nearest(name: str, known: Any) -> str:
     return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(names)}"
 
 
+def hint(name: str, known: Any, problems: list[Problem]) -> str:
+    """Return ``nearest``, to be put behind a problem, while there are not many."""
+    return f"; {nearest(name, known)}" if len(problems) < _HINTS else ""
+
+
 def walk(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
-    """Return an instance of ``cls``, or None where the tree holds a problem, which is noted."""
+    """Return an instance of ``cls``; where the tree holds a problem, which is noted, a Draft."""
+    before = len(problems)
     if not isinstance(cls, type):  # a choice by the tree's own words, such as a tier's kind
         cls = cls(tree, path, problems)
-        if cls is None:
-            return None
+    if isinstance(tree, cls):
+        return tree  # made in Python
+    tree = _long(cls, tree)
+    given = _given(cls, tree, path, problems)
+    if len(problems) == before:
+        return cls(**given)
+    tags = {tag: getattr(cls, tag) for tag in getattr(cls, "TAGS", ()) if hasattr(cls, tag)}
+    return Draft(tags | _filled(cls, tree, given))
+
+
+def read(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) -> dict[str, Any]:
+    """Return the values of the fields of ``cls``, those that a tree gives and the defaults.
+
+    What holds a problem is left out, so that the rest can be held against each other.
+    """
+    return _filled(cls, tree, _given(cls, tree, path, problems))
+
+
+def _long(cls: Any, tree: Any) -> Any:
+    """Return what a word or number in place of a mapping stands for."""
     shorthand = getattr(cls, "SHORTHAND", None)
-    if isinstance(tree, (str, int)) and shorthand is not None:
-        tree = {shorthand: tree}
+    return {shorthand: tree} if shorthand is not None and isinstance(tree, (str, int)) else tree
+
+
+def _filled(cls: Any, tree: Any, given: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(tree, Mapping):
-        problems.append((path, f"expected a mapping, got {shown(tree)}"))
-        return None
-    before = len(problems)
-    values = _values(cls, tree, path, problems)
-    return cls(**values) if len(problems) == before else None
+        return given
+    return {k: v for k, v in _defaults(cls).items() if k not in tree} | given
 
 
-def _values(
-    cls: Any, tree: Mapping[Any, Any], path: tuple[Any, ...], problems: list[Problem]
-) -> dict[str, Any]:
-    known = fields_of(cls)
+@functools.cache
+def _defaults(cls: Any) -> dict[str, Any]:
+    made = {}
+    for name, declared in fields_of(cls).items():
+        value: Any = declared.default
+        if value is not attrs.NOTHING:
+            made[name] = value.factory() if hasattr(value, "factory") else value
+    return made
+
+
+def _given(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        problems.append(
+            (path, SAID if tree is UNREAD else f"expected a mapping, got {shown(tree)}")
+        )
+        return {}
+    fields = fields_of(cls)
     tags = getattr(cls, "TAGS", ())
     values: dict[str, Any] = {}
     for key, value in tree.items():
         if key in tags:
             continue
-        if key not in known:
-            hint = f"; {nearest(key, [*tags, *known])}" if len(problems) < _HINTS else ""
-            problems.append(((*path, key, KEY), f"unknown key{hint}"))
-        else:
-            values[key] = _read(known[key].metadata["kind"], value, (*path, key), problems)
-    for name, declared in known.items():
+        if key not in fields:
+            said = f"unknown key{hint(key, [*tags, *fields], problems)}"
+            problems.append(((*path, key, KEY), said))
+            continue
+        taken = take(fields[key].metadata["kind"], value, (*path, key), problems)
+        if taken is not UNREAD:
+            values[key] = taken
+    for name, declared in fields.items():
         if declared.default is attrs.NOTHING and name not in tree:
             problems.append(
                 ((*path, name), f"missing; expected {declared.metadata['kind'].expected}")
@@ -70,11 +166,11 @@ def _values(
     return values
 
 
-def _read(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
+def take(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
+    """Return what a value is read as: UNREAD or a Draft where it holds a problem."""
     if kind.section is not None and kind.many:
         if not isinstance(value, (list, tuple)):
-            problems.append((path, f"expected {kind.expected}, got {shown(value)}"))
-            return None
+            return _wrong(kind, value, path, problems)
         return tuple(walk(kind.section, v, (*path, i), problems) for i, v in enumerate(value))
     if kind.section is not None:
         return walk(kind.section, value, path, problems)
@@ -87,14 +183,52 @@ def _read(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem])
 def _parsed(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
     try:
         return kind.parse(value)
+    except Odd as odd:
+        return _wrong(kind, value, path, problems, str(odd))
     except (ValueError, TypeError, OverflowError):
-        hint = ""
-        options = kind.schema.get("enum")
-        if options and isinstance(value, str) and len(value) <= _LONGEST:
-            close = difflib.get_close_matches(value, options, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-        problems.append((path, f"expected {kind.expected}, got {shown(value)}{hint}"))
-        return None
+        return _wrong(kind, value, path, problems)
+
+
+def _wrong(
+    kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem], got: str | None = None
+) -> Any:
+    """Note that a value is not of its kind, unless it is known that it could not be read."""
+    if _holds_unread(value):
+        problems.append((path, SAID))
+        return UNREAD
+    said = f"expected {kind.expected}, got {got or shown(value)}"
+    options = kind.schema.get("enum")
+    if options and isinstance(value, str):
+        near = hint(value, options, problems)
+        said += near if "did you mean" in near else ""  # what is expected has been listed
+    problems.append((path, said))
+    return UNREAD
+
+
+def _holds_unread(value: Any) -> bool:
+    if isinstance(value, (list, tuple, Mapping)):
+        return any(map(_holds_unread, value.values() if isinstance(value, Mapping) else value))
+    return value is UNREAD
+
+
+def refusal(issues: Sequence[Issue]) -> PolicyError:
+    """Return the error that lists these problems."""
+    return PolicyError("\n".join(map(str, issues)), issues)
+
+
+def dotted(path: tuple[Any, ...]) -> str:
+    r"""Return a path as messages show it: on one line, and not at length.
+
+    >>> dotted(("tiers", 0, "na\nme"))
+    'tiers.0.na\\nme'
+    """
+    steps = path[:-1] if path[-1:] == (KEY,) else path
+    text = ".".join(
+        [s if type(s) is str and len(s) <= _SHOWN else str(s)[: _SHOWN + 1] for s in steps]
+    )
+    if len(text) > _SHOWN:
+        text = f"{text[: _SHOWN // 2]}…{text[1 - _SHOWN // 2 :]}"
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def shown(value: Any) -> str:
@@ -109,11 +243,10 @@ def shown(value: Any) -> str:
         return "a list"
     if not isinstance(value, str) and isinstance(value, Mapping):
         return "a mapping"
+    if isinstance(value, (str, bytes)):
+        value = value[:_LONGEST]  # its text is made of no more than is shown
     try:
         text = repr(value)
     except ValueError:  # Python does not print whole numbers of thousands of digits
         return "a number of too many digits"
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-Section: TypeAlias = Callable[[Any, tuple[Any, ...], list[Problem]], Any]

@@ -55,9 +55,10 @@ class OnnxTier(BoundTier):
     """An ONNX model as the lanes run it.
 
     ``load`` returns the model's verified bytes; external data is looked for beside ``path``.
-    ``scored`` says that a confidence has to come with the answer, as below the top tier. Opening it
-    raises ModelIntegrityError when the file cannot be read as a model, and PolicyError when its
-    outputs are not what the policy says, or nothing that could be an answer.
+    ``scored`` says that a confidence has to come with the answer, as below the top tier. It has no
+    more threads than ``cores`` (default: those that this process may use). Opening it raises
+    ModelIntegrityError when the file cannot be read as a model, and PolicyError when its outputs
+    are not what the policy says, or nothing that could be an answer.
     """
 
     silent = True  # its digest is checked at load
@@ -70,6 +71,7 @@ class OnnxTier(BoundTier):
         classes: Sequence[Any] | None,
         path: Path | None = None,
         scored: bool = False,  # noqa: FBT001, FBT002
+        cores: int | None = None,
     ) -> None:
         self.name = spec.name
         self.inputs: tuple[InputSpec, ...] = ()
@@ -78,19 +80,22 @@ class OnnxTier(BoundTier):
         self.classes = classes
         self._path = path
         self._scored = scored
+        self._cores = cores
         self._session: ort.InferenceSession | None = None
         self._identity: Identity | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as what it is made from; sessions stay where they are."""
-        return OnnxTier, (self._spec, self._load, self.classes, self._path, self._scored)
+        made_from = self._spec, self._load, self.classes, self._path, self._scored, self._cores
+        return OnnxTier, made_from
 
     def open(self) -> None:
         """Make the session and compile the readers of its outputs."""
         if self._session is not None:
             return
         try:
-            given, threads = self._spec, min(self._spec.threads, find_cores().usable)
+            given, cores = self._spec, self._cores or find_cores().usable
+            threads = min(given.threads, cores)
             model = self._load()
             identity = identity_of(model, self._path)
             session = shared_session(

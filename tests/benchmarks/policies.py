@@ -26,6 +26,17 @@ COSTLY = {
     "200 aliases of aliases": "".join(
         f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 200)
     ),
+    "4,990 items below one long key": '? "' + "k" * 34_000 + '"\n: {' + "a," * 4_990 + "}\n",
+    "800 keys without values": "".join(f"? {'k' * 60}{i}\n" for i in range(800)),
+    "3,300 tiers of a misspelt kind": "tiers: [" + "{kind: onx}," * 3_300 + "]",
+    "3,300 tiers of nothing but a kind": "tiers: [" + "{kind: onnx}," * 3_300 + "]",
+    "1,900 tiers of one name": (
+        "version: 1\nname: p\ntiers: [" + "{kind: external, name: a}," * 1_900 + "]"
+    ),
+    "500 misspelt words": "tiers: [" + f"{{kind: onnx, execution: {'y' * 90}}}," * 500 + "]",
+    "a list of 9,900 labels": (
+        "version: 1\nname: p\ntiers: [{kind: external, name: a}]\nclasses: [" + "a," * 9_900 + "]"
+    ),
     "1 MB": "a: " + "x" * 1_000_000,
 }
 

@@ -108,3 +108,31 @@ def test_the_memory_of_workers_is_estimated(policy: Path) -> None:
     assert one == 60_000_000 + 2 * files
     assert said["memory.workers"]["value"] == 8 * one
     assert "memory.process" not in _explained(policy)
+
+
+def test_variables_stand_where_they_count(policy: Path) -> None:
+    said = _explained(policy, CASCADE_METRICS_DIR="/run/m", CASCADE_CACHE_BYTES="1MB")
+    assert said["metrics"] == {"value": "/run/m", "source": "CASCADE_METRICS_DIR"}
+    assert said["cache"] == {"value": None, "source": "default"}
+    assert _explained(policy)["metrics"]["value"] is None
+    edit(policy, "deadline: 50ms", "deadline: 50ms\ncache: {}")
+    said = _explained(policy, CASCADE_CACHE_BYTES="1MB")
+    assert said["cache.bytes"] == {"value": 1_000_000, "source": "CASCADE_CACHE_BYTES"}
+
+
+@pytest.mark.parametrize("workers", ["0", "-1"])
+def test_no_workers_is_no_number_of_processes(
+    policy: Path, workers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(policy), f"--workers={workers}"]) == 2
+    said = f"--workers: expected a whole number above 0, got {workers}"
+    assert capsys.readouterr().err.strip() == said
+
+
+def test_cores_that_are_none_are_blamed_on_their_variable(
+    policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CASCADE_CORES", "many")
+    for command in ("explain", "check"):
+        assert main([command, str(policy)]) == 2
+        assert capsys.readouterr().err.startswith("CASCADE_CORES: expected a whole number")

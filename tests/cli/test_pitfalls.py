@@ -50,6 +50,25 @@ def test_a_sound_policy_has_none() -> None:
             {"tiers": [{**ONNX, "execution": "inline", "workers": 2}, LARGE]},
             "'small': an inline tier has no workers",
         ),
+        ({"tiers": [{**SMALL, "execution": "inline", "queue": 9}, LARGE]}, "inline tier has no q"),
+        (
+            {"escalation": {"thresholds": [0.8], "allowance": {"burst": 9}}},
+            "escalation.allowance: without overall or per_tenant",
+        ),
+        ({"complexity": {"weights": [1]}}, "complexity: nothing is skipped"),
+        ({"cache": {"ttl": 1, "per_tenant": "100%"}}, "cache.per_tenant: all of the cache"),
+        ({"inputs": {"cast": "none"}}, "inputs: tiers in Python declare none"),
+        ({"golden": "golden.json"}, "golden: tiers in Python are not asked"),
+        ({"tiers": [{**SMALL, "outputs": "logits"}, LARGE]}, "'small': outputs: a tier in Python"),
+        (
+            {"tiers": [SMALL, {**ONNX, "name": "l", "outputs": "label", "classes": ["a", "b"]}]},
+            "'l': classes: of kind label the outputs are the labels",
+        ),
+        (
+            {"tiers": [{**SMALL, "confidence": {"score": "supplied", "temperature": 2}}, LARGE]},
+            "'small': temperature: a supplied confidence",
+        ),
+        ({"tiers": [{**ONNX, "spinning": True}, LARGE]}, "'small': spinning: of one thread"),
     ],
 )
 def test_each_pitfall_is_named(changes: dict[str, Any], words: str) -> None:
@@ -82,6 +101,23 @@ def test_a_certificate_that_certifies_nothing_but_the_top_tier_is_named() -> Non
         tiers=("small", "large"), path=(always,), certified=1,
     )  # fmt: skip
     policy = attrs.evolve(Policy.from_dict(SOUND), certificate=certificate)
+    assert "the certificate has no digests: whether it is of these tiers cannot be told" in (
+        pitfalls(policy, 2)
+    )
     assert "only 'always escalate' is certified: every request pays for every tier" in pitfalls(
         policy, 2
     )
+
+
+def test_what_cannot_move_is_named() -> None:
+    always = PathPoint(thresholds=(2.0,), losses=0, p_value=0.0, escalation=(1.0, 1.0))
+    certificate = Certificate(
+        max_loss=0.01, alpha=0.1, loss="gross", covers="adaptive", n=50,
+        tiers=("small", "large"), path=(always,), certified=1, digests={"small": "9", "large": "9"},
+    )  # fmt: skip
+    tree = {**SOUND, "escalation": {"certificate": "c.json", "spare_budget": True}, "load": {}}
+    policy = attrs.evolve(Policy.from_dict(tree), certificate=certificate)
+    found = pitfalls(policy, 2)
+    assert [warning.partition(":")[0] for warning in found] == [
+        "only 'always escalate' is certified", "load", "escalation.spare_budget",
+    ]  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from cascade import Certificate, Policy, PolicyError
 from cascade.bundle import load_golden, load_profile
 from cascade.policy.certificate import PathPoint
-from cascade.policy.digest import entry_digest
+from cascade.policy.digest import entry_digest, tier_digest
 from cascade.policy.reading import parse
 
 TIERS = [{"name": name, "kind": "external", "version": "1"} for name in ("small", "large")]
@@ -48,14 +48,15 @@ def test_a_table_that_cannot_be_had_is_named_with_its_file(tmp_path):
     with pytest.raises(PolicyError, match=r"tables\.json: cannot be read: No such file"):
         Policy.from_dict(given, root=tmp_path)
     (tmp_path / "tables.json").write_text(json.dumps({"large": {}}))
-    with pytest.raises(PolicyError, match=r"tables\.json: no calibration of tier 'small'"):
+    with pytest.raises(PolicyError, match=r"tables\.json:1:1: no calibration of tier 'small'"):
         Policy.from_dict(given, root=tmp_path)
 
 
 def test_problems_of_plain_types_have_no_file(tmp_path):
     with pytest.raises(PolicyError) as caught:
         Policy.from_dict(tree(mode="fast"), root=tmp_path)
-    assert [(issue.file, issue.line) for issue in caught.value.issues] == [(None, None)]
+    places = [(issue.file, issue.line) for issue in caught.value.issues]
+    assert places == [(None, None), (str(tmp_path / "certificate.json"), None)]
 
 
 def test_what_is_missing_is_placed_at_the_mapping_that_lacks_it(tmp_path):
@@ -117,5 +118,115 @@ def test_what_is_listed_by_tier_must_be_an_object(tmp_path, file):
     (tmp_path / "beside.json").write_text("[]")
     given = {"version": 1, "name": "p", "tiers": TIERS[:1], file: "beside.json"}
     read = load_profile if file == "profile" else load_golden
-    with pytest.raises(PolicyError, match=r"beside\.json: expected a JSON object by tier"):
+    with pytest.raises(
+        PolicyError, match=r"beside\.json:1:1: not .* by tier: expected a JSON object"
+    ):
         read(Policy.from_dict(given, root=tmp_path))
+
+
+# -- files beside a policy: what is wrong with them has its place ----------------------------------
+
+
+def certificate(**more):
+    point = {"thresholds": [2.0], "losses": 0, "p_value": 0.0}
+    return {
+        "max_loss": 0.01, "alpha": 0.1, "loss": "gross", "covers": "adaptive", "n": 500,
+        "tiers": ["small", "large"], "path": [point], "certified": 1,
+    } | more  # fmt: skip
+
+
+POINT = certificate()["path"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "words"),
+    [
+        ({"max_los": 1}, "21:2", "max_los: unknown key; did you mean 'max_loss'"),
+        ({"alpha": "x"}, "3:11", "alpha: expected a number between 0 and 1, got 'x'"),
+        ({"path": [POINT | {"losse": 1}]}, "18:4", "path.0.losse: unknown key"),
+        ({"path": [POINT | {"thresholds": [3]}]}, "14:5", "path.0.thresholds.0: expected a num"),
+        ({"n": float("inf")}, "6:7", "n: expected a whole number"),
+        ({"digests": {"a": 1}}, "21:13", "digests: expected text by name"),
+        ({"path": [POINT | {"thresholds": [1, 1]}]}, "13:18", "path.0.thresholds: expected 1 num"),
+    ],
+)
+def test_a_certificate_says_where_it_is_wrong(tmp_path, change, place, words):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(certificate(**change), indent=1))
+    with pytest.raises(PolicyError) as caught:
+        Certificate.load(path)
+    assert str(caught.value).startswith(f"{path}:{place}: {words}")
+
+
+def test_a_net_loss_can_be_a_gain(tmp_path):
+    path = tmp_path / "c.json"
+    gained = [POINT, POINT | {"thresholds": [0.5], "losses": -3}]
+    path.write_text(json.dumps(certificate(loss="net", path=gained)))
+    assert Certificate.load(path).path[1].losses == -3
+    path.write_text(json.dumps(certificate(path=gained)))
+    with pytest.raises(PolicyError, match=r"path\.1\.losses: expected a number of at least 0"):
+        Certificate.load(path)
+
+
+def test_and_all_that_is_wrong_at_once(tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(certificate(alpha=2, certified=9, path=[POINT | {"p_value": "x"}])))
+    with pytest.raises(PolicyError) as caught:
+        Certificate.load(path)
+    assert sorted(i.path for i in caught.value.issues) == ["alpha", "certified", "path.0.p_value"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"{", "1:2: not a certificate: not JSON: Expecting property name"),
+        (b'{"n": 1,\n "m": }', "2:7: not a certificate: not JSON: Expecting value"),
+        (b"[1]", "1:1: not a certificate: expected a JSON object"),
+        (b"\xff", " not a certificate: not UTF-8"),
+        (b"[" * 100_000, " not a certificate: not JSON that can be read"),
+        (b'{"n": ' + b"9" * 5_000 + b"}", " not a certificate: not JSON that can be read"),
+    ],
+)
+def test_what_is_no_json_is_refused_where_it_ends(tmp_path, raw, said):
+    path = tmp_path / "c.json"
+    path.write_bytes(raw)
+    with pytest.raises(PolicyError) as caught:
+        Certificate.load(path)
+    assert str(caught.value).startswith(f"{path}:{said}")
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (5, "expected an object"),
+        ({}, "knots: missing"),
+        ({"odds": 1, "what": 2}, "unknown key 'what'; expected intercept, odds, labels, features"),
+        ({"odds": "x", "intercept": 0}, "odds: expected a number"),
+        ({"odds": float("inf"), "intercept": 0}, "expected finite numbers"),
+        ({"knots": [0, 1], "labels": 5, "other": [0, 1]}, "labels: expected lists of numbers"),
+        ({"knots": [0, 1], "labels": {"x": [1, 0]}, "other": [0, 1]}, "x: expected rising"),
+    ],
+)
+def test_so_does_a_calibration(tmp_path, table, said):
+    path = tmp_path / "tables.json"
+    path.write_text(json.dumps({"large": {"odds": 1, "intercept": 0}, "small": table}, indent=1))
+    tiers = [TIERS[0] | {"confidence": {"calibration": "tables.json"}}, TIERS[1]]
+    given = tree(tiers=tiers, escalation={"thresholds": [0.5]})
+    with pytest.raises(PolicyError) as caught:
+        Policy.from_dict(given, root=tmp_path)
+    (issue,) = caught.value.issues
+    assert (issue.file, issue.line, issue.column) == (str(path), 6, 11)
+    assert said in issue.message
+    assert "__init__" not in issue.message
+
+
+def test_a_certificate_of_some_of_the_tiers_is_of_none(tmp_path):
+    given = {k: v for k, v in tree().items() if k != "complexity"}
+    path = tmp_path / "certificate.json"
+    path.write_text(json.dumps(certificate()))
+    digests = {s.name: tier_digest(p, s) for p in [Policy.from_dict(given)] for s in p.tiers}
+    path.write_text(json.dumps(certificate(digests=digests)))
+    assert Policy.from_dict(given, root=tmp_path).certificate is not None
+    path.write_text(json.dumps(certificate(digests={"small": digests["small"], "larg": "9c"})))
+    with pytest.raises(PolicyError, match="digests: none of tier 'large', but of others"):
+        Policy.from_dict(given, root=tmp_path)

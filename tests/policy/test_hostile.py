@@ -76,8 +76,16 @@ def problems(tmp_path):
         ("# nothing\n", 1, 1, "empty"),
         ("? [a, b]\n: 1", 1, 3, "a key is expected to be text"),
         ("{{a: 1}: 2}", 1, 2, "a key is expected to be text"),
-        ("a: [1", 1, 6, "not YAML"),
-        ("a: 'x", 1, 6, "not YAML"),
+        ("a: [1", 1, 4, "not YAML"),
+        ("a: 'x", 1, 4, "not YAML"),
+        ('a: 1\nb: "x\nc: 2\n', 2, 4, "not YAML"),
+        ("a: {x: 1\nb: 3\n", 2, 2, "not YAML: did not find"),
+        ("a: {x: 1\nb: 3\n", 2, 2, "a flow mapping that begins at 1:4)"),
+        ("a: 1\r\rb: \x07", 3, 4, "U+0007"),
+        ("a: 1\rb: 'x", 2, 4, "not YAML"),
+        ("a: 1\r\nb: [\r  &x]", 3, 3, "anchors"),
+        ("a: x\ufeffy", 1, 5, "U+FEFF"),
+        ("\ufeff\ufeffa: 1", 1, 1, "U+FEFF"),
         ("a: b: c", 1, 5, "not YAML"),
         ("a:\tb\n\tc: d", 2, 1, "not YAML"),
         ("a: 1\n b: 2", 2, 3, "not YAML"),
@@ -142,7 +150,11 @@ def test_what_is_no_policy_is_refused_where_it_begins(problems, text, line, colu
         ("cache: [1]", "cache", 8, "expected a mapping, got a list"),
         ("classes: [1, 1.0]", "classes", 10, "different labels"),
         ("classes: [yes, .nan]", "classes", 10, "different labels"),
-        ("classes: a", "classes", 10, "different labels"),
+        ("classes: a", "classes", 10, "different labels, got 'a'"),
+        ("classes: [a, b, a]", "classes", 10, "different labels, got 'a' twice"),
+        ("classes: [a]", "classes", 10, "different labels, got 1 of them"),
+        ("classes: [a, {b: 1}]", "classes", 10, "different labels, got a mapping in it"),
+        ("complexity: {weights: [1], skip_above: [101%]}", "complexity.skip_above.0", 41, "a frac"),
         ("? deadline", "deadline", 11, "got nothing"),
         ("deadlin\u00e9: 1s", "deadlin\u00e9", 1, "did you mean 'deadline'"),
         ("<<: {mode: observe}", "<<", 1, "merge keys"),
@@ -179,6 +191,7 @@ def test_every_value_means_what_it_says(problems, text, path, column, words):
         ("revision: 2026-11-23", ("revision",), "2026-11-23"),
         ("revision: 1_000ms", ("revision",), "1_000ms"),
         ("revision: =", ("revision",), "="),
+        ("complexity: {weights: [1], skip_above: [90%]}", ("complexity", "skip_above"), (0.9,)),
     ],
 )
 def test_numbers_and_words_are_those_of_yaml_1_2(problems, tmp_path, text, path, value):
@@ -251,9 +264,23 @@ def test_plain_types_that_no_file_could_hold():
             Policy.from_dict(good | more)
 
 
+def test_a_key_is_shown_on_one_line_and_not_at_length(problems):
+    found = problems(HEAD + '"a\\nb\\e[31m": 1\n? ' + "k" * 500 + "\n: {l: 1}\n" + HEAD)
+    paths = [path for _, _, path, _ in found]
+    assert paths[0] == "a\\nb\\x1b[31m"
+    assert paths[1] == "k" * 100 + "…" + "k" * 99
+    assert paths[2:] == ["version", "name", "tiers", "escalation"]
+
+
 # -- what it costs ---------------------------------------------------------------------------------
 
-WORST = {"9,900 bad numbers", "65,000 brackets", "one long kind", "200 aliases of aliases"}
+WORST = {
+    "4,990 items below one long key",
+    "9,900 bad numbers",
+    "65,000 brackets",
+    "one long kind",
+    "200 aliases of aliases",
+}
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,23 @@ def test_the_environment_wins_over_the_file(write):
         Policy.from_yaml(write(GOOD), env={"CASCADE_MODE": "fast"})
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0.5", 0.5), ("1e-3", 0.001), ("1", 1.0), ("instant", 0.1)]
+)
+def test_a_variable_says_what_the_same_words_in_the_file_would(write, text, seconds):
+    path = write(GOOD.replace("20ms", text))
+    assert Policy.from_yaml(path, env={}).deadline == seconds
+    assert Policy.from_yaml(write(GOOD), env={"CASCADE_DEADLINE": text}).deadline == seconds
+
+
+def test_the_size_of_a_cache_makes_no_cache(write):
+    lines = [line for line in GOOD.splitlines() if not line.startswith("cache:")]
+    path = write("\n".join(lines))
+    assert Policy.from_yaml(path, env={"CASCADE_CACHE_BYTES": "1MB"}).cache is None
+    path = write("\n".join([*lines, "cache: {}"]))
+    assert Policy.from_yaml(path, env={"CASCADE_CACHE_BYTES": "1MB"}).cache.bytes == 1_000_000
+
+
 def test_enforce_needs_thresholds_or_a_certificate():
     tree = {"version": 1, "name": "p", "tiers": [{"name": n, "kind": "external"} for n in "ab"]}
     with pytest.raises(PolicyError, match="top_only or first_only"):

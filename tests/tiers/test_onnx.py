@@ -1,5 +1,7 @@
 """ONNX tiers: every kind of output and input, and models that are not what they should be."""
 
+import json
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -249,8 +251,6 @@ def test_a_golden_input_is_replayed(tmp_path):
     identity(tmp_path / "m.onnx", 2)
     good = Golden({"x": ROW[None]}, {"p": ROW[None]}).to_dict()
     bad = Golden({"x": ROW[None]}, {"p": ROW[None, ::-1]}).to_dict()
-    import json
-
     tree = {"version": 1, "name": "t", "deadline": "1s", "tiers": [{"name": "it", **tier()}]}
     for golden, sound in ((good, True), (bad, False)):
         (tmp_path / "golden.json").write_text(json.dumps({"it": golden}))
@@ -263,6 +263,22 @@ def test_a_golden_input_is_replayed(tmp_path):
                 router.warmup()
 
 
+def test_inputs_that_the_model_does_not_have_are_named_with_the_nearest(tmp_path):
+    from cascade.bundle import Golden
+
+    identity(tmp_path / "m.onnx", 2)
+    tree = {"version": 1, "name": "t", "deadline": "1s", "tiers": [{"name": "it", **tier()}]}
+    for inputs, words in (
+        ({"xx": ROW[None]}, "the model has no input 'xx'; did you mean 'x'"),
+        ({"x": ROW[None], "y": ROW[None]}, "the model has no input 'y'; expected one of x"),
+    ):
+        golden = Golden(inputs, {"p": ROW[None]}).to_dict()
+        (tmp_path / "golden.json").write_text(json.dumps({"it": golden}))
+        policy = Policy.from_dict({**tree, "golden": "golden.json"}, root=tmp_path)
+        with pytest.raises(PolicyError, match=f"tier 'it': {words}"):
+            Router(policy, env={}).warmup()
+
+
 def test_sessions_do_not_spin(tmp_path):
     path = identity(tmp_path / "m.onnx", 2)
     from cascade.tiers.sessions import make_session
@@ -270,6 +286,21 @@ def test_sessions_do_not_spin(tmp_path):
     options = make_session(path.read_bytes(), 2).get_session_options()
     assert options.intra_op_num_threads == 2
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_the_environment_of_the_process_can_be_shut_out(tmp_path, monkeypatch):
+    identity(tmp_path / "m.onnx", 2)
+    monkeypatch.setenv("CASCADE_CORES", "nonsense")
+    monkeypatch.setenv("CASCADE_MODELS", "/nowhere")
+    policy = Policy.from_dict(
+        {"version": 1, "name": "t", "deadline": "1s", "tiers": [{"name": "it", **tier()}]},
+        root=tmp_path,
+    )
+    with Router(policy, env={}) as router:
+        assert router.route(ROW).value == 1
+    monkeypatch.delenv("CASCADE_MODELS")
+    with pytest.raises(PolicyError, match="CASCADE_CORES: expected a whole number above 0"):
+        Router(policy)
 
 
 def test_settings_of_the_session_are_honoured(tmp_path):

@@ -1,0 +1,104 @@
+"""The files that a policy names: read within bounds, and every problem with its place.
+
+What is no regular file (a pipe never ends, nor does /dev/zero) is not read, and none further than
+it may be long.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from cascade.policy.reading import places_of
+from cascade.policy.walk import dotted, refusal
+from cascade.types import Issue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from cascade.errors import PolicyError
+    from cascade.policy.walk import Problem
+
+__all__ = ["Beside", "place", "read_file", "read_object"]
+
+_MOST = 16_000_000  # bytes of a JSON file, unless more is said
+
+
+def read_file(path: str | Path, most: int) -> bytes:
+    """Return what a regular file holds, if that is not more than ``most`` bytes.
+
+    Raises:
+        OSError: it is missing, cannot be read, is something else, or is longer.
+    """
+    try:
+        # waits for nobody to open the other end of a pipe
+        handle = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
+    except ValueError:  # a NUL byte
+        raise OSError(errno.EINVAL, "no file can have this name") from None
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "expected a regular file")
+        raw = file.read() if found.st_size <= most else b""
+    if max(len(raw), found.st_size) > most:
+        raise OSError(errno.EFBIG, f"more than {most:,} bytes")
+    return raw
+
+
+def place(places: Any, path: tuple[Any, ...]) -> tuple[int | None, int | None]:
+    """Return line and column of a path, or of the nearest parent that has a place."""
+    while path and path not in places:
+        path = path[:-1]
+    return places.get(path) or (None, None)
+
+
+@attrs.frozen
+class Beside:
+    """A JSON object, and where it came from."""
+
+    file: str
+    text: str
+    tree: dict[str, Any]
+
+    def refusal(self, problems: Sequence[Problem]) -> PolicyError:
+        """Return the error that lists these problems, each at its place."""
+        places = places_of(self.text, self.file)
+        return refusal(
+            [Issue(self.file, *place(places, path), dotted(path), said) for path, said in problems]
+        )
+
+
+def read_object(path: Path, what: str, most: int = _MOST) -> Beside:
+    """Read a file that holds one JSON object: ``what``, such as "a certificate".
+
+    Raises:
+        PolicyError: it is missing, cannot be read or is something else; the issue says where.
+    """
+
+    def no(said: str, line: int | None = None, column: int | None = None) -> PolicyError:
+        return refusal([Issue(str(path), line, column, "", said)])
+
+    try:
+        raw = read_file(path, most)
+        text = raw.decode("utf-8-sig")
+    except OSError as error:
+        raise no(f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise no(f"not {what}: not UTF-8") from None
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise no(f"not {what}: not JSON: {error.msg}", error.lineno, error.colno) from None
+    except (ValueError, RecursionError):  # numbers of thousands of digits, and lists in lists
+        raise no(f"not {what}: not JSON that can be read") from None
+    if not isinstance(tree, dict):
+        raise no(f"not {what}: expected a JSON object", 1, 1)
+    return Beside(str(path), text, tree)
