@@ -136,7 +136,7 @@ def _searched(
 def _original(tier: str, running: Running, seconds: float, seen: Rows) -> Candidate:
     """Describe a tier that nothing could be made of."""
     (own,) = seen.picked(((tier, ORIGINAL),))
-    right = None if seen.truth is None else float((own.values == seen.truth).mean())
+    right = running.accuracy(own.values, seen.truth)
     return Candidate(ORIGINAL, "the original", seconds, len(running.model), right)
 
 

@@ -89,6 +89,8 @@ class Running:
         for spec in inputs:
             if spec.name not in rows:
                 hint = nearest(spec.name, rows)
+                if len(inputs) == 1:
+                    hint += "; X for the rows and y for the truth would do"
                 raise InputValueError(f"tier {self.spec.name!r}: no input {spec.name!r}; {hint}")
         found = {spec.name: _fitting(rows[spec.name], spec, self.spec.name) for spec in inputs}
         return found if len(inputs) > 1 else found[inputs[0].name]
@@ -103,6 +105,25 @@ class Running:
         values, confidences = self.tier.read_rows([outputs], len(outputs))
         sure = np.full(len(outputs), np.nan) if confidences is None else confidences
         return np.asarray(values), np.asarray(sure)
+
+    def accuracy(self, values: Array, truth: Array | None) -> float | None:
+        """Return the share of the model's own answers (n,) that are right; None without truth.
+
+        Raises:
+            InputValueError: next to none is, as where the truth is spelled in other labels. Nothing
+                could be lost then, whatever became of the model.
+        """
+        if truth is None:
+            return None
+        right = float(np.mean(values == truth))
+        if right > 0.5 / len(self.labels or truth):
+            return right
+        held = "numbers" if truth.dtype.kind in "iufb" else "text"
+        asked = f"of {list(self.labels)}" if self.labels else "that the model answers"
+        raise InputValueError(
+            f"y: tier {self.spec.name!r} is right on {right:.1%} of the rows, far below chance: "
+            f"expected the labels {asked}, got {held} that are other ones, or rows in another order"
+        )
 
 
 def _fitting(rows: Any, spec: Any, tier: str) -> Any:

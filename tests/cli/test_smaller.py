@@ -221,6 +221,16 @@ def test_bad_arguments_are_said(bundle, call, said, capsys, monkeypatch):
     assert said in capsys.readouterr().err
 
 
+def test_truth_in_other_labels_passes_nothing(bundle, script, capsys):
+    script(neurons=0.5)
+    X, y = rows(400)
+    np.savez(bundle.parent / "words.npz", X=X, y=y.astype(str))
+    data = str(bundle.parent / "words.npz")
+    assert main(["prune", str(bundle), "small", "--data", data]) == 2
+    assert "y: tier 'small' is right on 0.0% of the rows" in capsys.readouterr().err
+    assert main(["profile", str(bundle), data]) == 2
+
+
 def test_the_certificate_is_that_of_the_models_in_hand(bundle):
     policy = Policy.from_yaml(bundle, env={})
     models = {name: model for name, (_, model) in load_models(policy).items()}

@@ -52,8 +52,25 @@ def test_rows_of_two_inputs_come_by_name(given):
     assert set(running.row(Data(rows), 2)) == {"a", "b"}
     with pytest.raises(InputValueError, match=r"expected the inputs 'a', 'b', got X"):
         running.cast(np.ones((5, 3)))
-    with pytest.raises(InputValueError, match=r"no input 'b'; did you mean 'bb'\?"):
+    with pytest.raises(InputValueError, match=r"no input 'b'; did you mean 'bb'\?$"):
         running.cast({"a": rows["a"], "bb": rows["b"]})
+    one = open_tier(*load_models(given)["small"], given)
+    with pytest.raises(InputValueError, match=r"no input 'x'.*X for the rows and y for the truth"):
+        one.cast({"features": rows["a"], "label": rows["b"]})
+
+
+@pytest.mark.parametrize("wrong", ["spelled", "shifted", "shuffled"])
+def test_truth_that_the_model_never_answers_is_refused(given, wrong):
+    """Nothing could be lost then, so that anything would pass the gate."""
+    given = attrs.evolve(given, classes=(0, 1, 2))
+    spec, content = load_models(given)["small"]
+    running = open_tier(spec, content, given)
+    values, _ = running.answers(running.outputs(MIXED))
+    truth = {"spelled": values.astype(str), "shifted": values + 1, "shuffled": (values + 1) % 3}
+    assert running.accuracy(values, None) is None
+    assert running.accuracy(values, values) == 1.0
+    with pytest.raises(InputValueError, match=r"^y: tier 'small' is right on .*of \[0, 1, 2\]"):
+        running.accuracy(values, truth[wrong])
 
 
 def test_a_single_input_may_be_named_too(given):
