@@ -101,7 +101,7 @@ def load_data(path: str | Path) -> Data:
     try:
         with path.open("rb") as file:  # of a broken archive NumPy would leave its own open
             found = np.load(file, allow_pickle=False)
-            plain = path.suffix == ".npy"
+            plain = isinstance(found, np.ndarray)
             arrays = {"X": found} if plain else {key: found[key] for key in found.files}
     except OSError as error:
         raise InputValueError(f"{path}: cannot be read: {error.strerror or error}") from error
