@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from cascade.bundle import resolve_model, verify_model
+from cascade.bundle import data_files, resolve_model, verify_model
 from cascade.errors import InputValueError
+from cascade.optimize.lazily import require_onnx
 from cascade.optimize.profile import law, times
 from cascade.policy import OnnxSpec
 from cascade.policy.walk import nearest
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-__all__ = ["Running", "load_models", "open_tier", "tier_named"]
+__all__ = ["Running", "load_models", "open_tier", "tier_named", "whole_model"]
 
 _SIZES = (1, 2, 4, 8)
 _SECONDS = 0.1  # of measuring per size
@@ -154,7 +155,7 @@ def open_tier(spec: OnnxSpec, model: bytes, policy: Policy, **settings: Any) -> 
     given: Any = spec
     changed = attrs.evolve(given, **settings)
     labels = spec.classes or policy.classes
-    tier = OnnxTier(changed, lambda: model, labels)
+    tier = OnnxTier(changed, lambda: model, labels, resolve_model(policy, spec))
     tier.open()
     return Running(changed, model, tier, labels)
 
@@ -170,6 +171,25 @@ def load_models(policy: Policy) -> dict[str, tuple[OnnxSpec, bytes]]:
         for spec in policy.tiers
         if isinstance(spec, OnnxSpec)
     }
+
+
+def whole_model(policy: Policy, spec: OnnxSpec, model: bytes) -> bytes:
+    """Return a model with the tensors inside that it keeps in files of their own.
+
+    Raises:
+        InputValueError: it is too large for one file.
+        MissingExtra: the extra ``quantize`` is not installed.
+    """
+    path = resolve_model(policy, spec)
+    if not data_files(model, path):
+        return model
+    onnx = require_onnx()
+    loaded = onnx.load_from_string(model)
+    onnx.external_data_helper.load_external_data_for_model(loaded, str(path.parent))
+    try:
+        return bytes(loaded.SerializeToString(deterministic=True))
+    except ValueError as error:  # protobuf ends at 2 GB
+        raise InputValueError(f"tier {spec.name!r}: too large to be changed: {error}") from error
 
 
 def tier_named(policy: Policy, name: str) -> OnnxSpec:

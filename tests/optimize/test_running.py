@@ -5,6 +5,7 @@ import types
 
 import attrs
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -13,7 +14,7 @@ from cascade.optimize.certifying import certify_anew, why_not_certify
 from cascade.optimize.changing import _codes
 from cascade.optimize.cold import measure_cold
 from cascade.optimize.data import Data, golden_rows, split
-from cascade.optimize.running import load_models, open_tier, tier_named
+from cascade.optimize.running import load_models, open_tier, tier_named, whole_model
 from cascade.optimize.slimming import _sound
 from cascade.optimize.tuning import _differs
 from cascade.policy import Certificate, ComplexityRule, Escalation
@@ -57,6 +58,24 @@ def test_rows_of_two_inputs_come_by_name(given):
     one = open_tier(*load_models(given)["small"], given)
     with pytest.raises(InputValueError, match=r"no input 'x'.*X for the rows and y for the truth"):
         one.cast({"features": rows["a"], "label": rows["b"]})
+
+
+def test_tensors_in_files_of_their_own_are_found_and_put_into_what_is_changed(given):
+    """As exporters write them; what is made of such a model is one file."""
+    spec, content = load_models(given)["small"]
+    file = given.root / "small.onnx"
+    onnx.save(
+        onnx.load_from_string(content), file, save_as_external_data=True, location="small.data",
+        size_threshold=0,
+    )  # fmt: skip
+    spec = attrs.evolve(spec, sha256=None)
+    apart = file.read_bytes()
+    expected = open_tier(spec, content, given).outputs(MIXED)
+    assert np.array_equal(open_tier(spec, apart, given).outputs(MIXED), expected)
+    whole = whole_model(given, spec, apart)
+    (given.root / "small.data").unlink()
+    assert np.array_equal(open_tier(spec, whole, given).outputs(MIXED), expected)
+    assert whole_model(given, spec, content) is content
 
 
 @pytest.mark.parametrize("wrong", ["spelled", "shifted", "shuffled"])
