@@ -47,6 +47,8 @@ def change_tier(
     for key, value in (("max_loss", max_loss), ("alpha", alpha)):
         if not 0.0 < value < 1.0:
             raise InputValueError(f"{key}: expected a number between 0 and 1, got {value!r}")
+    if seed < 0:
+        raise InputValueError(f"seed: expected a whole number from 0 on, got {seed!r}")
     tier_named(policy, name)
     spec, model = load_models(policy)[name]
     model = whole_model(policy, spec, model)

@@ -67,9 +67,7 @@ def pruned(model: bytes, feeds: dict[str, Array], truth: Array | None) -> list[V
         return [_fewer_neurons(model, feeds, share) for share in KEPT]
 
 
-def _fewer_trees(
-    forest: Forest, feeds: dict[str, Array], truth: Array | None
-) -> list[Variant]:
+def _fewer_trees(forest: Forest, feeds: dict[str, Array], truth: Array | None) -> list[Variant]:
     order, all_of_them, stage = forest.ranked(feeds, truth), len(forest.ids), forest.stage
     stages = {max(1, round(share * all_of_them / stage)) for share in KEPT}
     counts = sorted((stage * one for one in stages), reverse=True)
