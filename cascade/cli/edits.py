@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cascade.cli.places import Places
+from cascade.errors import PolicyError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Edits", "replace_file", "scalar"]
+__all__ = ["Edits", "check_target", "replace_file", "scalar"]
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[a-z]+)?")
 _WORDS = {"true", "false", "null", "yes", "no", "on", "off"}
@@ -93,6 +94,23 @@ def scalar(value: Any) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
         return value
     return json.dumps(value, ensure_ascii=False)
+
+
+def check_target(path: Path) -> None:
+    """Refuse what could not be written in the end, before minutes of measuring.
+
+    Folders that are missing would be made.
+
+    Raises:
+        PolicyError: a folder of it is a file, or cannot be written to.
+    """
+    folder = path.resolve().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise PolicyError(f"{path}: cannot be written: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PolicyError(f"{path}: cannot be written: no permission in {folder}")
 
 
 def replace_file(path: Path, content: bytes) -> None:

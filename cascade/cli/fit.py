@@ -31,7 +31,10 @@ def fit(
         PolicyError: the policy has other tiers than those that were fitted.
     """
     import cascade
+    from cascade.cli.edits import Edits
     from cascade.fitting.files import merged
+    from cascade.optimize.policy_text import promise_lines
+    from cascade.policy import Policy
 
     names = None if tiers is None else [name.strip() for name in tiers.split(",")]
     if policy is not None:
@@ -44,8 +47,13 @@ def fit(
         return _nothing(error, settings)
     said = [found.report()]
     if policy is not None:
-        before, after = merged(found, policy)
-        said += ["", *_difference(before, after, policy)]
+        old = Policy.from_yaml(policy).certificate
+        before, _ = merged(found, policy)
+        edits = Edits(policy)
+        if old is not None:  # a bundle says on top what it promises
+            edits.comment(promise_lines(old), promise_lines(found.certificate))
+            edits.save()
+        said += ["", *_difference(before, edits.text, policy)]
         written = policy
     else:
         written = found.save(out or Path("cascade-policy"))

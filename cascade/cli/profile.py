@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from cascade.cli.edits import Edits, replace_file
+from cascade.cli.edits import Edits, check_target, replace_file
 from cascade.cli.reply import Reply, table
 
 if TYPE_CHECKING:
@@ -29,19 +29,22 @@ def profile(
     With ``report`` every smaller model of every tier is tried, and told of in that folder.
 
     Raises:
-        InputValueError: the rows cannot be used.
-        MissingExtra: the plot needs the extra ``plot``.
+        InputValueError: the rows cannot be used, or no plot can be saved so.
+        PolicyError: something could not be written.
+        MissingExtra: the plot needs the extra ``plot``, the report ``quantize`` too.
     """
     from cascade.optimize.profiling import profile_policy
     from cascade.policy import Policy
 
     policy = Policy.from_yaml(path)
+    _check(policy, path, plot, report)
     rows = rows_of(policy, data)
     found = profile_policy(policy, rows, progress)
     lines = [*_report(found), ""]
     if plot is not None:
         from cascade.optimize.displays import ProfileDisplay
 
+        plot.parent.mkdir(parents=True, exist_ok=True)
         ProfileDisplay.from_profile(found).save(plot)
         lines.append(f"Plot: {plot}")
     written = write_laws(policy, path, found.profiles())
@@ -54,6 +57,24 @@ def profile(
         facts["report"] = explored.to_dict()
         lines += ["", *told]
     return Reply("\n".join(lines), facts)
+
+
+def _check(policy: Policy, path: Path, plot: Path | None, report: Path | None) -> None:
+    """Refuse at once what would fail after the measuring."""
+    from cascade.optimize.displays import check_plot
+    from cascade.optimize.lazily import require_onnx
+    from cascade.optimize.running import tier_named
+
+    check_target(path.parent / (policy.profile or _FILE))
+    if plot is not None:
+        check_target(plot)
+        check_plot(plot)
+    if report is not None:
+        check_target(report / "report.png")
+        check_plot("report.png")
+        require_onnx()
+        for spec in policy.tiers:
+            tier_named(policy, spec.name)  # all of them can be run
 
 
 def rows_of(policy: Policy, data: Path | None) -> Data:

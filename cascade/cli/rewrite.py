@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from cascade.optimize.slimming import Slimming
     from cascade.policy import Certificate, Policy
 
-__all__ = ["Change"]
+__all__ = ["Change", "model_path"]
 
 
 class Change:
@@ -51,8 +52,7 @@ class Change:
             score = {} if held else {"score": spec.confidence.score}
             settings["confidence"] = {**score, "temperature": warmth}
         self.edits.tier(index, settings)
-        root = os.environ.get("CASCADE_MODELS") or self.path.parent
-        self._files[Path(root) / name] = self.found.model
+        self._files[model_path(self.path, name)] = self.found.model
         confidence = attrs.evolve(spec.confidence, temperature=warmth)
         changed = attrs.evolve(spec, model=name, sha256=digest, confidence=confidence)
         tiers = (*given.tiers[:index], changed, *given.tiers[index + 1 :])
@@ -68,10 +68,11 @@ class Change:
         from cascade.optimize.policy_text import promise_lines
         from cascade.optimize.running import load_models
 
-        old = self.policy.certificate
+        old, policy = self.policy.certificate, shlex.quote(str(self.path))
         if old is None:
-            self.said.append("The thresholds promise nothing, and were made for the old model.")
-            self.next.append(f"cascade fit RECORDING --policy {self.path}")
+            if self.policy.escalation.thresholds is not None:
+                self.said.append("The thresholds promise nothing, and were made for the old model.")
+                self.next.append(f"cascade fit RECORDING --policy {policy}")
             return None
         reason = why_not_certify(self._changed, old, rows)
         if reason is None:
@@ -89,7 +90,7 @@ class Change:
                 "Until it is, every request goes to the top tier.",
             ]
             bounds = f"--max-loss {old.max_loss:g} --alpha {old.alpha:g}"
-            self.next.append(f"cascade fit RECORDING --policy {self.path} {bounds}")
+            self.next.append(f"cascade fit RECORDING --policy {policy} {bounds}")
         if self.found.tier == old.tiers[-1]:
             self.said.append(
                 "The promise is against the top tier as it is now; what that lost against the old "
@@ -98,6 +99,11 @@ class Change:
         self.certificate = made
         self.edits.comment(promise_lines(old), promise_lines(made))
         return None
+
+    @property
+    def files(self) -> list[Path]:
+        """Return what is written, in that order."""
+        return [*self._files, self.path]
 
     def save(self) -> None:
         """Write the files and then the policy; if that is refused, all are as they were.
@@ -153,6 +159,11 @@ class Change:
 
         spec = next(spec for spec in self._changed.tiers if spec.name == self.found.tier)
         return open_tier(spec, self.found.model, self._changed)
+
+
+def model_path(policy: Path, model: str) -> Path:
+    """Return where a model of the policy at this path is kept."""
+    return Path(os.environ.get("CASCADE_MODELS") or policy.parent) / model
 
 
 def _read(file: Path) -> Any:

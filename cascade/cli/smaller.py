@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cascade.cli.edits import check_target
 from cascade.cli.profile import percent, progress, rows_of, seconds
 from cascade.cli.reply import FAILED, Reply, table
-from cascade.cli.rewrite import Change
+from cascade.cli.rewrite import Change, model_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,16 +26,26 @@ def smaller(
 
     Raises:
         InputValueError: there is no such tier, or the rows cannot be used.
+        PolicyError: nothing can be written there.
         MissingExtra: the extra ``quantize`` is not installed.
     """
     from cascade.optimize.changing import change_tier
+    from cascade.optimize.running import tier_named
     from cascade.policy import Policy
 
     policy = Policy.from_yaml(path)
+    if not dry_run:
+        for target in (path, model_path(path, tier_named(policy, tier).model)):
+            check_target(target)
     rows = rows_of(policy, data)
     progress(f"{way}: making and measuring variants of {tier}")
     found = change_tier(policy, tier, rows, way, max_loss=max_loss, alpha=alpha, seed=seed)
-    lines = _report(found, rows, max_loss, alpha)
+    only = found.candidates[0]
+    lines = (
+        [f"{tier}: {only.name} {only.verdict}"]
+        if only.speed is None and len(found.candidates) == 1
+        else _report(found, rows, max_loss, alpha)
+    )
     facts: dict[str, Any] = {**found.to_dict(), "written": False, "certificate": None, "next": []}
     if found.kept is None:
         return Reply("\n".join([*lines, "", "Kept: none; the model stays as it is."]), facts)
@@ -49,7 +60,8 @@ def smaller(
     change.save()
     promise = None if change.certificate is None else change.certificate.to_dict()
     facts |= {"written": True, "next": change.next, "certificate": promise}
-    said = [*lines, *change.said, "", *change.edits.difference(), "", f"Written: {path}"]
+    written = ", ".join(map(str, change.files))
+    said = [*lines, *change.said, "", *change.edits.difference(), "", f"Written: {written}"]
     return Reply("\n".join([*said, *(f"Run: {line}" for line in change.next)]), facts)
 
 

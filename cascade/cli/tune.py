@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cascade.cli.edits import Edits
+from cascade.cli.edits import Edits, check_target
 from cascade.cli.profile import progress, rows_of, seconds, write_laws
 from cascade.cli.reply import Reply
 from cascade.cores import find_cores
@@ -29,13 +29,15 @@ def tune(
     """Tune the policy at ``path``; with ``dry_run`` only the difference is shown.
 
     Raises:
-        PolicyError: the objective, a provider or a tier is not known.
+        PolicyError: the objective, a provider or a tier is not known, or nothing can be written.
         InputValueError: the rows cannot be used.
     """
     from cascade.optimize.tuning import tune_policy
     from cascade.policy import Policy
 
     policy, cores = Policy.from_yaml(path), find_cores().usable
+    if not dry_run:
+        check_target(path)
     rows = rows_of(policy, data)
     found = tune_policy(
         policy, rows, objective, cores=cores, rate=rate, tiers=_names(tiers),

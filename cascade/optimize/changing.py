@@ -11,7 +11,7 @@ from cascade.optimize.data import split
 from cascade.optimize.lazily import require_onnx
 from cascade.optimize.pruning import pruned, why_not_prune
 from cascade.optimize.quantizing import CALIBRATION, quantized, why_not_quantize
-from cascade.optimize.running import load_models, open_tier, tier_named
+from cascade.optimize.running import load_models, open_tier, tier_named, whole_model
 from cascade.optimize.slimming import Candidate, Slimming, slim
 
 if TYPE_CHECKING:
@@ -47,8 +47,11 @@ def change_tier(
     for key, value in (("max_loss", max_loss), ("alpha", alpha)):
         if not 0.0 < value < 1.0:
             raise InputValueError(f"{key}: expected a number between 0 and 1, got {value!r}")
+    if seed < 0:
+        raise InputValueError(f"seed: expected a whole number from 0 on, got {seed!r}")
     tier_named(policy, name)
     spec, model = load_models(policy)[name]
+    model = whole_model(policy, spec, model)
     parts = split(data, seed)
     if parts.learn.n < _LEAST:
         raise InputValueError(f"expected at least {4 * _LEAST} rows, got {data.n}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,6 @@ import numpy as np
 
 from cascade.bundle import load_golden
 from cascade.errors import InputValueError
-from cascade.policy.walk import nearest
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -99,11 +99,13 @@ def load_data(path: str | Path) -> Data:
     if path.suffix not in {".npy", ".npz"}:
         raise InputValueError(f"{path}: expected a .npy or .npz file")
     try:
-        found = np.load(path, allow_pickle=False)
-        arrays = {"X": found} if path.suffix == ".npy" else {key: found[key] for key in found.files}
+        with path.open("rb") as file:  # of a broken archive NumPy would leave its own open
+            found = np.load(file, allow_pickle=False)
+            plain = isinstance(found, np.ndarray)
+            arrays = {"X": found} if plain else {key: found[key] for key in found.files}
     except OSError as error:
         raise InputValueError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputValueError(f"{path}: not a file of plain arrays: {error}") from error
     return _checked(arrays, path)
 
@@ -113,9 +115,8 @@ def _checked(arrays: dict[str, Array], path: Path) -> Data:
     if not arrays:
         raise InputValueError(f"{path}: expected X, or an array per input; it has no rows")
     if len(arrays) > 1 and "X" in arrays:
-        others = sorted(set(arrays) - {"X"})
-        hint = nearest(others[0], ["y"])
-        raise InputValueError(f"{path}: X stands beside {', '.join(others)}; {hint}")
+        others = ", ".join(sorted(set(arrays) - {"X"}))
+        raise InputValueError(f"{path}: X stands beside {others}; the truth is called y")
     for name, array in arrays.items():
         if array.ndim < 1 or not len(array):
             raise InputValueError(f"{path}: {name}: expected rows, got the shape {array.shape}")

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
+from cascade.errors import InputValueError
 from cascade.fitting.displays import new_figure
+from cascade.policy.walk import nearest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cascade.optimize.exploring import Exploration
     from cascade.optimize.frontier import Ladder
     from cascade.optimize.profiling import PolicyProfile
 
-__all__ = ["LadderDisplay", "ProfileDisplay"]
+__all__ = ["LadderDisplay", "ProfileDisplay", "check_plot"]
 
 _SIZE = (8.0, 3.8)
 _DPI = 130
@@ -148,6 +149,19 @@ class LadderDisplay:
             MissingExtra: it needs the extra ``plot``.
         """
         self.plot().savefig(path, dpi=_DPI)
+
+
+def check_plot(path: str | Path) -> None:
+    """Refuse a file that no plot can be saved to, before anything is measured for it.
+
+    Raises:
+        InputValueError: Matplotlib has no such format.
+        MissingExtra: it needs the extra ``plot``.
+    """
+    known = sorted(new_figure(_SIZE).canvas.get_supported_filetypes())
+    kind = Path(path).suffix.removeprefix(".").lower()
+    if kind and kind not in known:  # without one it is PNG
+        raise InputValueError(f"{path}: no plot can be saved as {kind!r}; {nearest(kind, known)}")
 
 
 def _point(ladder: Ladder | None) -> tuple[float, float] | None:

@@ -10,7 +10,7 @@ import numpy as np
 from cascade.optimize.changing import WAYS, change_tier
 from cascade.optimize.data import split
 from cascade.optimize.frontier import Ladder, Option, Rows, best, front, ladders, prove
-from cascade.optimize.running import load_models, open_tier, tier_named
+from cascade.optimize.running import load_models, open_tier, tier_named, whole_model
 from cascade.optimize.slimming import ORIGINAL, Candidate, refit_temperature
 from cascade.optimize.timing import interleave
 
@@ -80,7 +80,8 @@ def explore(
     opened: dict[tuple[str, str], Running] = {}
     for name, (spec, model) in load_models(policy).items():
         candidates[name] = []
-        opened[name, ORIGINAL] = open_tier(spec, model, policy)
+        whole = whole_model(policy, spec, model)
+        opened[name, ORIGINAL] = open_tier(spec, whole, policy)
         for way in WAYS:
             say(f"{way}: making and measuring variants of {name}")
             found = change_tier(policy, name, data, way, max_loss=max_loss, alpha=alpha, seed=seed)
@@ -136,7 +137,7 @@ def _searched(
 def _original(tier: str, running: Running, seconds: float, seen: Rows) -> Candidate:
     """Describe a tier that nothing could be made of."""
     (own,) = seen.picked(((tier, ORIGINAL),))
-    right = None if seen.truth is None else float((own.values == seen.truth).mean())
+    right = running.accuracy(own.values, seen.truth)
     return Candidate(ORIGINAL, "the original", seconds, len(running.model), right)
 
 

@@ -50,7 +50,7 @@ def policy_text(
 def promise_lines(cert: Certificate) -> list[str]:
     """Return what a certificate promises, as a bundle's policy says it on top."""
     if cert.certified <= 1:
-        return ["Nothing could be certified: every request goes to the top tier."]
+        return ["Nothing is certified: every request goes to the top tier."]
     return [
         f"Promise: with confidence {1.0 - cert.alpha:.4g}, at most {cert.max_loss:.4g} of the rows",
         f"are lost ({LOST.get(cert.loss, cert.loss)}); tested on {cert.n} rows.",

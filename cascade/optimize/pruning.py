@@ -8,6 +8,7 @@ fitted again, by least squares, to what it computed before.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from cascade.optimize.layers import hidden_layers, with_neurons
@@ -38,8 +39,16 @@ def why_not_prune(model: bytes) -> str | None:
     if hidden_layers(model):
         return None
     nodes = require_onnx().load_from_string(model).graph.node
-    ops = ", ".join(sorted({node.op_type for node in nodes}))
-    return f"it has neither several trees nor a hidden layer between two dense ones, only {ops}"
+    ops = Counter(node.op_type for node in nodes)
+    ensembles = {op: count for op, count in ops.items() if op.startswith("TreeEnsemble")}
+    if ensembles:
+        held = ", ".join(f"{count} {op}" for op, count in ensembles.items())
+        return (
+            f"its trees are in {held}: only those of one TreeEnsembleClassifier can be left out, "
+            "where they vote for classes and no other node weighs the votes"
+        )
+    only = ", ".join(sorted(ops))
+    return f"it has neither several trees nor a hidden layer between two dense ones, only {only}"
 
 
 def pruned(model: bytes, feeds: dict[str, Array], truth: Array | None) -> list[Variant]:
@@ -54,13 +63,14 @@ def pruned(model: bytes, feeds: dict[str, Array], truth: Array | None) -> list[V
     with quiet():
         forest = Forest.find(model)
         if forest is not None:
-            return _fewer_trees(forest, next(iter(feeds.values())), truth)
+            return _fewer_trees(forest, feeds, truth)
         return [_fewer_neurons(model, feeds, share) for share in KEPT]
 
 
-def _fewer_trees(forest: Forest, rows: Array, truth: Array | None) -> list[Variant]:
-    order, all_of_them = forest.ranked(rows, truth), len(forest.ids)
-    counts = sorted({max(1, round(share * all_of_them)) for share in KEPT}, reverse=True)
+def _fewer_trees(forest: Forest, feeds: dict[str, Array], truth: Array | None) -> list[Variant]:
+    order, all_of_them, stage = forest.ranked(feeds, truth), len(forest.ids), forest.stage
+    stages = {max(1, round(share * all_of_them / stage)) for share in KEPT}
+    counts = sorted((stage * one for one in stages), reverse=True)
     return [
         Variant(f"{count} of {all_of_them} trees", forest.only(order[:count]))
         for count in counts

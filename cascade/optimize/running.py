@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from cascade.bundle import resolve_model, verify_model
+from cascade.bundle import data_files, resolve_model, verify_model
 from cascade.errors import InputValueError
+from cascade.optimize.lazily import require_onnx
 from cascade.optimize.profile import law, times
 from cascade.policy import OnnxSpec
 from cascade.policy.walk import nearest
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-__all__ = ["Running", "load_models", "open_tier", "tier_named"]
+__all__ = ["Running", "load_models", "open_tier", "tier_named", "whole_model"]
 
 _SIZES = (1, 2, 4, 8)
 _SECONDS = 0.1  # of measuring per size
@@ -89,6 +90,8 @@ class Running:
         for spec in inputs:
             if spec.name not in rows:
                 hint = nearest(spec.name, rows)
+                if len(inputs) == 1:
+                    hint += "; X for the rows and y for the truth would do"
                 raise InputValueError(f"tier {self.spec.name!r}: no input {spec.name!r}; {hint}")
         found = {spec.name: _fitting(rows[spec.name], spec, self.spec.name) for spec in inputs}
         return found if len(inputs) > 1 else found[inputs[0].name]
@@ -103,6 +106,25 @@ class Running:
         values, confidences = self.tier.read_rows([outputs], len(outputs))
         sure = np.full(len(outputs), np.nan) if confidences is None else confidences
         return np.asarray(values), np.asarray(sure)
+
+    def accuracy(self, values: Array, truth: Array | None) -> float | None:
+        """Return the share of the model's own answers (n,) that are right; None without truth.
+
+        Raises:
+            InputValueError: next to none is, as where the truth is spelled in other labels. Nothing
+                could be lost then, whatever became of the model.
+        """
+        if truth is None:
+            return None
+        right = float(np.mean(values == truth))
+        if right > 0.5 / len(self.labels or truth):
+            return right
+        held = "numbers" if truth.dtype.kind in "iufb" else "text"
+        asked = f"of {list(self.labels)}" if self.labels else "that the model answers"
+        raise InputValueError(
+            f"y: tier {self.spec.name!r} is right on {right:.1%} of the rows, far below chance: "
+            f"expected the labels {asked}, got {held} that are other ones, or rows in another order"
+        )
 
 
 def _fitting(rows: Any, spec: Any, tier: str) -> Any:
@@ -133,7 +155,7 @@ def open_tier(spec: OnnxSpec, model: bytes, policy: Policy, **settings: Any) -> 
     given: Any = spec
     changed = attrs.evolve(given, **settings)
     labels = spec.classes or policy.classes
-    tier = OnnxTier(changed, lambda: model, labels)
+    tier = OnnxTier(changed, lambda: model, labels, resolve_model(policy, spec))
     tier.open()
     return Running(changed, model, tier, labels)
 
@@ -149,6 +171,25 @@ def load_models(policy: Policy) -> dict[str, tuple[OnnxSpec, bytes]]:
         for spec in policy.tiers
         if isinstance(spec, OnnxSpec)
     }
+
+
+def whole_model(policy: Policy, spec: OnnxSpec, model: bytes) -> bytes:
+    """Return a model with the tensors inside that it keeps in files of their own.
+
+    Raises:
+        InputValueError: it is too large for one file.
+        MissingExtra: the extra ``quantize`` is not installed.
+    """
+    path = resolve_model(policy, spec)
+    if not data_files(model, path):
+        return model
+    onnx = require_onnx()
+    loaded = onnx.load_from_string(model)
+    onnx.external_data_helper.load_external_data_for_model(loaded, str(path.parent))
+    try:
+        return bytes(loaded.SerializeToString(deterministic=True))
+    except ValueError as error:  # protobuf ends at 2 GB
+        raise InputValueError(f"tier {spec.name!r}: too large to be changed: {error}") from error
 
 
 def tier_named(policy: Policy, name: str) -> OnnxSpec:

@@ -95,6 +95,7 @@ def slim(
     """
     opened = {ORIGINAL: open_tier(spec, model, policy)}
     answers = {ORIGINAL: opened[ORIGINAL].answers(opened[ORIGINAL].outputs(parts.choose))}
+    opened[ORIGINAL].accuracy(answers[ORIGINAL][0], parts.choose.truth)  # or there is no gate
     problems = {one.name: one.problem for one in variants if one.problem is not None}
     for one in variants:
         if one.model is None:

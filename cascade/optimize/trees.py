@@ -27,13 +27,16 @@ _EVEN = 1e-3
 class Forest:
     """The one tree ensemble of a model; ``averaged`` when its trees vote with equal shares.
 
-    The votes of a boosted ensemble add up instead, and its trees correct those before them.
+    The votes of a boosted ensemble add up instead, and its trees correct those before them: a
+    ``stage`` of them is a tree per class. ``output`` names the probabilities, None without.
     """
 
     model: bytes
     place: int
     ids: Array
     averaged: bool
+    stage: int
+    output: str | None
 
     @classmethod
     def find(cls, model: bytes) -> Forest | None:
@@ -42,25 +45,29 @@ class Forest:
         Raises:
             MissingExtra: onnx is not installed.
         """
-        nodes = require_onnx().load_from_string(model).graph.node
-        places = [place for place, node in enumerate(nodes) if node.op_type == _OP]
+        graph = require_onnx().load_from_string(model).graph
+        places = [place for place, node in enumerate(graph.node) if node.op_type == _OP]
         if len(places) != 1:
             return None
-        held = _arrays(nodes[places[0]])
+        held = _arrays(graph.node[places[0]])
         ids = np.unique(held["nodes_treeids"])
-        return cls(model, places[0], ids, _averaged(held, len(ids)))
+        averaged = _averaged(held, len(ids))
+        stage = 1 if averaged else len(np.unique(held["class_ids"]))
+        matrices = [o.name for o in graph.output if len(o.type.tensor_type.shape.dim) == 2]
+        return cls(model, places[0], ids, averaged, stage, matrices[-1] if matrices else None)
 
-    def ranked(self, rows: Array, truth: Array | None) -> Array:
+    def ranked(self, feeds: dict[str, Array], truth: Array | None) -> Array:
         """Return the trees' ids, first the one that helps most, then the one that helps it most.
 
-        ``rows`` (n, features), ``truth`` (n,) class indices; without it the ensemble's own answers
-        are what is right. A boosted ensemble keeps its order: each tree was grown on what those
-        before it left over.
+        ``feeds`` are rows (n, …) by input name, ``truth`` (n,) class indices; without it the
+        ensemble's own answers are what is right. A boosted ensemble keeps its order: each tree was
+        grown on what those before it left over.
         """
-        if not self.averaged or len(self.ids) > _MANY:
+        if not self.averaged or self.output is None or len(self.ids) > _MANY:
             return self.ids
-        some = rows[:_ROWS]
-        votes = np.stack([_votes(self.only([one]), some) / len(self.ids) for one in self.ids])
+        some = {name: rows[:_ROWS] for name, rows in feeds.items()}
+        alone = [_run(self.only([one]), self.output, some) for one in self.ids]
+        votes = np.stack(alone) / len(self.ids)
         right = votes.sum(axis=0).argmax(axis=1) if truth is None else truth[:_ROWS]
         return np.asarray(self.ids[_greedy(votes, right)])
 
@@ -90,28 +97,35 @@ class Forest:
 
 
 def _arrays(node: Any) -> dict[str, Array]:
-    return {
+    found = {
         a.name: np.array(a.ints if len(a.ints) else a.floats)
         for a in node.attribute
         if len(a.ints) or len(a.floats)
     }
+    told = [a.s for a in node.attribute if a.name == "post_transform"]
+    return found | {"post_transform": np.array(told or [b"NONE"])}
 
 
 def _averaged(held: dict[str, Array], trees: int) -> bool:
-    """Whether each leaf's weights sum to 1/trees: then they are shares of one vote."""
+    """Whether each leaf's weights sum to 1/trees: then they are shares of one vote.
+
+    Of two classes the leaves may hold the share of one alone, which is anything up to 1/trees.
+    """
     leaves = np.stack([held["class_treeids"], held["class_nodeids"]])
     _, inverse = np.unique(leaves, axis=1, return_inverse=True)
-    sums = np.bincount(inverse.ravel(), weights=held["class_weights"])
-    return bool(np.abs(sums * trees - 1.0).max() < _EVEN)
+    sums = np.bincount(inverse.ravel(), weights=held["class_weights"]) * trees
+    if np.abs(sums - 1.0).max() < _EVEN:
+        return True
+    added = held["post_transform"][0] != b"NONE" or "base_values" in held
+    one = len(np.unique(held["class_ids"])) == 1
+    return one and not added and bool(sums.min() >= 0.0 and sums.max() < 1.0 + _EVEN)
 
 
-def _votes(model: bytes, rows: Array) -> Array:
+def _run(model: bytes, output: str, feeds: dict[str, Array]) -> Array:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    found = [output.name for output in session.get_outputs()]
-    return np.asarray(session.run(found[-1:], {name: rows.astype(np.float32)})[0])
+    return np.asarray(session.run([output], feeds)[0])
 
 
 def _greedy(votes: Array, right: Array) -> list[int]:

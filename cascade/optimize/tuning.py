@@ -15,7 +15,7 @@ from cascade.errors import PolicyError
 from cascade.optimize.halving import Choice, changed, choose
 from cascade.optimize.objectives import OBJECTIVES, Meter
 from cascade.optimize.profiling import CAP, batch_sizes
-from cascade.optimize.running import load_models, open_tier
+from cascade.optimize.running import load_models, open_tier, tier_named
 from cascade.policy.walk import nearest
 from cascade.tiers.sessions import available_providers
 
@@ -135,7 +135,7 @@ def tune_policy(
 
     Raises:
         PolicyError: the objective, a provider or a tier is not known, or the rate is missing.
-        InputValueError: a model does not take these rows.
+        InputValueError: a model does not take these rows, or a tier named is none.
     """
     names = _checked(policy, objective, rate, providers, tiers)
     found = []
@@ -165,6 +165,7 @@ def _checked(
     for name in tiers or ():
         if name not in held:
             raise PolicyError(f"--tiers: no tier {name!r}; {nearest(name, held)}")
+        tier_named(policy, name)
     return [*providers] if providers else [name for name in known if name not in _REMOTE]
 
 

@@ -1,11 +1,12 @@
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from cascade import Policy
 from cascade.bundle import load_profile
-from cascade.cli import main
+from cascade.cli import edits, main
 from cascade.tiers.sessions import make_session
 from tests.cli.conftest import edit
 
@@ -86,3 +87,48 @@ def test_external_tiers_are_skipped_and_said_so(policy, rows, quick, capsys):
     said = capsys.readouterr().out
     assert "large: not measured (external: bound in Python, not in a file)" in said
     assert "Bottleneck" not in said
+
+
+@pytest.mark.parametrize(
+    ("option", "target", "said"),
+    [
+        ("--plot", "tiers.xyz", "no plot can be saved as 'xyz'; expected one of"),
+        ("--plot", "tiers.pmg", "no plot can be saved as 'pmg'; did you mean 'png'"),
+        ("--plot", "rows.npz/tiers.png", "rows.npz is not a folder"),
+        ("--report", "rows.npz", "rows.npz is not a folder"),
+    ],
+)
+def test_what_could_not_be_written_is_refused_before_anything_is_measured(
+    policy, rows, option, target, said, capsys
+):
+    call = ["profile", str(policy), str(rows), option, str(policy.parent / target)]
+    assert main(call) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "measuring" not in error
+
+
+@pytest.mark.parametrize("command", ["profile", "tune", "quantize", "prune"])
+def test_a_folder_that_cannot_be_written_to_is_said_first(
+    policy, rows, command, monkeypatch, capsys
+):
+    monkeypatch.setattr(edits.os, "access", lambda *_: False)
+    more = {"profile": [], "tune": ["--objective", "p50"]}.get(command, ["small"])
+    assert main([command, str(policy), *more, "--data", str(rows)]) == 2
+    said = capsys.readouterr().err
+    assert f"cannot be written: no permission in {policy.parent}" in said
+    assert "measuring" not in said
+
+
+@pytest.mark.parametrize(
+    ("option", "package", "extra"),
+    [("--plot", "matplotlib.figure", "plot"), ("--report", "onnx", "quantize")],
+)
+def test_extras_that_are_missing_are_said_first(
+    policy, rows, option, package, extra, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    call = ["profile", str(policy), str(rows), option, str(policy.parent / "x.png")]
+    assert main(call) == 2
+    assert f'cascade-router[{extra}]"' in (said := capsys.readouterr().err)
+    assert "measuring" not in said

@@ -1,7 +1,9 @@
 """quantize and prune on a bundle, with a scripted clock: what is written, and what is said."""
 
+import csv
 import hashlib
 import json
+import shlex
 
 import attrs
 import numpy as np
@@ -13,7 +15,8 @@ from cascade.cli import main
 from cascade.optimize import slimming
 from cascade.optimize.certifying import certify_anew
 from cascade.optimize.data import Data, split
-from cascade.optimize.running import load_models
+from cascade.optimize.policy_text import promise_lines
+from cascade.optimize.running import load_models, open_tier
 from cascade.policy import Certificate
 from cascade.policy.certificate import PathPoint
 from tests.optimize.models import convolution, perceptron, rows
@@ -144,10 +147,55 @@ def test_without_truth_the_certificate_is_void_and_what_to_run_is_said(bundle, s
     assert "needs the truth (y in DATA)" in said
     assert f"Run: cascade fit RECORDING --policy {bundle} --max-loss 0.02 --alpha 0.1" in said
     now = Policy.from_yaml(bundle, env={})
+    assert f"Written: {bundle.parent / now.tiers[0].model}, " in said
+    assert f"certificate.json, {bundle}\n" in said
     assert [point.thresholds for point in now.points] == [(2.0,)]
     (bundle.parent / "golden.json").write_text("{}")
     with Router(now, env={}) as router:
         assert router.route(rows(1)[0][0]).tier == "large"
+
+
+def test_the_command_to_run_works_as_it_is_printed(bundle, script, capsys, monkeypatch):
+    """In a folder whose name has a space; the policy says on top what it promises from then on."""
+    script(neurons=0.5)
+    bundle.write_text("".join([
+        *(f"# {line}\n" for line in promise_lines(Policy.from_yaml(bundle, env={}).certificate)),
+        bundle.read_text(),
+    ]))  # fmt: skip
+    moved = bundle.parent.parent / "my bundle"
+    bundle.parent.rename(moved)
+    policy = moved / bundle.name
+    assert main(["prune", str(policy), "small", "--data", str(moved / "rows.npy")]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Run: ")]
+    assert policy.read_text().startswith("# Nothing is certified: every request goes to the top")
+    X, y = rows(2_000)
+    columns = {"truth": y}
+    for name, (spec, content) in load_models(now := Policy.from_yaml(policy, env={})).items():
+        running = open_tier(spec, content, now)
+        values, sure = running.answers(running.outputs(Data({"": X})))
+        seconds = np.full(len(y), 0.001 if name == "small" else 0.01)
+        columns |= {f"{name}.value": values, f"{name}.confidence": sure, f"{name}.seconds": seconds}
+    with (moved / "recording.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([columns, *zip(*columns.values(), strict=True)])
+    words = shlex.split(line.removeprefix("Run: cascade "))
+    words[words.index("RECORDING")] = str(moved / "recording.csv")
+    assert main(words) == 0
+    promised = promise_lines(certified := Policy.from_yaml(policy, env={}).certificate)
+    assert certified.certified > 1
+    assert policy.read_text().startswith("".join(f"# {line}\n" for line in promised))
+    assert main(["check", str(policy)]) == 0
+
+
+def test_one_tier_has_no_thresholds_to_be_stale(bundle, script, capsys):
+    script(neurons=0.5)
+    text = bundle.read_text()
+    start, end = text.index("  - name: large"), text.index("golden:")
+    bundle.write_text(text[:start] + "mode: top_only\n" + text[end:])
+    assert main(["prune", str(bundle), "small", "--data", rows_of(bundle)]) == 0
+    said = capsys.readouterr().out
+    assert "Written: " in said
+    assert "thresholds" not in said
+    assert "Run: " not in said
 
 
 def test_thresholds_without_a_promise_are_said_to_be_stale(bundle, script, capsys):
@@ -202,7 +250,8 @@ def test_without_a_profile_none_is_made(bundle, script):
 def test_a_model_that_cannot_be_changed_says_why(bundle, capsys):
     assert main(["prune", str(bundle), "large", "--data", rows_of(bundle)]) == 0
     said = capsys.readouterr().out
-    assert "cannot be done: it has neither several trees nor a hidden layer" in said
+    assert said.startswith("large: prune cannot be done: it has neither several trees nor a hidden")
+    assert said.endswith("Kept: none; the model stays as it is.\n")
 
 
 @pytest.mark.parametrize(
@@ -211,6 +260,7 @@ def test_a_model_that_cannot_be_changed_says_why(bundle, capsys):
         (["quantize", "{policy}", "lrge", "--data", "{rows}"], "no tier 'lrge'; did you mean"),
         (["prune", "{policy}", "large", "--data", "{rows}", "--alpha", "2"], "alpha: expected"),
         (["prune", "{policy}", "large", "--data", "few.npy"], "at least 80 rows, got 10"),
+        (["prune", "{policy}", "large", "--data", "{rows}", "--seed", "-1"], "seed: expected"),
     ],
 )
 def test_bad_arguments_are_said(bundle, call, said, capsys, monkeypatch):
@@ -219,6 +269,16 @@ def test_bad_arguments_are_said(bundle, call, said, capsys, monkeypatch):
     words = [word.format(policy=bundle, rows=rows_of(bundle)) for word in call]
     assert main(words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_truth_in_other_labels_passes_nothing(bundle, script, capsys):
+    script(neurons=0.5)
+    X, y = rows(400)
+    np.savez(bundle.parent / "words.npz", X=X, y=y.astype(str))
+    data = str(bundle.parent / "words.npz")
+    assert main(["prune", str(bundle), "small", "--data", data]) == 2
+    assert "y: tier 'small' is right on 0.0% of the rows" in capsys.readouterr().err
+    assert main(["profile", str(bundle), data]) == 2
 
 
 def test_the_certificate_is_that_of_the_models_in_hand(bundle):

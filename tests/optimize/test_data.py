@@ -50,6 +50,10 @@ def test_refuses_other_files(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"PK not a zip")
     with pytest.raises(InputValueError, match="not a file of plain arrays"):
         load_data(tmp_path / "x.npz")
+    whole = saved(tmp_path / "x.npz", X=np.ones((300, 4))).read_bytes()
+    (tmp_path / "x.npz").write_bytes(whole[: len(whole) // 2])  # a copy that was cut off
+    with pytest.raises(InputValueError, match="not a file of plain arrays: File is not a zip file"):
+        load_data(tmp_path / "x.npz")
 
 
 def test_parts_are_disjoint_and_the_same_for_the_same_seed():

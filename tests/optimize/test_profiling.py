@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 
 from cascade.optimize.profiling import (
@@ -5,7 +7,26 @@ from cascade.optimize.profiling import (
     batch_sizes,
     bottleneck,
     dominated,
+    ledger_split,
+    typical,
 )
+
+
+def outcome(compute, *, stall=0.0):
+    parts = {"input": 0.1, "transfer": 0.1 + stall, "compute": compute, "output": 0.1}
+    latency = SimpleNamespace(**parts, total=sum(parts.values()))
+    steps = [SimpleNamespace(tier="a", result="replied", latency=SimpleNamespace(compute=compute))]
+    return SimpleNamespace(latency=latency, steps=steps)
+
+
+def test_a_stall_of_the_machine_is_no_bottleneck():
+    """One pass in three waits for whatever else runs here."""
+    passes = [[outcome(1.0, stall=50.0 * (i % 3 == at)) for i in range(9)] for at in range(3)]
+    requests = [typical(same) for same in zip(*passes, strict=True)]
+    found = ledger_split(requests, ["a", "b"])
+    assert bottleneck(found).startswith("tier 'a': 77% of the time")
+    assert found.calls == {"a": pytest.approx(1.0), "b": 0.0}
+    assert found.tiers["a"] == pytest.approx(found.parts["compute"])
 
 
 def test_batch_sizes_end_at_the_cap():

@@ -5,6 +5,7 @@ import types
 
 import attrs
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -13,7 +14,7 @@ from cascade.optimize.certifying import certify_anew, why_not_certify
 from cascade.optimize.changing import _codes
 from cascade.optimize.cold import measure_cold
 from cascade.optimize.data import Data, golden_rows, split
-from cascade.optimize.running import load_models, open_tier, tier_named
+from cascade.optimize.running import load_models, open_tier, tier_named, whole_model
 from cascade.optimize.slimming import _sound
 from cascade.optimize.tuning import _differs
 from cascade.policy import Certificate, ComplexityRule, Escalation
@@ -52,8 +53,43 @@ def test_rows_of_two_inputs_come_by_name(given):
     assert set(running.row(Data(rows), 2)) == {"a", "b"}
     with pytest.raises(InputValueError, match=r"expected the inputs 'a', 'b', got X"):
         running.cast(np.ones((5, 3)))
-    with pytest.raises(InputValueError, match=r"no input 'b'; did you mean 'bb'\?"):
+    with pytest.raises(InputValueError, match=r"no input 'b'; did you mean 'bb'\?$"):
         running.cast({"a": rows["a"], "bb": rows["b"]})
+    one = open_tier(*load_models(given)["small"], given)
+    with pytest.raises(InputValueError, match=r"no input 'x'.*X for the rows and y for the truth"):
+        one.cast({"features": rows["a"], "label": rows["b"]})
+
+
+def test_tensors_in_files_of_their_own_are_found_and_put_into_what_is_changed(given):
+    """As exporters write them; what is made of such a model is one file."""
+    spec, content = load_models(given)["small"]
+    file = given.root / "small.onnx"
+    onnx.save(
+        onnx.load_from_string(content), file, save_as_external_data=True, location="small.data",
+        size_threshold=0,
+    )  # fmt: skip
+    spec = attrs.evolve(spec, sha256=None)
+    apart = file.read_bytes()
+    expected = open_tier(spec, content, given).outputs(MIXED)
+    assert np.array_equal(open_tier(spec, apart, given).outputs(MIXED), expected)
+    whole = whole_model(given, spec, apart)
+    (given.root / "small.data").unlink()
+    assert np.array_equal(open_tier(spec, whole, given).outputs(MIXED), expected)
+    assert whole_model(given, spec, content) is content
+
+
+@pytest.mark.parametrize("wrong", ["spelled", "shifted", "shuffled"])
+def test_truth_that_the_model_never_answers_is_refused(given, wrong):
+    """Nothing could be lost then, so that anything would pass the gate."""
+    given = attrs.evolve(given, classes=(0, 1, 2))
+    spec, content = load_models(given)["small"]
+    running = open_tier(spec, content, given)
+    values, _ = running.answers(running.outputs(MIXED))
+    truth = {"spelled": values.astype(str), "shifted": values + 1, "shuffled": (values + 1) % 3}
+    assert running.accuracy(values, None) is None
+    assert running.accuracy(values, values) == 1.0
+    with pytest.raises(InputValueError, match=r"^y: tier 'small' is right on .*of \[0, 1, 2\]"):
+        running.accuracy(values, truth[wrong])
 
 
 def test_a_single_input_may_be_named_too(given):

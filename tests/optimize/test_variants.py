@@ -6,7 +6,15 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from skl2onnx import convert_sklearn
+from skl2onnx.common.data_types import FloatTensorType
+from sklearn.ensemble import (
+    BaggingClassifier,
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    RandomForestClassifier,
+)
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.tree import DecisionTreeClassifier
@@ -123,8 +131,9 @@ def test_the_trees_that_help_are_kept():
     good.n_estimators = 12
     model = to_onnx(good, 64)
     found = Forest.find(model)
-    assert set(found.ranked(X, Y)[:4]) <= set(range(6, 12))
-    half = run(found.only(found.ranked(X, Y)[:6])).argmax(axis=1)
+    ranked = found.ranked({"input": X}, Y)
+    assert set(ranked[:4]) <= set(range(6, 12))
+    half = run(found.only(ranked[:6])).argmax(axis=1)
     assert (half == Y).mean() > 0.98
 
 
@@ -133,9 +142,60 @@ def test_boosted_trees_keep_their_order_and_their_weights():
     model = to_onnx(boosted, 64)
     found = Forest.find(model)
     assert not found.averaged
-    assert found.ranked(X, Y).tolist() == found.ids.tolist()
+    assert found.ranked({"input": X}, Y).tolist() == found.ids.tolist()
     fewer = list(boosted.staged_predict_proba(X))[2]  # 3 stages of 4 classes
     assert np.allclose(run(found.only(found.ids[:12])), fewer, atol=1e-4)
+    names = [one.name for one in pruned(model, {"input": X}, Y)]  # whole stages, a tree per class
+    assert names == [f"{n} of 20 trees" for n in (16, 8, 4)]
+
+
+@pytest.mark.parametrize("kind", [RandomForestClassifier, ExtraTreesClassifier])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_pruned_model_is_that_of_the_estimator_with_the_same_trees(kind, classes):
+    """So nothing is gained by pruning the estimator before its export.
+
+    Of two classes the converter writes the share of one alone.
+    """
+    truth = Y % classes
+    whole = kind(8, max_depth=4, random_state=0).fit(X, truth)
+    found = Forest.find(to_onnx(whole, 64))
+    assert found.averaged
+    kept = found.ranked({"input": X}, truth)[:3]
+    whole.estimators_ = [whole.estimators_[one] for one in kept]
+    whole.n_estimators = 3
+    assert np.allclose(run(found.only(kept)), whole.predict_proba(X), atol=1e-5)
+    assert np.allclose(run(found.only(kept)), run(to_onnx(whole, 64)), atol=1e-6)
+
+
+def test_boosted_trees_of_two_classes_are_no_shares_of_a_vote():
+    boosted = GradientBoostingClassifier(n_estimators=5, max_depth=2, random_state=0)
+    found = Forest.find(to_onnx(boosted.fit(X, Y % 2), 64))
+    assert not found.averaged
+    fewer = list(boosted.staged_predict_proba(X))[2]
+    assert np.allclose(run(found.only(found.ids[:3])), fewer, atol=1e-4)
+
+
+def test_trees_of_a_model_with_two_inputs_are_ranked():
+    """As a pipeline over columns has; the trees see both, side by side."""
+    model = onnx.load_from_string(forest())
+    del model.graph.input[:]
+    for name, width in (("left", 32), ("right", 32)):
+        kind = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, width])
+        model.graph.input.append(kind)
+    joined = onnx.helper.make_node("Concat", ["left", "right"], ["input"], axis=1)
+    model.graph.node.insert(0, joined)
+    feeds = {"left": X[:, :32], "right": X[:, 32:]}
+    assert len(pruned(model.SerializeToString(), feeds, Y)) == 5
+
+
+def test_several_ensembles_say_why_none_of_them_is_pruned():
+    several = BaggingClassifier(DecisionTreeClassifier(max_depth=2), 3, random_state=0).fit(X, Y)
+    reason = why_not_prune(to_onnx(several, 64))
+    assert reason.startswith("its trees are in 3 TreeEnsembleClassifier: only those of one")
+    regressor = GradientBoostingRegressor(n_estimators=3, random_state=0).fit(X, Y)
+    given = [("input", FloatTensorType([None, 64]))]
+    reason = why_not_prune(convert_sklearn(regressor, initial_types=given).SerializeToString())
+    assert reason.startswith("its trees are in 1 TreeEnsembleRegressor: only those of one")
 
 
 def test_one_tree_cannot_lose_a_tree():
