@@ -63,7 +63,7 @@ def nanoseconds(deadline: float | str, what: str = "deadline") -> int:
         except ValueError as error:
             raise ValueError(f"{what}: {error}") from None
     elif type(deadline) is float or _is_number(deadline):
-        seconds = deadline
+        seconds = deadline if isinstance(deadline, int) else float(deadline)
     else:
         hint = " (of a span of time: its seconds, as a float)" if _is_span(deadline) else ""
         expected = "expected seconds, a duration such as '20ms' or a Budget"
@@ -71,7 +71,7 @@ def nanoseconds(deadline: float | str, what: str = "deadline") -> int:
     if not 0.0 < seconds <= _LONGEST:
         most = f"at most {_LONGEST:g} s"
         raise ValueError(f"{what}: must be positive and finite, {most}, got {shown(deadline)}")
-    return max(1, round(float(seconds) * _NANO))
+    return max(1, round(seconds * _NANO))
 
 
 def _is_number(value: Any) -> bool:
