@@ -57,12 +57,14 @@ def nanoseconds(deadline: float | str, what: str = "deadline") -> int:
     >>> nanoseconds("20ms"), nanoseconds(0.02), nanoseconds("reaction")
     (20000000, 20000000, 200000000)
     """
-    if isinstance(deadline, str):
+    if type(deadline) is float:
+        seconds = deadline
+    elif isinstance(deadline, str):
         try:
             seconds = parse_duration(deadline)
         except ValueError as error:
             raise ValueError(f"{what}: {error}") from None
-    elif type(deadline) is float or _is_number(deadline):
+    elif _is_number(deadline):
         seconds = deadline if isinstance(deadline, int) else float(deadline)
     else:
         hint = " (of a span of time: its seconds, as a float)" if _is_span(deadline) else ""
