@@ -97,7 +97,8 @@ def _unwrap(x: Any, spec: InputSpec) -> Any:
         return x
     if set(x) == {spec.name}:
         return x[spec.name]
-    named = x and all(isinstance(value, numbers.Real) for value in x.values())
+    several = spec.dtype != "text" and len(x) > 1
+    named = several and all(isinstance(value, numbers.Real) for value in x.values())
     hint = "; the model does not name its numbers: give a list, or prepare=f" if named else ""
     raise InputValueError(f"input {spec} expected, got {_keys(x, {spec.name})}{hint}")
 
@@ -140,7 +141,38 @@ def _named_rows(specs: Sequence[InputSpec], strict: bool, finite: bool) -> Cast:
 
 
 def _as_array(x: Any, spec: InputSpec, strict: bool) -> npt.NDArray[Any]:  # noqa: FBT001
-    return _as_dtype(_read(x, spec), x, spec, strict)
+    """Read ``x`` as an array, and cast it to the declared dtype where that is allowed."""
+    array, want = _read(x, spec), np.dtype(spec.dtype)
+    if array.dtype == want:
+        return array.astype(want, copy=False)
+    listed = not isinstance(x, (np.ndarray, np.generic))
+    if listed and array.size == 0:
+        msg = f"input {spec} expected, got an empty {type(x).__name__}"
+        raise InputValueError(msg)
+    if array.dtype.kind not in "biuf":
+        if listed and array.ndim and _no_number(array) is None:  # not even Python's own would do
+            raise InputValueError(_too_large(spec))
+        msg = f"input {spec} expected, got {_describe(x, array)}"
+        raise InputTypeError(msg)
+    # A list of Python numbers has no dtype of its own, so whatever NumPy guessed may be cast down.
+    lossless = listed and (want.kind == "f" or array.dtype.kind in "bi")
+    if (strict and not listed) or not (lossless or np.can_cast(array.dtype, want, "same_kind")):
+        rule = "the policy says cast: none" if strict else f"another kind is not cast to {want}"
+        msg = f"input {spec} expected, got dtype {array.dtype}: {rule}"
+        raise InputTypeError(msg)
+    try:
+        with np.errstate(over="raise"):
+            cast = array.astype(want)
+        fits = want.kind not in "iu" or array.dtype.kind not in "iu" or np.array_equal(cast, array)
+    except FloatingPointError:
+        fits = False
+    if not fits:
+        raise InputValueError(_too_large(spec))
+    return cast
+
+
+def _too_large(spec: InputSpec) -> str:
+    return f"input {spec} expected, got numbers outside the range of {spec.dtype}"
 
 
 def _read(x: Any, spec: InputSpec) -> npt.NDArray[Any]:
@@ -152,42 +184,6 @@ def _read(x: Any, spec: InputSpec) -> npt.NDArray[Any]:
     except Exception as error:  # a type of somebody else's may raise anything
         msg = f"input {spec} expected, got a ragged or unreadable {type(x).__name__}"
         raise InputValueError(msg) from error
-
-
-def _as_dtype(
-    array: npt.NDArray[Any],
-    x: Any,
-    spec: InputSpec,
-    strict: bool,  # noqa: FBT001
-) -> npt.NDArray[Any]:
-    """Cast what ``x`` was read as to the declared dtype, where that is allowed."""
-    want = np.dtype(spec.dtype)
-    if array.dtype == want:
-        return array.astype(want, copy=False)
-    listed = not isinstance(x, (np.ndarray, np.generic))
-    if listed and array.size == 0:
-        msg = f"input {spec} expected, got an empty {type(x).__name__}"
-        raise InputValueError(msg)
-    too_large = f"input {spec} expected, got numbers outside the range of {want}"
-    if array.dtype.kind not in "biuf":
-        if listed and array.ndim and _no_number(array) is None:  # not even Python's own would do
-            raise InputValueError(too_large)
-        msg = f"input {spec} expected, got {_describe(x, array)}"
-        raise InputTypeError(msg)
-    # A list of Python numbers has no dtype of its own, so whatever NumPy guessed may be cast down.
-    lossless = listed and (want.kind == "f" or array.dtype.kind in "bi")
-    if (strict and not listed) or not (lossless or np.can_cast(array.dtype, want, "same_kind")):
-        msg = f"input {spec} expected, got dtype {array.dtype}"
-        raise InputTypeError(msg)
-    try:
-        with np.errstate(over="raise"):
-            cast = array.astype(want)
-        fits = want.kind not in "iu" or array.dtype.kind not in "iu" or np.array_equal(cast, array)
-    except FloatingPointError:
-        fits = False
-    if not fits:
-        raise InputValueError(too_large)
-    return cast
 
 
 def _fits(shape: tuple[int, ...], want: tuple[int | None, ...]) -> bool:
@@ -333,20 +329,20 @@ def _array_rows(spec: InputSpec, strict: bool, finite: bool) -> CastRows:  # noq
             empty = (0, *(1 if size is None else size for size in spec.shape))
             return np.empty(empty, dtype=spec.dtype), 0
         try:
-            array = _read(x, spec)
-        except InputValueError:
-            if not (free and listed):
+            array = _as_array(x, spec, strict)
+        except (InputTypeError, InputValueError):
+            found = _each(one, x) if listed else None  # says which row it is
+            if found is None or not free:
                 raise
-            return _each(one, x)  # rows of unequal shape
-        array = _as_dtype(array, x, spec, strict)
+            return found  # rows of unequal shape
         if array.ndim == 1 and spec.shape == (1,):  # as many numbers as rows
             array = array[:, None]
         if array.ndim == 0 or not _fits(array.shape[1:], spec.shape):
             hint = ": this is one row" if _fits(array.shape, spec.shape) else ""
             msg = f"batch of input {spec} expected, got shape {array.shape}{hint}"
             raise InputValueError(msg)
-        if finite:
-            _check_finite(array, spec)
+        if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+            _each(one, array)
         return np.ascontiguousarray(array), len(array)
 
     return cast

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from cascade.errors import TierError
+from cascade.errors import InputValueError, PolicyError, TierError
 from cascade.outcome import Outcome, next_serial
 from cascade.scripts import FOREVER, NOTHING, Awaited, Scripted, Standing
 from cascade.types import Disposition, Finish, Mode, Reason, Site
@@ -367,10 +367,12 @@ def check_tier(tier: Any, batch: Any) -> None:
 
     It is asked for the batch, for each row alone and for the batch once more: it must return one
     value per row, sound confidences, the same for a row whatever it is batched with (up to
-    rounding), and leave its input as it was.
+    rounding), and leave its input as it was. One that is awaited is asked in an event loop of its
+    own, so not from within another.
 
     Raises:
         AssertionError: with everything that is wrong.
+        InputTypeError, InputValueError: ``batch`` is none, or has no row.
 
     >>> import cascade
     >>> check_tier(cascade.tier(lambda xs: [(x, 0.9) for x in xs], returns="pairs"), ["a", "b"])
@@ -382,9 +384,29 @@ def check_tier(tier: Any, batch: Any) -> None:
     AssertionError: the tier is not ready to serve:
     - confidences: expected numbers in [0, 1]
     """
+    from cascade.inputs import rows_of
     from cascade.tiers.checking import wrongs
 
-    found = list(wrongs(tier, batch))
+    rows, n = rows_of(batch)
+    if n == 0:
+        raise InputValueError("batch: expected two or more rows, got none")
+    try:
+        found = list(wrongs(_bound(tier), rows, n))
+    except PolicyError as error:
+        found = [f"{error}"]
     if found:
         listed = "\n".join(f"- {wrong}" for wrong in found)
         raise AssertionError(f"the tier is not ready to serve:\n{listed}")
+
+
+def _bound(tier: Any) -> Any:
+    """Bind a tier as a router does."""
+    from cascade.binding import bind
+    from cascade.policy import Policy
+
+    if not callable(getattr(tier, "predict", tier)):
+        kind = type(tier).__name__
+        raise PolicyError(f"expected a callable or predict(batch, context), got a {kind}")
+    only = {"name": "it", "kind": "external"}
+    policy = Policy.from_dict({"version": 1, "name": "check", "tiers": [only]})
+    return bind(policy, {"it": tier}, None, {}, asynchronous=True)[0]

@@ -65,7 +65,14 @@ def test_a_row_that_fits_is_cast(specs, given, expected):
         ([], None, InputTypeError, "got None"),
         (COUNTS, [1, 256], InputValueError, "outside the range of uint8"),
         (COUNTS, [-1, 2], InputValueError, "outside the range of uint8"),
-        (COUNTS, [1.5, 2.0], InputTypeError, "got dtype float64"),
+        (
+            COUNTS,
+            [1.5, 2.0],
+            InputTypeError,
+            "float64: another kind is not cast to uint8$",
+        ),
+        (TEXT, {"x": 1, "y": 2}, InputValueError, "and with 2 other keys$"),
+        (ONE, {"height": 1}, InputValueError, "and with 1 other keys$"),
         (COUNTS, [2**80, 1], InputValueError, "outside the range of uint8"),
         (VECTOR, np.full(2, 1e300), InputValueError, "outside the range of float32"),
         (VECTOR, [10**400, 1], InputValueError, "outside the range of float32"),
@@ -171,7 +178,11 @@ def test_a_batch_that_fits_has_its_length(specs, given, n):
         (VECTOR, np.empty(0), InputValueError, r"got shape \(0,\)"),
         (VECTOR, np.empty(0, dtype=object), InputTypeError, "got an object array$"),
         (VECTOR, np.array(3.0), InputValueError, r"got shape \(\)"),
-        (VECTOR, [[1, 2], [3]], InputValueError, "ragged"),
+        (VECTOR, [[1, 2], [3]], InputValueError, r"row 1: input 'x': .*, got shape \(1,\)"),
+        (VECTOR, [[1, 2], None], InputTypeError, "row 1: input 'x': .*, got None"),
+        (VECTOR, [[1, 2], ["x", 1]], InputTypeError, "row 1: .* got a list that holds a str"),
+        (VECTOR, [[1, 2], [1e300, 1]], InputValueError, "row 1: .* outside the range"),
+        (COUNTS, [[1, 2], [1, 256]], InputValueError, "row 1: .* outside the range"),
         (LONG, [1.0, 2.0], InputValueError, "this is one row"),
         (LONG, [[1, 2], 5], InputValueError, r"row 1: input 'x': .*, got shape \(\)"),
         (LONG, [[1, 2], None], InputTypeError, "row 1: input 'x': .*, got None"),
@@ -185,3 +196,11 @@ def test_a_batch_that_fits_has_its_length(specs, given, n):
 def test_a_batch_that_does_not_fit_is_described(specs, given, error, words):
     with pytest.raises(error, match=words):
         rows_caster(specs)(given)
+
+
+def test_numbers_that_must_be_finite_are_named_by_their_row():
+    rows = rows_caster(VECTOR, finite=True)
+    assert rows([[1, 2]])[1] == 1
+    for batch in ([[1, 2], [1, np.nan]], np.array([[1, 2], [np.inf, 1]], dtype=np.float32)):
+        with pytest.raises(InputValueError, match=r"row 1: .* NaN or infinite"):
+            rows(batch)

@@ -244,7 +244,7 @@ def _server(
 ) -> Server:
     overhead = 0.0 if profile is None else profile.overhead
     if given is not None:
-        taken = np.full(held.n, nanoseconds(given) / _NANO)
+        taken = np.full(held.n, nanoseconds(given, f"seconds: {spec.name}") / _NANO)
     elif recorded is not None:
         taken = np.asarray(recorded, dtype=np.float64)
     elif profile is not None:

@@ -77,11 +77,20 @@ def faulty(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
     """
     if values.dtype.kind in "fc":
         bad = np.isnan(values)
-    elif values.dtype.kind != "O" or _SOUND.issuperset(map(type, values)):
+    elif values.dtype.kind != "O":
         return None
     else:
-        found = (wrong_with(value) is not None for value in values)
-        bad = np.fromiter(found, dtype=np.bool_, count=len(values))
+        listed = values.tolist()
+        odd = set(map(type, listed)) - _SOUND
+        if not odd:
+            return None
+        if odd == {float}:
+            found = [value != value for value in listed]  # noqa: PLR0124  NaN
+        else:
+            found = [wrong_with(value) is not None for value in listed]
+        if True not in found:
+            return None
+        bad = np.array(found)
     return bad if bad.any() else None
 
 
@@ -168,7 +177,7 @@ class Columns:
             array = np.array([_or_nan(one, name) for one in array.reshape(-1)])
         if array is None or array.dtype.kind not in "biuf":
             raise OutputFault(f"{name}: expected {n} numbers")
-        numbers = array.reshape(-1).astype(np.float64)
+        numbers = array.reshape(-1).astype(np.float64, copy=False)
         _check_rows(name, len(numbers), n)
         sound = (numbers >= 0.0) & (numbers <= 1.0)
         return np.where(sound, numbers, np.nan)

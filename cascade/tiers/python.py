@@ -121,7 +121,7 @@ class FunctionTier:
 
     def prediction(self, results: Any, n: int) -> Prediction:
         """Turn what the function returned for n rows into a Prediction."""
-        wrong = wrong_with(results) if not isinstance(results, np.ndarray) else None
+        wrong = None if isinstance(results, (list, np.ndarray)) else wrong_with(results)
         if wrong is not None:
             raise TierOutputError(_say(f"expected {n} results, but what it returned {wrong}"))
         if self.returns == "prediction":
@@ -148,7 +148,10 @@ class FunctionTier:
 
     def _pairs(self, results: Sequence[Any]) -> Prediction:
         try:
-            pairs = [pair(result) for result in results]
+            pairs = [
+                r if type(r) is tuple and len(r) == 2 and type(r[1]) is float else pair(r)
+                for r in results
+            ]
         except OutputFault as fault:
             raise TierOutputError(_say(str(fault))) from None
         return Prediction([v for v, _ in pairs], confidences=[c for _, c in pairs])

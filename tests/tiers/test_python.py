@@ -134,15 +134,10 @@ def test_rows_of_named_columns_are_taken_apart_and_put_together():
     assert (batch["a"].shape, batch["b"].tolist(), batch["c"]) == ((1, 2), [3.5], ["x"])
 
 
-async def awaited(xs):
-    return xs
-
-
 @pytest.mark.parametrize(
     ("tier", "words"),
     [
         (5, "expected a callable or predict"),
-        (awaited, "asynchronous"),
         (scripted({"a": ("x", 0.5)}, default=("y", None)), "confidence"),
     ],
 )
