@@ -42,6 +42,11 @@ class Scripted:
 
     Made by :func:`cascade.testing.scripted`. With ``asynchronous`` it is for an AsyncRouter, and
     its ``seconds`` pass in the event loop: in a :class:`cascade.testing.VirtualLoop`, at once.
+
+    >>> from cascade.testing import scripted
+    >>> tier = scripted({"meow": ("cat", 0.9)}, default=("dog", 0.5))
+    >>> tier.predict(["meow", "wuff"], None).values, tier.calls
+    (['cat', 'dog'], ['meow', 'wuff'])
     """
 
     def __init__(
