@@ -1,6 +1,7 @@
 """The result cache: bounds, expiry, floors, and values that no caller can change."""
 
 import sys
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -206,6 +207,62 @@ def test_copies_are_deep():
     kept = item(value)
     value["a"].append(2)
     assert kept.value == {"a": [1]}
+
+
+# -- without a global lock -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def free_threads(monkeypatch):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+
+
+def test_a_dict_as_it_is_holds_the_entries_where_there_is_a_global_lock(monkeypatch):
+    assert type(ResultCache(10, 10_000).entries) is OrderedDict
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True, raising=False)
+    assert type(ResultCache(10, 10_000).entries) is OrderedDict
+
+
+class Watched:
+    """A lock that knows how often it was taken."""
+
+    def __init__(self):
+        self.taken = 0
+
+    def __enter__(self):
+        self.taken += 1
+
+    def __exit__(self, *exc_info):
+        pass
+
+
+@pytest.mark.usefixtures("free_threads")
+def test_every_call_is_one_step_where_there_is_none():
+    cache = ResultCache(2, 10_000)
+    entries, lock = cache.entries, Watched()
+    entries.lock = lock
+    calls = [
+        lambda: entries.get("a"), lambda: "a" in entries, lambda: entries.update(a=item()),
+        lambda: entries.move_to_end("a"), lambda: entries.pop("a"),
+        lambda: entries.__setitem__("b", item()), lambda: entries.popitem(last=False),
+        entries.clear,
+    ]  # fmt: skip
+    for i, call in enumerate(calls, 1):
+        call()
+        assert lock.taken >= i
+    assert len(entries) == 0
+
+
+@pytest.mark.usefixtures("free_threads")
+@pytest.mark.parametrize("fair", [False, True])
+def test_a_guarded_cache_does_what_the_other_does(fair):
+    cache = FairCache(3, 10_000, 100, 0.5) if fair else ResultCache(3, 10_000, 100)
+    for i in range(5):
+        cache.put(i, item(str(i)), now=i)
+    assert [cache.get(i, now=50) is not None for i in range(5)] == [False, False, True, True, True]
+    assert cache.get(4, now=500) is None
+    cache.clear()
+    assert (len(cache), cache.size) == (0, 0)
 
 
 # -- against a model -------------------------------------------------------------------------------
