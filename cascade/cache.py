@@ -90,15 +90,15 @@ def entry(value: Any, confidence: float | None, finish: Finish) -> Entry | None:
         data = value.tobytes()
         frozen: Any = np.ndarray(value.shape, value.dtype, data)
         return ArrayEntry(frozen, confidence, finish, getsizeof(frozen) + getsizeof(data))
+    made = Entry
     try:
         found = survey(value)
-        if found is None or found[1]:
-            return None if found is None else Entry(value, confidence, finish, found[0])
-        kept = copy.deepcopy(value)
-        found = survey(kept)
+        if found is not None and not found[1]:
+            value, made = copy.deepcopy(value), CopiedEntry
+            found = survey(value)  # it need not hold what the other did
     except Exception:  # noqa: BLE001  the value's own code runs here; the answer stands without it
         return None
-    return None if found is None else CopiedEntry(kept, confidence, finish, found[0])
+    return None if found is None else made(value, confidence, finish, found[0])
 
 
 class Guarded(OrderedDict[Any, Any]):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from cascade.binding import StandIn, bind_python
+from cascade.binding import StandIn, bind_python, check_version
 from cascade.errors import TierError, TierTimeout
 from cascade.lanes.inline import InlineLane
 from cascade.policy.settings import ConfidenceSettings
@@ -144,6 +144,7 @@ class Standing(StandIn):
         """Return the tier as the lanes run it."""
         target = self._target
         if isinstance(target, Scripted):
+            check_version(spec, target)
             spec = attrs.evolve(spec, confidence=ConfidenceSettings())
             if asynchronous and (self._awaited or is_async(target)):
                 return _AwaitedScript(spec, target, classes)

@@ -107,6 +107,15 @@ def test_the_environment_is_shut_out(monkeypatch):
         assert_tier(router.route("x"), "small")
 
 
+def test_what_the_policy_and_the_driver_ask_of_a_script_still_holds():
+    named = TREE | {"tiers": [{"name": "small", "kind": "external", "version": "2"}]}
+    del named["escalation"]
+    with pytest.raises(PolicyError, match="the policy names version '2', the tier is '1'"):
+        router_for(named, small=scripted(version="1"))
+    with pytest.raises(PolicyError, match="use AsyncRouter"):
+        router_for(TREE, small=scripted(asynchronous=True))
+
+
 def test_an_unknown_tier_is_named():
     with pytest.raises(PolicyError, match="did you mean 'small'"):
         router_for(TREE, smal=("cat", 0.9))
@@ -404,7 +413,7 @@ def test_the_plugin_imports_nothing_until_it_is_used(tmp_path):
 
 def test_a_downstream_suite_runs_by_itself():
     said = _pytest(DOWNSTREAM)
-    assert "6 passed" in said
+    assert "7 passed" in said
 
 
 def _pytest(folder):
