@@ -201,11 +201,11 @@ class ResultCache:
             size += sum(map(getsizeof, key))
         if size > self._limit:
             return
+        while self.size + size > self._limit or len(entries) >= self._most:
+            self._evict()
         item.size = size
         entries[key] = item
         self.size += size
-        while self.size > self._limit or len(entries) > self._most:
-            self._evict()
 
     def _evict(self) -> None:
         """Drop what was used longest ago."""

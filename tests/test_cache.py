@@ -64,6 +64,19 @@ def test_what_is_larger_than_the_bound_is_not_stored(value):
     assert cache.get("small", now=1).value == "kept"
 
 
+def test_the_bounds_hold_at_every_moment():
+    class Watching(ResultCache):
+        def _evict(self):
+            assert self.size <= 5_000
+            assert len(self) <= 3
+            super()._evict()
+
+    cache = Watching(3, 5_000)
+    for i in range(20):
+        cache.put(i, item("x" * (100 if i < 10 else 1_500)), now=i)
+    assert len(cache) == 2
+
+
 def test_a_large_key_counts_too():
     cache = ResultCache(10, 9_000)
     cache.put(b"k" * 9_000, item(), now=0)
