@@ -154,6 +154,21 @@ def test_a_script_that_hangs_does_so_in_virtual_time():
         assert [str(reason) for reason in many.reasons] == ["deadline"] * 3
 
 
+def test_what_fails_takes_its_time_too():
+    broken = scripted(error=ConnectionError(), seconds=0.03)
+    with router_for(TREE, small=broken, large="dog") as router:
+        assert router.route("x").latency.total == pytest.approx(0.03)
+
+    async def main(loop):
+        return await async_router_for(TREE, loop=loop, small=broken, large="dog").route("x")
+
+    assert run_virtual(main).latency.total == pytest.approx(0.03)
+    late = scripted(error=ConnectionError(), seconds=0.06)
+    with router_for(TREE, small=late) as router:
+        with pytest.raises(DeadlineExceeded):
+            router.route("x")
+
+
 def test_a_tier_of_ones_own_may_let_time_pass():
     clock = VirtualClock()
 
