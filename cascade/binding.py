@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from cascade.policy.settings import TierSpec
     from cascade.protocols import BoundTier
 
-__all__ = ["Functions", "PerTier", "StandIn", "bind", "bind_python", "functions", "scored"]
+__all__ = [
+    "Functions", "PerTier", "StandIn", "bind", "bind_python", "check_version", "functions", "scored",
+]  # fmt: skip
 
 PerTier: TypeAlias = "Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]] | None"
 """A function for every request, or one per tier by name."""
@@ -198,16 +200,21 @@ def bind_python(spec: Any, target: Any, classes: Any, *, asynchronous: bool) -> 
             f"wrap it: cascade.tier(model.predict_proba, returns='probabilities', classes=…)"
         )
         raise PolicyError(msg)
-    version = getattr(target, "version", None)
-    named = spec.version if isinstance(spec, ExternalSpec) else None
-    if version is not None and named is not None and version != named:
-        msg = f"tier {spec.name!r}: the policy names version {named!r}, the tier is {version!r}"
-        raise PolicyError(msg)
+    check_version(spec, target)
     if awaited:
         from cascade.tiers.awaited import AsyncTier
 
         return AsyncTier(spec, target, classes)
     return PythonTier(spec, target, classes)
+
+
+def check_version(spec: Any, target: Any) -> None:
+    """Refuse a tier of another version than the policy names."""
+    version = getattr(target, "version", None)
+    named = spec.version if isinstance(spec, ExternalSpec) else None
+    if version is not None and named is not None and version != named:
+        msg = f"tier {spec.name!r}: the policy names version {named!r}, the tier is {version!r}"
+        raise PolicyError(msg)
 
 
 def _is_estimator(target: Any) -> bool:

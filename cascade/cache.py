@@ -1,13 +1,17 @@
 """The result cache: LRU with a TTL, bounded by entries and by bytes.
 
 One ordered dict holds the entries in the order of their use: a lookup and a store are one call in C
-each. It is not locked here: the router holds one lock around lookup, store and flights. Expiry is a
-comparison against a time the router has already read.
+each. It is not locked here: the router holds one lock around lookup, store and flights, and looks
+without it first, since a call in C is one step. Where the interpreter has no global lock to make it
+one, the dict has a lock of its own. Expiry is a comparison against a time the router has already
+read.
 """
 
 from __future__ import annotations
 
 import copy
+import sys
+import threading
 from collections import OrderedDict
 from sys import getsizeof
 from typing import TYPE_CHECKING, Any
@@ -86,15 +90,62 @@ def entry(value: Any, confidence: float | None, finish: Finish) -> Entry | None:
         data = value.tobytes()
         frozen: Any = np.ndarray(value.shape, value.dtype, data)
         return ArrayEntry(frozen, confidence, finish, getsizeof(frozen) + getsizeof(data))
+    made = Entry
     try:
         found = survey(value)
-        if found is None or found[1]:
-            return None if found is None else Entry(value, confidence, finish, found[0])
-        kept = copy.deepcopy(value)
-        found = survey(kept)
+        if found is not None and not found[1]:
+            value, made = copy.deepcopy(value), CopiedEntry
+            found = survey(value)  # it need not hold what the other did
     except Exception:  # noqa: BLE001  the value's own code runs here; the answer stands without it
         return None
-    return None if found is None else CopiedEntry(kept, confidence, finish, found[0])
+    return None if found is None else made(value, confidence, finish, found[0])
+
+
+class Guarded(OrderedDict[Any, Any]):
+    """An ordered dict for an interpreter without a global lock: each call is one step."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # the base may call what is here
+        super().__init__()
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Look without the router's lock, while another thread may hold that and write."""
+        with self.lock:
+            return super().get(key, default)
+
+    def __contains__(self, key: Any) -> bool:
+        with self.lock:
+            return super().__contains__(key)
+
+    def __setitem__(self, key: Any, item: Any) -> None:
+        with self.lock:
+            super().__setitem__(key, item)
+
+    def move_to_end(self, key: Any, last: bool = True) -> None:  # noqa: FBT001, FBT002  the base's
+        """Make it the last."""
+        with self.lock:
+            super().move_to_end(key, last)
+
+    def pop(self, key: Any) -> Any:  # type: ignore[override]  # of one that is there
+        """Take one out."""
+        with self.lock:
+            return super().pop(key)
+
+    def popitem(self, last: bool = True) -> Any:  # noqa: FBT001, FBT002  the base's
+        """Take out the last, or the first."""
+        with self.lock:
+            return super().popitem(last)
+
+    def clear(self) -> None:
+        """Take out all."""
+        with self.lock:
+            super().clear()
+
+
+def ordered() -> OrderedDict[Any, Any]:
+    """Return what holds the entries: a dict as it is where the interpreter has a global lock."""
+    has_lock = getattr(sys, "_is_gil_enabled", None)
+    return OrderedDict() if has_lock is None or has_lock() else Guarded()
 
 
 class ResultCache:
@@ -114,7 +165,7 @@ class ResultCache:
     __slots__ = ("_limit", "_most", "_ttl", "entries", "size")
 
     def __init__(self, entries: int, size: int, ttl: int | None = None) -> None:
-        self.entries: OrderedDict[Hashable, Entry] = OrderedDict()
+        self.entries: OrderedDict[Hashable, Entry] = ordered()
         self.size = 0  # the tracked bytes of all entries
         self._most = entries
         self._limit = size
@@ -150,11 +201,11 @@ class ResultCache:
             size += sum(map(getsizeof, key))
         if size > self._limit:
             return
+        while self.size + size > self._limit or len(entries) >= self._most:
+            self._evict()
         item.size = size
         entries[key] = item
         self.size += size
-        while self.size > self._limit or len(entries) > self._most:
-            self._evict()
 
     def _evict(self) -> None:
         """Drop what was used longest ago."""

@@ -189,13 +189,23 @@ class Outcome(Generic[V]):
         return self.value
 
     def explain(self) -> str:
-        """Say why, step by step: the numbers, what was refused, and where the time went."""
+        """Say why, step by step: the numbers, what was refused, and where the time went.
+
+        >>> from cascade.testing import outcome
+        >>> print(outcome("cat", tier="small").explain().splitlines()[0])
+        accepted (confident) by tier 'small', covered by the promise
+        """
         from cascade.report import explain_outcome
 
         return explain_outcome(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every field, JSON-ready: no NaN, no tenant, no arrays."""
+        """Return every field, JSON-ready: no NaN, no tenant, no arrays.
+
+        >>> from cascade.testing import outcome
+        >>> outcome("cat", confidence=float("nan")).to_dict()["confidence"] is None
+        True
+        """
         return {
             "id": self.id,
             "value": jsonable(self.value),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from cascade.binding import StandIn, bind_python
+from cascade.binding import StandIn, bind_python, check_version
 from cascade.errors import TierError, TierTimeout
 from cascade.lanes.inline import InlineLane
 from cascade.policy.settings import ConfidenceSettings
@@ -42,6 +42,11 @@ class Scripted:
 
     Made by :func:`cascade.testing.scripted`. With ``asynchronous`` it is for an AsyncRouter, and
     its ``seconds`` pass in the event loop: in a :class:`cascade.testing.VirtualLoop`, at once.
+
+    >>> from cascade.testing import scripted
+    >>> tier = scripted({"meow": ("cat", 0.9)}, default=("dog", 0.5))
+    >>> tier.predict(["meow", "wuff"], None).values, tier.calls
+    (['cat', 'dog'], ['meow', 'wuff'])
     """
 
     def __init__(
@@ -91,12 +96,20 @@ class Scripted:
             return Prediction(values)
         return Prediction(values, confidences=[math.nan if c is None else c for c in sure])
 
+    async def answer_in_time(self, batch: Any) -> Prediction:
+        """Answer each row by the script, after its time."""
+        try:
+            return self.answer(batch)
+        finally:
+            await asyncio.sleep(self.seconds)
+
     def predict(self, batch: Any, context: Any) -> Prediction:  # noqa: ARG002  the protocol
         """Answer each row by the script."""
-        found = self.answer(batch)
-        if self.clock is not None:
-            self.clock.advance(self.seconds)
-        return found
+        try:
+            return self.answer(batch)
+        finally:  # what fails takes its time too
+            if self.clock is not None:
+                self.clock.advance(self.seconds)
 
     def __repr__(self) -> str:
         """Say how often it was asked."""
@@ -108,9 +121,7 @@ class Awaited(Scripted):
 
     async def predict(self, batch: Any, context: Any) -> Prediction:  # type: ignore[override]  # noqa: ARG002
         """Answer each row by the script, after its time."""
-        found = self.answer(batch)
-        await asyncio.sleep(self.seconds)
-        return found
+        return await self.answer_in_time(batch)
 
 
 def _can_be_key(x: Any) -> bool:
@@ -139,6 +150,7 @@ class Standing(StandIn):
         """Return the tier as the lanes run it."""
         target = self._target
         if isinstance(target, Scripted):
+            check_version(spec, target)
             spec = attrs.evolve(spec, confidence=ConfidenceSettings())
             if asynchronous and (self._awaited or is_async(target)):
                 return _AwaitedScript(spec, target, classes)
@@ -173,8 +185,7 @@ class _AwaitedScript(AsyncTier):
 
     async def predict_rows_async(self, rows: Any, context: Context) -> Prediction:  # noqa: ARG002
         target: Any = self._target
-        found: Prediction = target.answer(rows)
-        await asyncio.sleep(target.seconds)
+        found: Prediction = await target.answer_in_time(rows)
         return found
 
 
@@ -193,14 +204,16 @@ class _InVirtualTime(BoundTier):
         return InlineLane(*args, watchdog=_Nobody(), **kept)  # type: ignore[arg-type]
 
     def run(self, job: Any) -> Any:
-        found = self._tier.run(job)
-        self._pass(job)
-        return found
+        try:
+            return self._tier.run(job)
+        finally:
+            self._pass(job)
 
     def run_rows(self, rows: Any, n: int, context: Context) -> Any:
-        found = self._tier.run_rows(rows, n, context)
-        self._pass(context)
-        return found
+        try:
+            return self._tier.run_rows(rows, n, context)
+        finally:
+            self._pass(context)
 
     def read(self, raw: Any) -> tuple[Any, float | None]:
         return self._tier.read(raw)

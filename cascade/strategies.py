@@ -31,6 +31,11 @@ _SURE = st.floats(0.0, 1.0)
 def policies(tiers: Sequence[str] | None = None, *, max_tiers: int = 3) -> SearchStrategy[Policy]:
     """Draw valid policies over external tiers, with thresholds, entry rule, abstention and cache.
 
+    The tiers are those named, or two to ``max_tiers``.
+
+    Raises:
+        ValueError: ``max_tiers`` is not in 2 to 4, or a tier is named twice or not at all.
+
     >>> from hypothesis import given, settings
     >>> @settings(max_examples=5)
     ... @given(policies(["a", "b"]))
@@ -38,6 +43,10 @@ def policies(tiers: Sequence[str] | None = None, *, max_tiers: int = 3) -> Searc
     ...     assert len(policy.escalation.thresholds) == 1
     >>> test()
     """
+    if not 2 <= max_tiers <= len(_NAMES):
+        raise ValueError(f"max_tiers: expected 2 to {len(_NAMES)}, got {max_tiers!r}")
+    if tiers is not None and (isinstance(tiers, str) or not tiers or len({*tiers}) < len(tiers)):
+        raise ValueError(f"tiers: expected a list of different names, got {tiers!r}")
     names = st.integers(2, max_tiers).map(lambda n: _NAMES[:n]) if tiers is None else st.just(tiers)
     return names.flatmap(_policies)
 

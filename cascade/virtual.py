@@ -57,6 +57,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     ``loop.clock`` is the clock to give to a router. Threads do not see virtual time: have the
     router made by :func:`cascade.testing.async_router_for`, or use asynchronous tiers.
+
+    >>> loop = VirtualLoop()
+    >>> before = loop.clock()
+    >>> loop.run_until_complete(asyncio.sleep(60))
+    >>> (loop.clock() - before) / 1e9
+    60.0
+    >>> loop.close()
     """
 
     def __init__(self) -> None:

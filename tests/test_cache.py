@@ -1,6 +1,7 @@
 """The result cache: bounds, expiry, floors, and values that no caller can change."""
 
 import sys
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -61,6 +62,19 @@ def test_what_is_larger_than_the_bound_is_not_stored(value):
     cache.put("large", item(value), now=0)
     assert cache.get("large", now=1) is None
     assert cache.get("small", now=1).value == "kept"
+
+
+def test_the_bounds_hold_at_every_moment():
+    class Watching(ResultCache):
+        def _evict(self):
+            assert self.size <= 5_000
+            assert len(self) <= 3
+            super()._evict()
+
+    cache = Watching(3, 5_000)
+    for i in range(20):
+        cache.put(i, item("x" * (100 if i < 10 else 1_500)), now=i)
+    assert len(cache) == 2
 
 
 def test_a_large_key_counts_too():
@@ -206,6 +220,62 @@ def test_copies_are_deep():
     kept = item(value)
     value["a"].append(2)
     assert kept.value == {"a": [1]}
+
+
+# -- without a global lock -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def free_threads(monkeypatch):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+
+
+def test_a_dict_as_it_is_holds_the_entries_where_there_is_a_global_lock(monkeypatch):
+    assert type(ResultCache(10, 10_000).entries) is OrderedDict
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True, raising=False)
+    assert type(ResultCache(10, 10_000).entries) is OrderedDict
+
+
+class Watched:
+    """A lock that knows how often it was taken."""
+
+    def __init__(self):
+        self.taken = 0
+
+    def __enter__(self):
+        self.taken += 1
+
+    def __exit__(self, *exc_info):
+        pass
+
+
+@pytest.mark.usefixtures("free_threads")
+def test_every_call_is_one_step_where_there_is_none():
+    cache = ResultCache(2, 10_000)
+    entries, lock = cache.entries, Watched()
+    entries.lock = lock
+    calls = [
+        lambda: entries.get("a"), lambda: "a" in entries, lambda: entries.update(a=item()),
+        lambda: entries.move_to_end("a"), lambda: entries.pop("a"),
+        lambda: entries.__setitem__("b", item()), lambda: entries.popitem(last=False),
+        entries.clear,
+    ]  # fmt: skip
+    for i, call in enumerate(calls, 1):
+        call()
+        assert lock.taken >= i
+    assert len(entries) == 0
+
+
+@pytest.mark.usefixtures("free_threads")
+@pytest.mark.parametrize("fair", [False, True])
+def test_a_guarded_cache_does_what_the_other_does(fair):
+    cache = FairCache(3, 10_000, 100, 0.5) if fair else ResultCache(3, 10_000, 100)
+    for i in range(5):
+        cache.put(i, item(str(i)), now=i)
+    assert [cache.get(i, now=50) is not None for i in range(5)] == [False, False, True, True, True]
+    assert cache.get(4, now=500) is None
+    cache.clear()
+    assert (len(cache), cache.size) == (0, 0)
 
 
 # -- against a model -------------------------------------------------------------------------------

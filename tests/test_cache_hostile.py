@@ -306,6 +306,11 @@ def test_threads_do_not_corrupt_the_cache():
     hammer(4_000)
 
 
+def test_threads_do_not_corrupt_a_cache_that_guards_itself(monkeypatch):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    hammer(2_000)
+
+
 @pytest.mark.slow
 def test_threads_do_not_corrupt_the_cache_in_a_million_operations_each():
     hammer(1_000_000)

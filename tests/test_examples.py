@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import signal
 import socket
 import subprocess
@@ -64,11 +65,36 @@ def test_a_service_answers_over_http_and_stops_when_it_is_told(tmp_path: Path) -
         said = _run("asyncio_service/load.py", port, "400").splitlines()
         assert said[0] == "400 of 400 answered, by large and small"
         assert said[1].startswith("over HTTP: p50 ")
+        for status, text, body, headers in _REQUESTS:
+            assert _asked(port, body, headers) == (status, text), (body, headers)
         service.send_signal(signal.SIGTERM)
         assert service.wait(30) in {0, -signal.SIGTERM}  # uvicorn passes the signal on
     finally:
         service.kill()
         service.wait()
+
+
+_DIGIT = json.dumps([0.0] * 64)
+_LATE = "no tier can answer in time: budget 1e-09 s"
+_BODY = "body: expected a JSON list of 64 numbers"
+_HEADER = "X-Deadline-Ms: expected a positive number of milliseconds"
+_REQUESTS = [
+    (200, None, _DIGIT, {}),
+    (200, None, _DIGIT, {"X-Deadline-Ms": "1e3"}),
+    *((400, _HEADER, _DIGIT, {"X-Deadline-Ms": x}) for x in ("soon", "", "0", "-5", "nan", "inf")),
+    *((422, _BODY, x, {}) for x in ("", "{", "[1, 2", '{"x": 1}', '["a"]', "[null]", "[" * 9_999)),
+    (422, "input 'input': float32 row of shape (64,) expected, got shape (3,)", "[1, 2, 3]", {}),
+    (504, _LATE, _DIGIT, {"X-Deadline-Ms": "1e-6"}),
+]
+
+
+def _asked(port: str, body: str, headers: dict[str, str]) -> tuple[int, str | None]:
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)
+    connection.request("POST", "/predict", body, headers)
+    response = connection.getresponse()
+    said = json.loads(response.read()).get("error")
+    connection.close()
+    return response.status, said
 
 
 def _wait_until_ready(port: str) -> None:

@@ -1,22 +1,41 @@
 from __future__ import annotations
 
+import doctest
+import functools
+import importlib
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import cascade
+import cascade.strategies
+import cascade.testing
 
 _ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", cascade.__all__)
-def test_every_public_name_is_documented_by_an_example(name: str) -> None:
-    documentation = getattr(cascade, name).__doc__
-    assert documentation
-    assert ">>> " in documentation
+@functools.cache
+def _examples_in(module: str) -> set[str]:
+    """The names whose documentation the test run finds examples in, and so runs."""
+    found = doctest.DocTestFinder().find(importlib.import_module(module))
+    return {test.name for test in found if test.examples}
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        (package, name)
+        for package in (cascade, cascade.testing, cascade.strategies)
+        for name in package.__all__
+    ],
+)
+def test_every_public_name_is_documented_by_an_example_that_runs(package: Any, name: str) -> None:
+    module = getattr(package, name).__module__
+    assert f"{module}.{name}" in _examples_in(module)
 
 
 @pytest.mark.parametrize("name", cascade.__all__)

@@ -1,5 +1,6 @@
 """The strategies draw what is valid, and what a decision must survive."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,18 @@ from cascade.testing import recorded, router_for
 @given(policies())
 def test_policies_are_valid_and_round(policy):
     assert Policy.from_dict(policy.to_dict()) == policy
+
+
+@pytest.mark.parametrize("max_tiers", [0, 1, 5])
+def test_more_or_fewer_tiers_than_there_are_names_for_are_refused(max_tiers):
+    with pytest.raises(ValueError, match="max_tiers: expected 2 to 4"):
+        policies(max_tiers=max_tiers)
+
+
+@pytest.mark.parametrize("tiers", ["ab", [], ["a", "a"]])
+def test_tiers_must_be_different_names(tiers):
+    with pytest.raises(ValueError, match="tiers: expected a list of different names"):
+        policies(tiers)
 
 
 @given(recordings(("a", "b", "c")))

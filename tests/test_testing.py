@@ -107,6 +107,15 @@ def test_the_environment_is_shut_out(monkeypatch):
         assert_tier(router.route("x"), "small")
 
 
+def test_what_the_policy_and_the_driver_ask_of_a_script_still_holds():
+    named = TREE | {"tiers": [{"name": "small", "kind": "external", "version": "2"}]}
+    del named["escalation"]
+    with pytest.raises(PolicyError, match="the policy names version '2', the tier is '1'"):
+        router_for(named, small=scripted(version="1"))
+    with pytest.raises(PolicyError, match="use AsyncRouter"):
+        router_for(TREE, small=scripted(asynchronous=True))
+
+
 def test_an_unknown_tier_is_named():
     with pytest.raises(PolicyError, match="did you mean 'small'"):
         router_for(TREE, smal=("cat", 0.9))
@@ -143,6 +152,21 @@ def test_a_script_that_hangs_does_so_in_virtual_time():
         assert caught.value.outcome.latency.total == pytest.approx(0.05)
         many = router.route_many(["a", "b", "c"], deadline=1.0)
         assert [str(reason) for reason in many.reasons] == ["deadline"] * 3
+
+
+def test_what_fails_takes_its_time_too():
+    broken = scripted(error=ConnectionError(), seconds=0.03)
+    with router_for(TREE, small=broken, large="dog") as router:
+        assert router.route("x").latency.total == pytest.approx(0.03)
+
+    async def main(loop):
+        return await async_router_for(TREE, loop=loop, small=broken, large="dog").route("x")
+
+    assert run_virtual(main).latency.total == pytest.approx(0.03)
+    late = scripted(error=ConnectionError(), seconds=0.06)
+    with router_for(TREE, small=late) as router:
+        with pytest.raises(DeadlineExceeded):
+            router.route("x")
 
 
 def test_a_tier_of_ones_own_may_let_time_pass():
@@ -404,7 +428,7 @@ def test_the_plugin_imports_nothing_until_it_is_used(tmp_path):
 
 def test_a_downstream_suite_runs_by_itself():
     said = _pytest(DOWNSTREAM)
-    assert "6 passed" in said
+    assert "7 passed" in said
 
 
 def _pytest(folder):

@@ -48,7 +48,15 @@ def test_a_broken_classifier_leaves_the_keywords_or_a_person(cascade_router):
     assert app.assign(clueless, "help") == "a person"
 
 
-def test_a_hanging_classifier_is_left_at_the_deadline():
+def test_a_slow_classifier_is_left_at_the_deadline(cascade_router):
+    slow = scripted(default="accounts", seconds=1.0)
+    router = cascade_router("../policy.yaml", keywords=("support", 0.5), classifier=slow)
+    outcome = router.route("help")
+    assert_disposition(outcome, "degraded", "deadline")
+    assert outcome.latency.total == pytest.approx(0.2)
+
+
+def test_a_hanging_classifier_is_left_at_the_deadline_in_an_event_loop():
     async def main(loop):
         keywords = scripted(default=("support", 0.5), asynchronous=True)
         classifier = scripted(hangs=True)
