@@ -17,6 +17,7 @@ from cascade.ledger import Ledger
 from cascade.opening import open_plan
 from cascade.plan import in_mode
 from cascade.policy import Policy
+from cascade.reloading import PolicyFiles
 from cascade.telemetry import Standing, prometheus, standing
 from cascade.telemetry.shared import SharedMetrics
 from cascade.types import Mode
@@ -86,8 +87,7 @@ class Service:
         self._given = given
         self._observers = observers
         self._asynchronous = asynchronous
-        self._reloads: tuple[Path, float] | None = None
-        self._seen: Any = None  # what the policy and its files were when last looked at
+        self._reloads: tuple[PolicyFiles, float] | None = None
         self._reloader: threading.Event | None = None  # stops it
         self._shared: SharedMetrics | None = None
         self.bound, self._functions = self._bind(policy, given)
@@ -214,33 +214,31 @@ class Service:
 
     def reload(self, path: Path, seconds: float) -> None:
         """Look every few seconds whether the policy file or a model has changed; swap it in."""
-        self._reloads, self._seen = (path, seconds), _signature(path, self)
+        files = PolicyFiles(path, self.policy, self._given.models, self._given.env)
+        self._reloads = files, seconds
 
     def _watch_file(self) -> None:
         """Start looking, in this process."""
         if self._reloads is None or self._reloader is not None:
             return
         stop = self._reloader = threading.Event()
-        watched, (path, seconds) = weakref.ref(self), self._reloads
+        watched, (files, seconds) = weakref.ref(self), self._reloads
 
         def watch() -> None:
             while not stop.wait(seconds):
                 service = watched()
                 if service is None or service.closed:
                     return
-                service.look(path)
+                service.look(files)
                 del service
 
         threading.Thread(target=watch, name="cascade-reload", daemon=True).start()
 
-    def look(self, path: Path) -> None:
-        """Swap in the policy at ``path`` if what it consists of has changed since last seen."""
-        now = _signature(path, self)
-        if now == self._seen:
-            return
-        self._seen = now
+    def look(self, files: PolicyFiles) -> None:
+        """Swap in the policy of a file if what it consists of has changed since last seen."""
         try:
-            self.swap(path, None)
+            if files.changed():
+                self.swap(files.read(), None)
         except Exception:  # noqa: BLE001  a bad file leaves the old policy serving
             self.reload_failures += 1
 
@@ -336,21 +334,6 @@ def _check_mode(policy: Policy, mode: Mode) -> None:
     if mode is Mode.ENFORCE and bare and len(policy.tiers) > 1:
         msg = "mode: enforce needs escalation.certificate or escalation.thresholds in the policy"
         raise PolicyError(msg)
-
-
-def _signature(path: Path, service: Service) -> Any:
-    """What tells one state of a policy and its files from another; links are followed."""
-    root = path.parent
-    names = [path.name, service.policy.escalation.certificate, service.policy.profile]
-    names += [getattr(spec, "model", None) for spec in service.policy.tiers]
-    found = []
-    for name in filter(None, names):
-        try:
-            stat = (root / name).stat()
-            found.append((name, stat.st_mtime_ns, stat.st_size, stat.st_ino))
-        except OSError:
-            found.append((name, 0, 0, 0))
-    return found
 
 
 def _after_fork() -> None:
