@@ -88,25 +88,34 @@ class Watchdog:
             time.sleep(_POLL)
 
 
-def in_time(work: Callable[[], T], nanoseconds: int, leave: Callable[[], None]) -> T | None:
+def in_time(
+    work: Callable[[], T], nanoseconds: int, leave: Callable[[], Callable[[], None] | None]
+) -> T | None:
     """Return what comes of some work, or None when it is not over in time, and is left.
 
     It runs in a daemon thread of its own, for what cannot be stopped; what it raises is raised.
+    ``leave`` is called when it is left, and what that returns when it is over after all.
     """
     found: list[tuple[bool, Any]] = []
-    over = threading.Event()
+    late: list[Callable[[], None] | None] = []
+    over, ending = threading.Event(), threading.Lock()
 
     def run() -> None:
         try:
             found.append((True, work()))
         except BaseException as error:  # noqa: BLE001  raised where it is waited for
             found.append((False, error))
-        over.set()
+        with ending:
+            over.set()
+        for ended in filter(None, late):
+            ended()
 
     threading.Thread(target=run, name="cascade-rows", daemon=True).start()
     if not over.wait(max(0.0, nanoseconds / 1e9)):
-        leave()
-        return None
+        with ending:
+            if not over.is_set():  # it may be, just now
+                late.append(leave())
+                return None
     good, result = found[0]
     if not good:
         raise result

@@ -177,6 +177,14 @@ def test_groups_of_rows_without_confidences_have_none():
     assert (reply.values.tolist(), reply.confidences) == ([1, 4, 1], None)
 
 
+def test_work_that_was_left_says_when_it_is_over():
+    gate, ended = threading.Event(), threading.Event()
+    assert in_time(lambda: gate.wait(30.0), 1_000, lambda: ended.set) is None
+    assert not ended.is_set()
+    gate.set()
+    assert ended.wait(30.0)
+
+
 def test_work_that_is_not_over_in_time_is_left():
     gate, left = threading.Event(), []
     assert in_time(gate.wait, 1_000, lambda: left.append(True)) is None
