@@ -206,8 +206,7 @@ class Service:
             self._given = given
             self.policy, self.bound, self._functions, self.plan = policy, bound, named, plan
         if before is not None:
-            for lane in before.lanes:
-                lane.retire()
+            before.retire()
             for tier in bound_before:
                 tier.retire()
         self._changed()
@@ -297,10 +296,9 @@ class Service:
 
         Then there is at most a straggler between two tiers, which has its answer yet.
         """
-        for lane in () if plan is None else plan.lanes:
-            if idle:
-                lane.retire()
-            else:
+        if plan is not None:
+            plan.retire()
+            for lane in () if idle else plan.lanes:
                 lane.close()
         tiers, self.bound = self.bound, ()
         for tier in tiers:

@@ -1,5 +1,7 @@
 """What a swap keeps and what it does not: cached answers, counts, files that are watched."""
 
+import threading
+
 import numpy as np
 import onnx
 import pytest
@@ -83,3 +85,17 @@ def test_what_a_swap_has_opened_in_vain_is_closed(tmp_path):
     with pytest.raises(PolicyError, match="cannot be read"):
         router.warmup()
     assert not router._service.bound[0]._free
+
+
+def test_swapping_and_closing_leave_no_threads(tmp_path):
+    before = set(threading.enumerate())
+    path = onnx_file(tmp_path, execution="worker")
+    labelled(tmp_path / "m.onnx", 0)
+    with Router.from_yaml(path) as router:
+        for _ in range(5):
+            router.route(ROW)
+            router.route_many(np.stack([ROW] * 3), deadline=5.0)  # watched
+            router.swap(path)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30.0)
+        assert not thread.is_alive()

@@ -1,7 +1,7 @@
 """The watchdog: stops runs in callers' threads that pass their deadline.
 
 One daemon thread polls a slot per running call, every other millisecond while there are any: no
-timer, condition or heap per run. It sleeps when nothing has run for a while.
+timer, condition or heap per run. It sleeps when nothing has run for a while; it ends with its plan.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Watchdog:
         self._awake = threading.Event()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._retired = False
 
     def over(self, handle: Handle, until: int) -> AbstractContextManager[None]:
         """Watch a run while the block lasts; it is stopped once ``until`` (ns) has passed."""
@@ -69,14 +70,28 @@ class Watchdog:
         if not self._awake.is_set():
             self._awake.set()
 
+    def retire(self) -> None:
+        """Let the thread go once there is nothing to watch; a late run has another started."""
+        self._retired = True
+        self._awake.set()
+
+    def _may_leave(self) -> bool:
+        with self._starting:
+            me, self._thread = self._thread, None  # first: who begins now sees it, or is seen
+            if self.slots:
+                self._thread = me
+            return self._thread is None
+
     def _watch(self, awake: threading.Event) -> None:
         calm = 0
         while True:
             if not self.slots:
                 calm += 1
+                if self._retired and self._may_leave():
+                    return
                 if calm > _CALM:
                     awake.clear()
-                    if not self.slots:  # a run may have begun just now
+                    if not self.slots and not self._retired:  # a run may have begun just now
                         awake.wait()
                     calm = 0
             else:
