@@ -80,7 +80,7 @@ class Service:
         self.closed = False
         self.opening = threading.RLock()  # guards everything here but the reading of ``plan``
         self.clock = clock
-        self.ledger = Ledger()
+        self._counted: dict[tuple[str, tuple[str, ...]], Ledger] = {}  # by policy's name and tiers
         self.reload_failures = 0
         self.watchers: weakref.WeakSet[Watched] = weakref.WeakSet()  # of mode and policy
         self._mode_was_set = False
@@ -147,13 +147,14 @@ class Service:
 
     def _engine(self, policy: Policy, bound: tuple[BoundTier, ...], before: Plan | None) -> Engine:
         """Return the cache and flights of a policy: those there are, if it answers the same."""
+        key = policy.name, tuple(tier.name for tier in bound)
+        ledger = self._counted.setdefault(key, Ledger())
         if before is not None:
             old = before.policy, [lane.tier for lane in before.lanes]
             if before.policy.cache == policy.cache and _answers(*old) == _answers(policy, bound):
-                return before.engine
-            if before.site.tiers != tuple(spec.name for spec in policy.tiers):
-                self.ledger = Ledger()  # tiers are counted by their place
-        engine = Engine(self.clock, self._observers, self.ledger)
+                same = before.engine.ledger is ledger
+                return before.engine if same else before.engine.counting(ledger)
+        engine = Engine(self.clock, self._observers, ledger)
         settings = policy.cache
         if settings is not None:
             ttl = None if settings.ttl is None else round(settings.ttl * 1e9)
@@ -196,12 +197,12 @@ class Service:
                 given = attrs.evolve(given, tiers=tiers)
             bound, named = self._bind(policy, given if tiers is not None else given.of(policy))
             before, bound_before = self.plan, self.bound
-            mode_before, ledger = self.mode, self.ledger
+            mode_before = self.mode
             try:
                 self.mode = mode
                 plan = None if before is None else self._opened(policy, bound, named, before)
             except BaseException:
-                self.mode, self.ledger = mode_before, ledger
+                self.mode = mode_before
                 raise
             self._given = given
             self.policy, self.bound, self._functions, self.plan = policy, bound, named, plan
@@ -250,7 +251,7 @@ class Service:
             return standing(plan)
         if self._last is None:
             names = tuple(spec.name for spec in self.policy.tiers)
-            engine = Engine(self.clock, (), self.ledger)
+            engine = Engine(self.clock, (), Ledger())
             return Standing(self.policy, names, engine, self.policy.point.index)
         return self._last
 
@@ -264,7 +265,9 @@ class Service:
             return self._shared
 
     def _own_metrics(self) -> str:
-        return prometheus(self.standing(), self.mode, self.reload_failures)
+        now = self.standing()
+        counted = [(*key, ledger.totals()) for key, ledger in list(self._counted.items())]
+        return prometheus(now, counted, self.mode, self.reload_failures)
 
     def metrics(self) -> str:
         """Return the counters as Prometheus text, of all processes that share a folder."""
@@ -312,9 +315,9 @@ class Service:
 
     def in_child(self) -> None:
         """Begin anew after a fork: no thread, lock or session of the parent's is of use."""
-        _INHERITED.append((self.plan, self.bound, self.ledger))
+        _INHERITED.append((self.plan, self.bound, self._counted))
         self.opening = threading.RLock()
-        self.ledger = Ledger()
+        self._counted = {}
         self.plan = self.leaving = self._last = None
         self._shared = self._reloader = None  # a file and a thread of the parent's
         for tier in self.bound:
