@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import time
+from stat import S_ISREG
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
 from cascade.bundle import resolve_model
 from cascade.errors import PolicyError
-from cascade.policy import Policy
+from cascade.policy import OnnxSpec, Policy
 from cascade.tiers.graph import external_locations
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["PolicyFiles"]
 
 _YOUNG = 10**9  # ns after a change within which another may leave the same times
+_WORD = re.compile(rb"[^\s\0'\"\[\]{},#]+")
 _State: TypeAlias = "dict[Path, bytes | None]"
 
 
@@ -69,7 +72,7 @@ class PolicyFiles:
         """Return the policy that the file holds now; from now on, its files are looked at.
 
         Raises:
-            PolicyError: as ``Policy.from_yaml``; whatever then changes beside it is looked at too.
+            PolicyError: as ``Policy.from_yaml``; what it may name is looked at from then on.
         """
         self._failed = True
         try:
@@ -90,10 +93,9 @@ class PolicyFiles:
             state[path] = self._digest(path, model=True)
             for part in self._read[path].parts if path in self._read else ():
                 state[part] = self._digest(part)
-        if self._failed:
-            with contextlib.suppress(OSError):
-                for path in self.path.parent.iterdir():
-                    state.setdefault(path, repr(_mark(path)).encode())
+        for path in self._named() if self._failed else ():
+            if path not in state:
+                state[path] = self._digest(path)
         return state
 
     def _beside(self) -> Iterator[Path]:
@@ -103,11 +105,18 @@ class PolicyFiles:
         yield self.path
         yield from (folder / name for name in names if name is not None)
 
+    def _named(self) -> set[Path]:
+        """Return what may be a file's name in a policy that cannot be read."""
+        with contextlib.suppress(OSError):
+            words = set(_WORD.findall(self.path.read_bytes()))
+            return {self.path.parent / os.fsdecode(word) for word in words}
+        return set()
+
     def _model_files(self) -> Iterator[Path]:
         for spec in self._policy.tiers:
-            if getattr(spec, "model", None) is not None:
+            if isinstance(spec, OnnxSpec):
                 with contextlib.suppress(PolicyError):
-                    yield resolve_model(self._policy, spec, self._models, self._env)  # type: ignore[arg-type]  # it has a model
+                    yield resolve_model(self._policy, spec, self._models, self._env)
 
     def _digest(self, path: Path, *, model: bool = False) -> bytes | None:
         """Return a file's digest, read anew if it may have changed; None: there is no file."""
@@ -125,6 +134,8 @@ class PolicyFiles:
 def _mark(path: Path) -> tuple[int, ...]:
     """Return what changes when a file is written to or replaced; links are followed."""
     stat = path.stat()
+    if not S_ISREG(stat.st_mode):
+        raise FileNotFoundError(path)
     return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 

@@ -271,7 +271,7 @@ class Service:
 
     def metrics(self) -> str:
         """Return the counters as Prometheus text, of all processes that share a folder."""
-        shared, own = self._share(), self._own_metrics()
+        shared, own = self._shared or self._share(), self._own_metrics()
         return own if shared is None else shared.all(own)
 
     # -- ending ----------------------------------------------------------------------------------

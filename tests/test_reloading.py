@@ -118,6 +118,9 @@ def test_what_was_missing_when_the_file_was_read_is_waited_for(tmp_path):
         path.write_text(json.dumps(tree("2", tiers=[spec])))  # which YAML is too
         assert look() == ("1", 1)  # it cannot be read
         assert look() == ("1", 1)  # and nothing has changed
+        (tmp_path / "log").write_text("of another")
+        (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+        assert look() == ("1", 1)
         (tmp_path / "table.json").write_text("{}")
         assert look() == ("1", 2)  # it is tried again: the table has no such tier
         path.write_text(json.dumps(tree("2")))
