@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from cascade.protocols import BoundTier
 
 __all__ = [
-    "Functions", "PerTier", "StandIn", "bind", "bind_python", "check_version", "functions", "scored",
+    "Functions", "PerTier", "StandIn", "bind", "bind_python", "check_version", "functions",
+    "scored",
 ]  # fmt: skip
 
 PerTier: TypeAlias = "Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]] | None"

@@ -240,9 +240,13 @@ class Climb:
         if lane.inline or lane.tier.can_stop:
             with self._plan.watchdog.over(handle, self._until):
                 return lane.call_rows(rows, n, handle)
-        return in_time(
-            lambda: lane.call_rows(rows, n, handle), self._until - self._clock(), handle.stop
-        )
+
+        def leave() -> Callable[[], None] | None:
+            handle.stop()
+            return lane.lose()
+
+        left = self._until - self._clock()
+        return in_time(lambda: lane.call_rows(rows, n, handle), left, leave)
 
     def _weigh(self, tier: int, part: Indices, reply: RowsReply, *, late: bool) -> Run:
         """Take in what a tier answered: which rows are sound, and which are sure enough."""

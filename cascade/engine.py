@@ -99,6 +99,12 @@ class Engine:
         self.flights: dict[Hashable, Request] = {}
         self.batches = 0  # of route_many, on their way; under the lock
 
+    def counting(self, ledger: Ledger) -> Engine:
+        """Return one over the same cache and flights that counts elsewhere."""
+        made = Engine(self.clock, self.observers, ledger)
+        made.cache, made.flights, made.lock = self.cache, self.flights, self.lock
+        return made
+
     def forget(self) -> None:
         """Drop what is cached."""
         with self.lock:

@@ -76,8 +76,9 @@ class Front(Watched):
 
         ``models`` is the folder of the model files (default: ``CASCADE_MODELS``, else the policy's
         folder); ``env`` stands in for the environment. With ``reload`` (seconds, or a duration such
-        as ``"5s"``) the file and its models are looked at that often and swapped in when they have
-        changed; a bad file leaves the old policy serving and is counted.
+        as ``"5s"``) the file, its models and all that it names are looked at that often, and
+        swapped in when their content has changed and stayed so for one look; a bad file leaves the
+        old policy serving and is counted.
 
         Raises:
             PolicyError: with every problem of the file, and its place.

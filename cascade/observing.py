@@ -178,14 +178,16 @@ class Aftermath:
 
     def _leave(self) -> None:
         """Take from a thread that hangs what it has not begun; it ends when it comes back."""
+        left, self._jobs = self._jobs, queue.Queue(_QUEUED)
+        self.dropped += 1  # what it is at
         with contextlib.suppress(queue.Empty):
             while True:
-                job = self._jobs.get_nowait()
+                job = left.get_nowait()
                 if job is not None and job.keep:
-                    job.work()
+                    self._do(job)
                 elif job is not None:
                     self.dropped += 1
-        self._jobs.put(None)
+        left.put(None)
 
     # -- the queue -------------------------------------------------------------------------------
 
@@ -210,10 +212,13 @@ class Aftermath:
 
     def _work(self, jobs: queue.Queue[_Job | None]) -> None:
         while (job := jobs.get()) is not None:
-            try:
-                job.work()
-            except Exception:  # noqa: BLE001  what runs after the answer must not stop the rest
-                self.dropped += 1
+            self._do(job)
+
+    def _do(self, job: _Job) -> None:
+        try:
+            job.work()
+        except Exception:  # noqa: BLE001  what runs after the answer must not stop the rest
+            self.dropped += 1
 
     # -- one request -----------------------------------------------------------------------------
 

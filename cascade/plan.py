@@ -81,6 +81,12 @@ class Plan:
         object.__setattr__(self, "direct", direct)
         object.__setattr__(self, "boarding", boarding)
 
+    def retire(self) -> None:
+        """Let threads go once they have nothing to do; what is on its way still ends."""
+        for lane in self.lanes:
+            lane.retire()
+        self.watchdog.retire()
+
     @property
     def point_index(self) -> int:
         """The operating point that load has moved to."""

@@ -233,6 +233,9 @@ class Lane(Protocol):
     def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
         """Run n rows at once."""
 
+    def lose(self) -> Callable[[], None] | None:
+        """Count rows that were left while they run; what is returned is called when they end."""
+
     def plain(self, job: Any) -> tuple[Any, float | None]:
         """Ask the tier outside of the ledger."""
 

@@ -17,6 +17,7 @@ from cascade.ledger import Ledger
 from cascade.opening import open_plan
 from cascade.plan import in_mode
 from cascade.policy import Policy
+from cascade.reloading import PolicyFiles
 from cascade.telemetry import Standing, prometheus, standing
 from cascade.telemetry.shared import SharedMetrics
 from cascade.types import Mode
@@ -79,15 +80,14 @@ class Service:
         self.closed = False
         self.opening = threading.RLock()  # guards everything here but the reading of ``plan``
         self.clock = clock
-        self.ledger = Ledger()
+        self._counted: dict[tuple[str, tuple[str, ...]], Ledger] = {}  # by policy's name and tiers
         self.reload_failures = 0
         self.watchers: weakref.WeakSet[Watched] = weakref.WeakSet()  # of mode and policy
         self._mode_was_set = False
         self._given = given
         self._observers = observers
         self._asynchronous = asynchronous
-        self._reloads: tuple[Path, float] | None = None
-        self._seen: Any = None  # what the policy and its files were when last looked at
+        self._reloads: tuple[PolicyFiles, float] | None = None
         self._reloader: threading.Event | None = None  # stops it
         self._shared: SharedMetrics | None = None
         self.bound, self._functions = self._bind(policy, given)
@@ -147,13 +147,14 @@ class Service:
 
     def _engine(self, policy: Policy, bound: tuple[BoundTier, ...], before: Plan | None) -> Engine:
         """Return the cache and flights of a policy: those there are, if it answers the same."""
+        key = policy.name, tuple(tier.name for tier in bound)
+        ledger = self._counted.setdefault(key, Ledger())
         if before is not None:
             old = before.policy, [lane.tier for lane in before.lanes]
             if before.policy.cache == policy.cache and _answers(*old) == _answers(policy, bound):
-                return before.engine
-            if before.site.tiers != tuple(spec.name for spec in policy.tiers):
-                self.ledger = Ledger()  # tiers are counted by their place
-        engine = Engine(self.clock, self._observers, self.ledger)
+                same = before.engine.ledger is ledger
+                return before.engine if same else before.engine.counting(ledger)
+        engine = Engine(self.clock, self._observers, ledger)
         settings = policy.cache
         if settings is not None:
             ttl = None if settings.ttl is None else round(settings.ttl * 1e9)
@@ -196,51 +197,48 @@ class Service:
                 given = attrs.evolve(given, tiers=tiers)
             bound, named = self._bind(policy, given if tiers is not None else given.of(policy))
             before, bound_before = self.plan, self.bound
-            mode_before, ledger = self.mode, self.ledger
+            mode_before = self.mode
             try:
                 self.mode = mode
                 plan = None if before is None else self._opened(policy, bound, named, before)
             except BaseException:
-                self.mode, self.ledger = mode_before, ledger
+                self.mode = mode_before
                 raise
             self._given = given
             self.policy, self.bound, self._functions, self.plan = policy, bound, named, plan
         if before is not None:
-            for lane in before.lanes:
-                lane.retire()
+            before.retire()
             for tier in bound_before:
                 tier.retire()
         self._changed()
 
     def reload(self, path: Path, seconds: float) -> None:
         """Look every few seconds whether the policy file or a model has changed; swap it in."""
-        self._reloads, self._seen = (path, seconds), _signature(path, self)
+        files = PolicyFiles(path, self.policy, self._given.models, self._given.env)
+        self._reloads = files, seconds
 
     def _watch_file(self) -> None:
         """Start looking, in this process."""
         if self._reloads is None or self._reloader is not None:
             return
         stop = self._reloader = threading.Event()
-        watched, (path, seconds) = weakref.ref(self), self._reloads
+        watched, (files, seconds) = weakref.ref(self), self._reloads
 
         def watch() -> None:
             while not stop.wait(seconds):
                 service = watched()
                 if service is None or service.closed:
                     return
-                service.look(path)
+                service.look(files)
                 del service
 
         threading.Thread(target=watch, name="cascade-reload", daemon=True).start()
 
-    def look(self, path: Path) -> None:
-        """Swap in the policy at ``path`` if what it consists of has changed since last seen."""
-        now = _signature(path, self)
-        if now == self._seen:
-            return
-        self._seen = now
+    def look(self, files: PolicyFiles) -> None:
+        """Swap in the policy of a file if what it consists of has changed since last seen."""
         try:
-            self.swap(path, None)
+            if files.changed():
+                self.swap(files.read(), None)
         except Exception:  # noqa: BLE001  a bad file leaves the old policy serving
             self.reload_failures += 1
 
@@ -253,7 +251,7 @@ class Service:
             return standing(plan)
         if self._last is None:
             names = tuple(spec.name for spec in self.policy.tiers)
-            engine = Engine(self.clock, (), self.ledger)
+            engine = Engine(self.clock, (), Ledger())
             return Standing(self.policy, names, engine, self.policy.point.index)
         return self._last
 
@@ -267,11 +265,13 @@ class Service:
             return self._shared
 
     def _own_metrics(self) -> str:
-        return prometheus(self.standing(), self.mode, self.reload_failures)
+        now = self.standing()
+        counted = [(*key, ledger.totals()) for key, ledger in list(self._counted.items())]
+        return prometheus(now, counted, self.mode, self.reload_failures)
 
     def metrics(self) -> str:
         """Return the counters as Prometheus text, of all processes that share a folder."""
-        shared, own = self._share(), self._own_metrics()
+        shared, own = self._shared or self._share(), self._own_metrics()
         return own if shared is None else shared.all(own)
 
     # -- ending ----------------------------------------------------------------------------------
@@ -299,10 +299,9 @@ class Service:
 
         Then there is at most a straggler between two tiers, which has its answer yet.
         """
-        for lane in () if plan is None else plan.lanes:
-            if idle:
-                lane.retire()
-            else:
+        if plan is not None:
+            plan.retire()
+            for lane in () if idle else plan.lanes:
                 lane.close()
         tiers, self.bound = self.bound, ()
         for tier in tiers:
@@ -316,9 +315,9 @@ class Service:
 
     def in_child(self) -> None:
         """Begin anew after a fork: no thread, lock or session of the parent's is of use."""
-        _INHERITED.append((self.plan, self.bound, self.ledger))
+        _INHERITED.append((self.plan, self.bound, self._counted))
         self.opening = threading.RLock()
-        self.ledger = Ledger()
+        self._counted = {}
         self.plan = self.leaving = self._last = None
         self._shared = self._reloader = None  # a file and a thread of the parent's
         for tier in self.bound:
@@ -336,21 +335,6 @@ def _check_mode(policy: Policy, mode: Mode) -> None:
     if mode is Mode.ENFORCE and bare and len(policy.tiers) > 1:
         msg = "mode: enforce needs escalation.certificate or escalation.thresholds in the policy"
         raise PolicyError(msg)
-
-
-def _signature(path: Path, service: Service) -> Any:
-    """What tells one state of a policy and its files from another; links are followed."""
-    root = path.parent
-    names = [path.name, service.policy.escalation.certificate, service.policy.profile]
-    names += [getattr(spec, "model", None) for spec in service.policy.tiers]
-    found = []
-    for name in filter(None, names):
-        try:
-            stat = (root / name).stat()
-            found.append((name, stat.st_mtime_ns, stat.st_size, stat.st_ino))
-        except OSError:
-            found.append((name, 0, 0, 0))
-    return found
 
 
 def _after_fork() -> None:

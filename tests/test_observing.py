@@ -339,7 +339,7 @@ def test_closing_waits_no_longer_for_a_hung_tier_than_its_grace_and_labels_are_w
     routing.feedback(first.id, 5)
     routing.close(grace=0.01)
     assert not over.is_set()
-    assert (routing.statistics().recorded, routing.statistics().dropped) == (0, 1)
+    assert (routing.statistics().recorded, routing.statistics().dropped) == (0, 2)
     (labels,) = tmp_path.glob("labels-*.csv")
     assert labels.read_text().splitlines() == ["id,truth", f"{first.id},5"]
     (hanging,) = (one for one in threads() if one not in before)
@@ -347,6 +347,10 @@ def test_closing_waits_no_longer_for_a_hung_tier_than_its_grace_and_labels_are_w
     hanging.join(60.0)  # it ends when the tier comes back, and writes nothing late
     assert not hanging.is_alive()
     assert not list(tmp_path.glob("recording-*.csv"))
+    routing.feedback(first.id, 6)  # late ones are written too
+    routing.flush()
+    assert labels.read_text().splitlines()[1:] == [f"{first.id},5"]
+    assert len(list(tmp_path.glob("labels-*.csv"))) == 2
 
 
 def test_closing_an_asynchronous_router_is_bounded_too():

@@ -1,5 +1,7 @@
 """``route_many`` beyond plain arrays: columns, types, functions around it, allowances."""
 
+import threading
+import time
 from types import MappingProxyType
 
 import attrs
@@ -271,3 +273,31 @@ def test_tiers_that_take_other_rows_need_a_function_of_their_own(tmp_path):
         row = np.array([0.25, 0.75], dtype=np.float32)
         assert router.route(row).tier == "large"
         assert router.route_many(np.stack([row, row])).values.tolist() == [1, 1]
+
+
+def test_batches_of_a_tier_that_hangs_are_refused_when_all_its_workers_are_zombies():
+    gate, begun = threading.Event(), []
+
+    def hang(xs):
+        begun.append(xs)
+        assert gate.wait(60.0)
+        return list(xs)
+
+    tree = {
+        "version": 1, "name": "p", "deadline": "5s",
+        "tiers": [{"name": "only", "kind": "external", "workers": 2}],
+    }  # fmt: skip
+    with Router(Policy.from_dict(tree), tiers={"only": hang}) as router:
+        for _ in range(2):
+            many = router.route_many(["x", "y", "z"], deadline=0.01)
+            assert set(many.reasons) == {"deadline"}
+        for _ in range(8):
+            many = router.route_many(["x", "y", "z"], deadline=0.01)
+            assert set(many.reasons) == {"breaker"}
+        with pytest.raises(cascade.Overloaded):
+            router.route("x")
+        assert router.load().tiers[0].zombies == len(begun) == 2
+        gate.set()
+        while router.load().tiers[0].zombies:
+            time.sleep(0.001)
+        assert router.route("x").value == "x"

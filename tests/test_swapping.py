@@ -1,5 +1,7 @@
 """What a swap keeps and what it does not: cached answers, counts, files that are watched."""
 
+import threading
+
 import numpy as np
 import onnx
 import pytest
@@ -83,3 +85,56 @@ def test_what_a_swap_has_opened_in_vain_is_closed(tmp_path):
     with pytest.raises(PolicyError, match="cannot be read"):
         router.warmup()
     assert not router._service.bound[0]._free
+
+
+def test_swapping_and_closing_leave_no_threads(tmp_path):
+    before = set(threading.enumerate())
+    path = onnx_file(tmp_path, execution="worker")
+    labelled(tmp_path / "m.onnx", 0)
+    with Router.from_yaml(path) as router:
+        for _ in range(5):
+            router.route(ROW)
+            router.route_many(np.stack([ROW] * 3), deadline=5.0)  # watched
+            router.swap(path)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30.0)
+        assert not thread.is_alive()
+
+
+def samples(router, name):
+    lines = router.metrics().splitlines()
+    return sorted(line for line in lines if line.startswith(name))
+
+
+def test_what_one_policy_has_counted_does_not_become_anothers():
+    def policy(name, tier):
+        spec = {"name": tier, "kind": "external", "version": "1"}
+        return Policy.from_dict(tree(name=name, tiers=[spec]))
+
+    def requests(name, tier, disposition, reason, count):
+        labels = f'policy="{name}",tier="{tier}",disposition="{disposition}",reason="{reason}"'
+        return f"cascade_requests_total{{{labels}}} {count}"
+
+    with Router(policy("a", "it"), tiers={"it": says("x")}) as router:
+        router.route("x")
+        router.swap(policy("b", "it"))
+        assert router.route("x").disposition == "cached"  # the answers are the same
+        router.swap(policy("b", "other"), tiers={"other": says("x")})
+        router.route("x")
+        router.swap(policy("a", "it"), tiers={"it": says("x")})
+        router.route("x")
+        assert samples(router, "cascade_requests_total{") == [
+            requests("a", "it", "accepted", "top", 2),
+            requests("b", "it", "cached", "cache", 1),
+            requests("b", "other", "accepted", "top", 1),
+        ]
+        assert samples(router, "cascade_tier_calls_total{") == [
+            'cascade_tier_calls_total{tier="it",result="accepted"} 2',
+            'cascade_tier_calls_total{tier="other",result="accepted"} 1',
+        ]
+        assert samples(router, "cascade_cache_total{") == [
+            'cascade_cache_total{result="hit"} 1', 'cascade_cache_total{result="miss"} 3',
+        ]  # fmt: skip
+        assert 'cascade_latency_seconds_count{part="total"} 4' in router.metrics()
+        assert f'digest="{router.policy.digest}"' in samples(router, "cascade_policy_info{")[0]
+        assert router.statistics().requests == 2  # of this name and these tiers

@@ -51,6 +51,7 @@ class AutoLane:
         self.cancel = self._far.cancel
         self.adopt = self._far.adopt
         self.timed_out = self._far.timed_out
+        self.lose = self._far.lose
 
     def _use(self, *, inline: bool) -> None:
         self.inline = inline

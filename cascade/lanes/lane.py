@@ -249,6 +249,9 @@ class TierLane:
             reply.confidences = calibration.rows(reply.values, reply.confidences, rows)
         return reply
 
+    def lose(self) -> Callable[[], None] | None:
+        """Count rows that run on a thread of their own as left: here nothing is bounded."""
+
     def _run_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
         """Run rows together, or those of each shape where they are not all of one."""
         if is_ragged(rows):

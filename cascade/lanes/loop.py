@@ -19,7 +19,7 @@ from cascade.decide import BREAKER, OVERLOAD
 from cascade.facts import Failed, Refused, Replied, RowsReply, TimedOut
 from cascade.lanes.handle import Handle
 from cascade.lanes.lane import EXITS, TierLane, remarks
-from cascade.lanes.worker import Ticket
+from cascade.lanes.ticket import Ticket
 from cascade.protocols import Occupancy
 from cascade.tiers.faults import as_tier_error
 from cascade.types import Reason

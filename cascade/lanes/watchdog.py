@@ -1,7 +1,7 @@
 """The watchdog: stops runs in callers' threads that pass their deadline.
 
 One daemon thread polls a slot per running call, every other millisecond while there are any: no
-timer, condition or heap per run. It sleeps when nothing has run for a while.
+timer, condition or heap per run. It sleeps when nothing has run for a while; it ends with its plan.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Watchdog:
         self._awake = threading.Event()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._retired = False
 
     def over(self, handle: Handle, until: int) -> AbstractContextManager[None]:
         """Watch a run while the block lasts; it is stopped once ``until`` (ns) has passed."""
@@ -69,14 +70,28 @@ class Watchdog:
         if not self._awake.is_set():
             self._awake.set()
 
+    def retire(self) -> None:
+        """Let the thread go once there is nothing to watch; a late run has another started."""
+        self._retired = True
+        self._awake.set()
+
+    def _may_leave(self) -> bool:
+        with self._starting:
+            me, self._thread = self._thread, None  # first: who begins now sees it, or is seen
+            if self.slots:
+                self._thread = me
+            return self._thread is None
+
     def _watch(self, awake: threading.Event) -> None:
         calm = 0
         while True:
             if not self.slots:
                 calm += 1
+                if self._retired and self._may_leave():
+                    return
                 if calm > _CALM:
                     awake.clear()
-                    if not self.slots:  # a run may have begun just now
+                    if not self.slots and not self._retired:  # a run may have begun just now
                         awake.wait()
                     calm = 0
             else:
@@ -88,25 +103,34 @@ class Watchdog:
             time.sleep(_POLL)
 
 
-def in_time(work: Callable[[], T], nanoseconds: int, leave: Callable[[], None]) -> T | None:
+def in_time(
+    work: Callable[[], T], nanoseconds: int, leave: Callable[[], Callable[[], None] | None]
+) -> T | None:
     """Return what comes of some work, or None when it is not over in time, and is left.
 
     It runs in a daemon thread of its own, for what cannot be stopped; what it raises is raised.
+    ``leave`` is called when it is left, and what that returns when it is over after all.
     """
     found: list[tuple[bool, Any]] = []
-    over = threading.Event()
+    late: list[Callable[[], None] | None] = []
+    over, ending = threading.Event(), threading.Lock()
 
     def run() -> None:
         try:
             found.append((True, work()))
         except BaseException as error:  # noqa: BLE001  raised where it is waited for
             found.append((False, error))
-        over.set()
+        with ending:
+            over.set()
+        for ended in filter(None, late):
+            ended()
 
     threading.Thread(target=run, name="cascade-rows", daemon=True).start()
     if not over.wait(max(0.0, nanoseconds / 1e9)):
-        leave()
-        return None
+        with ending:
+            if not over.is_set():  # it may be, just now
+                late.append(leave())
+                return None
     good, result = found[0]
     if not good:
         raise result

@@ -8,7 +8,6 @@ are never joined without a limit, so that a hung call holds up neither other tie
 
 from __future__ import annotations
 
-import contextvars
 import math
 import threading
 from functools import partial
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from cascade.batching import NORMAL, Curve, DeadlineQueue, expected_wait, hold, knee, wait_ahead
 from cascade.decide import BREAKER, OVERLOAD
 from cascade.facts import Refused, TimedOut
-from cascade.lanes.handle import Handle
-from cascade.lanes.lane import Served, TierLane
+from cascade.lanes.lane import TierLane
+from cascade.lanes.ticket import Run, Ticket
 from cascade.protocols import Occupancy
 from cascade.types import Reason
 
@@ -28,41 +27,11 @@ if TYPE_CHECKING:
     from cascade.facts import Fact
     from cascade.protocols import OnDone
 
-__all__ = ["Ticket", "WorkerLane"]
+__all__ = ["WorkerLane"]
 
 _NANO = 1_000_000_000
 _STOPPING = 50_000_000  # ns that a run which can be stopped may take to end
 _SMOOTH = 8  # arrivals, or runs, that an average of theirs looks back on
-
-
-class Ticket(Served):
-    """One call in the lane: who waits for it, until when, and where it is."""
-
-    __slots__ = ("context", "gone", "on_done", "rank", "run", "until")
-
-    def __init__(self, job: Any, submitted: int, on_done: OnDone) -> None:
-        super().__init__(job, submitted)
-        self.until: int = job.until
-        self.rank: int = job.rank
-        self.on_done = on_done
-        self.run: _Run | None = None
-        self.gone = False  # nobody waits any more
-        self.context = contextvars.copy_context()
-
-
-class _Run:
-    """What one worker is at: its tickets, and how many of them are still waited for."""
-
-    __slots__ = ("expected", "handle", "lost", "started", "tickets", "waiting", "why")
-
-    def __init__(self, tickets: list[Ticket], started: int, needs: int, why: str) -> None:
-        self.tickets = tickets
-        self.waiting = len(tickets)
-        self.handle = Handle(None, [ticket.job for ticket in tickets])
-        self.started = started
-        self.expected = started + needs  # when it should be over, ns
-        self.lost = 0  # when the last who waited for it left, ns
-        self.why = why  # it went when it did
 
 
 class WorkerLane(TierLane):
@@ -86,7 +55,7 @@ class WorkerLane(TierLane):
         self._idle: list[Any] = []  # the gates of workers that wait for work
         self._held: Any = None  # the gate of a worker that waits for one more row
         self._threads = 0
-        self._running: set[_Run] = set()
+        self._running: set[Run] = set()
         self._lost = 0  # runs that nobody waits for
         self._closing = self._retired = False
         self._gap, self._last = math.inf, 0
@@ -264,12 +233,29 @@ class WorkerLane(TierLane):
             ticket.job, ticket.on_done = job, on_done
             return True
 
+    def lose(self) -> Callable[[], None]:
+        """Count rows that run on a thread of their own as a zombie; what is returned, ends that."""
+        run = Run([], self._clock(), 0, "rows")
+        run.lost = run.started
+        with self._lock:
+            self._running.add(run)
+            self._lost += 1
+        self._struck()
+        return partial(self._come_back, run)
+
+    def _come_back(self, run: Run) -> None:
+        with self._lock:
+            self._running.discard(run)
+            self._lost -= 1
+            if len(self._queue):
+                self._wake()
+
     # -- working ---------------------------------------------------------------------------------
 
     def _work(self, lock: threading.Lock) -> None:
         gate = threading.Lock()
         gate.acquire()
-        over: _Run | None = None
+        over: Run | None = None
         while lock is self._lock:  # a reset lane has other workers
             done, run, wait = self._next(gate, over)
             over = None
@@ -284,7 +270,7 @@ class WorkerLane(TierLane):
             elif wait:
                 gate.acquire(timeout=-1 if wait < 0 else wait / _NANO)
 
-    def _next(self, gate: Any, over: _Run | None) -> tuple[list[Ticket], _Run | None, int | None]:
+    def _next(self, gate: Any, over: Run | None) -> tuple[list[Ticket], Run | None, int | None]:
         """Close a run's books and take the next batch.
 
         Returns the tickets that are over, what to run, and how long (ns) to wait where there is
@@ -300,8 +286,9 @@ class WorkerLane(TierLane):
                     self._idle.pop().release()
                 return done, None, None
             head = self._queue.first()
-            if head is None:
-                if self._closing or self._retired:
+            full = len(self._running) >= self.workers  # with what was lost on other threads
+            if head is None or full:
+                if head is None and (self._closing or self._retired):
                     self._threads -= 1
                     return done, None, None
                 self._idle.append(gate)
@@ -319,20 +306,20 @@ class WorkerLane(TierLane):
             if not batch.taken:
                 return done, None, 0
             why = "waited" if held and batch.why == "idle" else batch.why
-            run = _Run(batch.taken, now, curve.time(len(batch.taken)), why)
+            run = Run(batch.taken, now, curve.time(len(batch.taken)), why)
             for ticket in batch.taken:
                 ticket.run = run
             self._running.add(run)
             return done, run, 0
 
-    def _run(self, run: _Run) -> None:
+    def _run(self, run: Run) -> None:
         tickets = run.tickets
         if len(tickets) == 1:
             tickets[0].context.run(self.serve, tickets, run.handle, run.why)
         else:
             self.serve(tickets, run.handle, run.why)
 
-    def _close(self, run: _Run) -> list[Ticket]:
+    def _close(self, run: Run) -> list[Ticket]:
         """Take a run off the books; return those who still wait for it."""
         self._running.discard(run)
         if run.lost:
@@ -349,7 +336,7 @@ class WorkerLane(TierLane):
             self._drained.notify_all()
         return waiting
 
-    def _look_around(self, run: _Run) -> None:
+    def _look_around(self, run: Run) -> None:
         """Learn what of a run's time was not the model's: shapes, hand-over, the interpreter."""
         inside = sum(
             {

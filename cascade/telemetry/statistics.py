@@ -66,6 +66,7 @@ class CacheStatistics:
 class Statistics:
     """A frozen snapshot of everything counted since the router was built, until it was closed.
 
+    After a swap to a policy of another name, or with other tiers, it is what is counted under that.
     ``dispositions`` counts requests by how they ended, ``latency`` has the quantiles per ledger
     part in seconds (single requests only), ``uncovered`` is ρ, the share of answers outside the
     certificate's promise, ``bottleneck`` the tier or part with the largest share of the time;

@@ -11,7 +11,7 @@ from cascade.facts import Failed, Replied
 from cascade.lanes import InlineLane
 from cascade.lanes.handle import Handle
 from cascade.lanes.lane import Served
-from cascade.lanes.watchdog import in_time
+from cascade.lanes.watchdog import Watchdog, in_time
 from cascade.protocols import BoundTier
 from cascade.testing import VirtualClock
 
@@ -177,6 +177,14 @@ def test_groups_of_rows_without_confidences_have_none():
     assert (reply.values.tolist(), reply.confidences) == ([1, 4, 1], None)
 
 
+def test_work_that_was_left_says_when_it_is_over():
+    gate, ended = threading.Event(), threading.Event()
+    assert in_time(lambda: gate.wait(30.0), 1_000, lambda: ended.set) is None
+    assert not ended.is_set()
+    gate.set()
+    assert ended.wait(30.0)
+
+
 def test_work_that_is_not_over_in_time_is_left():
     gate, left = threading.Event(), []
     assert in_time(gate.wait, 1_000, lambda: left.append(True)) is None
@@ -186,3 +194,22 @@ def test_work_that_is_not_over_in_time_is_left():
     with pytest.raises(KeyError):
         in_time(lambda: {}["x"], 10**11, lambda: left.append(True))
     assert left == [True]
+
+
+def test_a_watchdog_that_has_retired_leaves_but_watches_what_comes_late():
+    clock = VirtualClock()
+    dog = Watchdog(clock)
+    with dog.over(Handle(None, ()), clock() + 10**12):
+        thread = dog._thread
+        dog.retire()
+        assert thread.is_alive()
+    thread.join(30.0)
+    assert not thread.is_alive()
+    stopped = threading.Event()
+    late = Handle(None, ())
+    late.stop_with(stopped.set)
+    with dog.over(late, clock()):
+        assert stopped.wait(30.0)
+        thread = dog._thread
+    thread.join(30.0)
+    assert not thread.is_alive()

@@ -146,6 +146,26 @@ def test_who_is_left_with_a_run_is_a_zombie_until_it_comes_back(lane, gate):
     assert facts.wait(1)["again"].value == "again"
 
 
+def test_rows_that_were_left_on_threads_of_their_own_count_too(lane, gate):
+    it, facts = lane(workers=2), Facts()
+    back = [it.lose(), it.lose()]
+    assert (it.zombies, it.eta(), it.live()) == (2, -1, 0)
+    assert it.call(Job("later")).reason == "breaker"
+    back.pop()()
+    assert it.zombies == 1
+    for i in range(2):
+        it.submit(Job(i), facts.of(i))
+    assert gate.entered.acquire(timeout=LONG)
+    while not it._idle:  # the other worker has looked, and may not
+        time.sleep(0.001)
+    assert (len(gate.batches), it.occupancy().queued) == (1, 1)
+    back.pop()()
+    assert gate.entered.acquire(timeout=LONG)
+    gate.go.release(2)
+    facts.wait(2)
+    assert it.zombies == 0
+
+
 def test_one_zombie_leaves_the_other_worker_to_the_rest(lane, gate):
     it = lane(workers=2)
     assert type(it.call(Job("hangs", 0.02))) is TimedOut
