@@ -143,6 +143,7 @@ class OnnxTier(BoundTier):
             return
         node = outputs[self._names[0]]
         self._check_classes(kind, node)
+        self.classes = self._labels(kind, node)
         half = node.type == "tensor(float16)"
         tolerance = tolerance_for("float16" if half else "float32")
         score = self._spec.confidence.score
@@ -197,6 +198,13 @@ class OnnxTier(BoundTier):
             raise PolicyError(self._say(f"{what}, expected {want} ({kind}, {self._classes!r})"))
         if kind == "sigmoid" and self._classes is not None and len(self._classes) != 2:
             raise PolicyError(self._say(f"sigmoid needs two classes, got {self._classes!r}"))
+
+    def _labels(self, kind: str, node: Any) -> Sequence[Any] | None:
+        """Return the classes: those of the policy, else the numbers of the columns."""
+        if self._classes is not None:
+            return self._classes
+        columns = 2 if kind == "sigmoid" else node.shape[-1]
+        return range(columns) if isinstance(columns, int) else None
 
     def _say(self, what: str) -> str:
         return f"tier {self.name!r}: {self._spec.model}: {what}"

@@ -186,7 +186,8 @@ class PythonTier(BoundTier):
         self._made_from = (spec, target, classes)
         self._target = target
         own = getattr(target, "classes", None)
-        self._columns = Columns(spec, classes if own is None else own)
+        self.classes = classes if own is None else own
+        self._columns = Columns(spec, self.classes)
         self._version = getattr(spec, "version", None)
         pairs = isinstance(target, FunctionTier) and (target.rows, target.returns) == _ONE_PAIR
         if pairs and self._columns.takes_confidences:
