@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cascade.cores import find_cores
@@ -12,17 +14,43 @@ from cascade.policy.settings import ExternalSpec, OnnxSpec
 from cascade.registry import TIERS, plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from cascade.policy.model import Policy
     from cascade.policy.settings import TierSpec
     from cascade.protocols import BoundTier
 
-__all__ = ["Functions", "PerTier", "bind", "functions"]
+__all__ = ["Functions", "PerTier", "bind", "expect_policy", "functions"]
 
 PerTier: TypeAlias = "Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]] | None"
 """A function for every request, or one per tier by name."""
+
+
+class _TypeWrong(PolicyError, TypeError):
+    """An argument of a router is not of its type."""
+
+
+def expect_policy(policy: Any) -> None:
+    """See that a router is given a policy, and not what one is read from.
+
+    Raises:
+        PolicyError: it is something else; a TypeError too.
+    """
+    from cascade.policy import Policy
+
+    if isinstance(policy, Policy):
+        return
+    said = f"expected a Policy, got {_a(policy)}"
+    if isinstance(policy, (str, os.PathLike)):
+        said += "; a file is read by Router.from_yaml(path) or AsyncRouter.from_yaml(path)"
+    elif isinstance(policy, Mapping):
+        said += "; make one of it with Policy.from_dict(tree), or read a file: Router.from_yaml"
+    raise _TypeWrong(said)
+
+
+def _a(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
 class Functions:
@@ -50,6 +78,8 @@ def functions(what: str, given: PerTier, policy: Policy) -> Functions:
     names = tuple(spec.name for spec in policy.tiers)
     if given is None or callable(given):
         return Functions(given, {})
+    if not isinstance(given, Mapping):
+        raise _TypeWrong(f"{what}=: expected a callable, or callables by tier, got {_a(given)}")
     for name, function in given.items():
         if name not in names:
             raise PolicyError(f"{what}=: no tier {name!r} in the policy{_nearest(name, names)}")
@@ -79,6 +109,8 @@ def bind(
             asynchronous one where they are not ``asynchronous``.
         ModelIntegrityError: a model file is missing, or is not the one that the policy names.
     """
+    if not isinstance(tiers, (Mapping, type(None))):
+        raise _TypeWrong(f"tiers=: expected tiers by name, as {{name: f}}, got {_a(tiers)}")
     given = dict(tiers or {})
     names = tuple(spec.name for spec in policy.tiers)
     for name in given:

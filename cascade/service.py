@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from cascade.binding import bind, functions
+from cascade.binding import bind, expect_policy, functions
 from cascade.cache import FairCache, ResultCache
 from cascade.engine import Engine
 from cascade.errors import PolicyError
@@ -71,6 +71,7 @@ class Service:
         *,
         asynchronous: bool = False,
     ) -> None:
+        expect_policy(policy)
         self.policy = policy
         self.mode = policy.mode
         self.plan: Plan | None = None
