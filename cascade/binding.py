@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cascade.cores import find_cores
@@ -12,7 +14,7 @@ from cascade.policy.settings import ExternalSpec, OnnxSpec
 from cascade.registry import TIERS, plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from cascade.policy.model import Policy
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     from cascade.protocols import BoundTier
 
 __all__ = [
-    "Functions", "PerTier", "StandIn", "bind", "bind_python", "check_version", "functions",
-    "scored",
+    "Functions", "PerTier", "StandIn", "bind", "bind_python", "check_version", "expect_policy",
+    "functions", "scored",
 ]  # fmt: skip
 
 PerTier: TypeAlias = "Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]] | None"
@@ -34,6 +36,32 @@ class StandIn:
     def bound(self, spec: TierSpec, classes: Any, *, asynchronous: bool) -> BoundTier:
         """Return the tier as the lanes run it."""
         raise NotImplementedError
+
+
+class _TypeWrong(PolicyError, TypeError):
+    """An argument of a router is not of its type."""
+
+
+def expect_policy(policy: Any) -> None:
+    """See that a router is given a policy, and not what one is read from.
+
+    Raises:
+        PolicyError: it is something else; a TypeError too.
+    """
+    from cascade.policy import Policy
+
+    if isinstance(policy, Policy):
+        return
+    said = f"expected a Policy, got {_a(policy)}"
+    if isinstance(policy, (str, os.PathLike)):
+        said += "; a file is read by Router.from_yaml(path) or AsyncRouter.from_yaml(path)"
+    elif isinstance(policy, Mapping):
+        said += "; make one of it with Policy.from_dict(tree), or read a file: Router.from_yaml"
+    raise _TypeWrong(said)
+
+
+def _a(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
 class Functions:
@@ -61,6 +89,8 @@ def functions(what: str, given: PerTier, policy: Policy) -> Functions:
     names = tuple(spec.name for spec in policy.tiers)
     if given is None or callable(given):
         return Functions(given, {})
+    if not isinstance(given, Mapping):
+        raise _TypeWrong(f"{what}=: expected a callable, or callables by tier, got {_a(given)}")
     for name, function in given.items():
         if name not in names:
             raise PolicyError(f"{what}=: no tier {name!r} in the policy{_nearest(name, names)}")
@@ -90,30 +120,18 @@ def bind(
             asynchronous one where they are not ``asynchronous``.
         ModelIntegrityError: a model file is missing, or is not the one that the policy names.
     """
+    if not isinstance(tiers, (Mapping, type(None))):
+        raise _TypeWrong(f"tiers=: expected tiers by name, as {{name: f}}, got {_a(tiers)}")
     given = dict(tiers or {})
     names = tuple(spec.name for spec in policy.tiers)
     for name in given:
         if name not in names:
             raise PolicyError(f"tiers=: no tier {name!r} in the policy{_nearest(name, names)}")
     bound = [_bind_one(policy, s, given, models, env, asynchronous) for s in policy.tiers]
-    _check_classes(policy, bound)
     return tuple(
         tier if isinstance(given.get(spec.name), StandIn) else _in_its_process(spec, tier, env)
         for spec, tier in zip(policy.tiers, bound, strict=True)
     )
-
-
-def _check_classes(policy: Policy, bound: Sequence[BoundTier]) -> None:
-    """See that tiers which say what their classes are mean the same ones, in whatever order."""
-    first, known = "the policy", policy.classes
-    for tier in bound:
-        own = getattr(tier, "classes", None)
-        if known is None:
-            first, known = f"tier {tier.name!r}", own
-        elif own is not None and set(own) != set(known):
-            odd = ", ".join(sorted(map(repr, set(own) ^ set(known))))
-            what = f"expected the same set as those of {first}; not in both: {odd}"
-            raise PolicyError(f"tier {tier.name!r}: classes: {what}")
 
 
 def _in_its_process(spec: TierSpec, tier: BoundTier, env: Mapping[str, str] | None) -> BoundTier:

@@ -38,7 +38,7 @@ __all__ = [
 T = TypeVar("T")
 _NO_ARRAY = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 _MODEL = 2**31  # bytes, the most that the format allows
-_BESIDE = 64_000_000  # bytes of a profile or of golden inputs
+_PROFILE, _GOLDEN = 1_000_000, 64_000_000  # bytes of their files
 _LONGEST = 1e6  # seconds of a call; beyond, nanoseconds overflow where they are added up
 _LOOSEST = 1e6  # by which an answer may differ
 _NAME = 100  # letters of a name that can be a slip of another
@@ -196,7 +196,7 @@ def load_profile(policy: Policy) -> dict[str, Profile]:
     Raises:
         PolicyError: the file is missing, or is no profile; with every problem, and its place.
     """
-    return _by_tier(policy, policy.profile, "profiles", "profile of tier", _profile)
+    return _by_tier(policy, policy.profile, _PROFILE, "profiles", "profile of tier", _profile)
 
 
 def load_golden(policy: Policy) -> dict[str, Golden]:
@@ -205,16 +205,16 @@ def load_golden(policy: Policy) -> dict[str, Golden]:
     Raises:
         PolicyError: the file is missing, or holds no golden inputs; with every problem.
     """
-    return _by_tier(policy, policy.golden, "golden inputs", "golden input of", _golden)
+    return _by_tier(policy, policy.golden, _GOLDEN, "golden inputs", "golden input of", _golden)
 
 
 def _by_tier(
-    policy: Policy, name: str | None, what: str, one: str, make: Callable[[Any], T]
+    policy: Policy, name: str | None, most: int, what: str, one: str, make: Callable[[Any], T]
 ) -> dict[str, T]:
     """Read a JSON object with an entry per tier; what is wrong with one is a _Wrong."""
     if name is None or policy.root is None:
         return {}
-    held = read_object(policy.root / name, f"{what} by tier", _BESIDE)
+    held = read_object(policy.root / name, f"{what} by tier", most)
     tiers = [spec.name for spec in policy.tiers]
     without = [tier for tier in tiers if tier not in held.tree]
     found: dict[str, T] = {}

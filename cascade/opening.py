@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cascade.policy import Policy
     from cascade.protocols import BoundTier, Clock
 
-__all__ = ["open_plan"]
+__all__ = ["open_plan", "replay"]
 
 _WARM_RUNS = 6
 _NANO = 1_000_000_000
@@ -56,14 +56,19 @@ def open_plan(
     for tier in bound:
         sample = golden.get(tier.name)
         if sample is not None:
-            _replay(tier, sample)
+            replay(tier, sample)
     profiles = load_profile(policy)
     services = {tier.name: _warm(tier, profiles.get(tier.name)) for tier in bound}
     return compile_plan(policy, bound, clock, prepare, postprocess, services, engine_of(), env)
 
 
-def _replay(tier: BoundTier, golden: Golden) -> None:
-    """Ask a model its golden question; a wrong answer means that it is not the model it was."""
+def replay(tier: BoundTier, golden: Golden) -> None:
+    """Ask a model its golden question; a wrong answer means that it is not the model it was.
+
+    Raises:
+        ModelIntegrityError: it does not take the question, or answers it differently.
+        PolicyError: its inputs have other names.
+    """
     if not tier.inputs:  # a Python tier stands in for the model
         return
     names = [spec.name for spec in tier.inputs]

@@ -19,12 +19,14 @@ from cascade.inputs import row_caster, rows_caster, rows_of
 from cascade.keys import key_maker
 from cascade.lanes import AutoLane, Watchdog, make_lane
 from cascade.lanes.choose import workers_of
+from cascade.policy.constraints import told_apart
+from cascade.policy.walk import shown
 from cascade.steering import LoadMonitor, steering_of
 from cascade.tiers.python import each
 from cascade.types import Mode, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from cascade.allowance import Allowance
     from cascade.binding import Functions
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from cascade.steering import Steering
     from cascade.types import OperatingPoint
 
-__all__ = ["Plan", "compile_plan", "in_mode"]
+__all__ = ["Plan", "common_inputs", "compile_plan", "in_mode", "same_classes"]
 
 _NANO = 1_000_000_000
 
@@ -114,7 +116,8 @@ def compile_plan(
     )  # fmt: skip
     names = tuple(tier.name for tier in bound)
     point = policy.point
-    specs = _common_inputs(bound, prepare)
+    specs = common_inputs(bound, prepare)
+    same_classes(bound, postprocess)
     settings = policy.inputs
     strict, finite = settings.cast == "none", settings.validate == "finite"
     cast = row_caster(specs, strict=strict, finite=finite)
@@ -196,8 +199,12 @@ def in_mode(plan: Plan, mode: Mode) -> Plan:
     )
 
 
-def _common_inputs(bound: tuple[BoundTier, ...], prepare: Functions) -> tuple[InputSpec, ...]:
-    """The inputs that a row is checked against: those of the first tier that takes it as it is."""
+def common_inputs(bound: tuple[BoundTier, ...], prepare: Functions) -> tuple[InputSpec, ...]:
+    """Return the inputs that a row is checked against: of the first tier that takes it as it is.
+
+    Raises:
+        PolicyError: two tiers take different rows, and neither has a function that makes its own.
+    """
     takers = [tier for tier in bound if tier.inputs and tier.name not in prepare.own]
     for tier in takers[1:]:
         if _shapes(tier) != _shapes(takers[0]):
@@ -207,6 +214,37 @@ def _common_inputs(bound: tuple[BoundTier, ...], prepare: Functions) -> tuple[In
                 f"give prepare={{{tier.name!r}: f}}"
             )
     return takers[0].inputs if takers else ()
+
+
+def same_classes(bound: Iterable[BoundTier], postprocess: Functions) -> None:
+    """See that tiers answer with the same labels, where they are known and stay what they are.
+
+    Raises:
+        PolicyError: two tiers do not; in what order they stand is each tier's own.
+    """
+    if postprocess.common is not None:
+        return
+    first: tuple[str, set[Any]] | None = None
+    for tier in bound:
+        labels = None if tier.name in postprocess.own else _labels(tier.classes)
+        if labels is None:
+            continue
+        if first is None:
+            first = tier.name, labels
+        elif labels != first[1]:
+            odd = sorted(shown(label) for _, label in labels ^ first[1])
+            raise PolicyError(
+                f"tiers {first[0]!r} and {tier.name!r} have different classes: one of them lacks "
+                f"{', '.join(odd[:3])}{', …' if len(odd) > 3 else ''}"
+            )
+
+
+def _labels(classes: Any) -> set[Any] | None:
+    listed = classes.tolist() if hasattr(classes, "tolist") else classes
+    try:
+        return None if listed is None else set(map(told_apart, listed))
+    except TypeError:  # labels of one's own that have no hash
+        return None
 
 
 def _shapes(tier: BoundTier) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -125,6 +126,7 @@ class BoundTier(Protocol):
 
     name: str
     inputs: tuple[InputSpec, ...] = ()
+    classes: Sequence[Any] | None = None  # the labels that it answers with, where they are known
     silent: bool = True  # reports neither version nor cost: no remarks to read
     can_stop: bool = False  # a run can be ended from another thread, as ``job.stop_with`` is told
     batches: bool = True  # several rows in one run take less than one by one

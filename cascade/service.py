@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from cascade.binding import bind, functions
+from cascade.binding import bind, expect_policy, functions
 from cascade.cache import FairCache, ResultCache
 from cascade.engine import Engine
 from cascade.errors import PolicyError
 from cascade.ledger import Ledger
 from cascade.opening import open_plan
-from cascade.plan import in_mode
+from cascade.plan import in_mode, same_classes
 from cascade.policy import Policy
 from cascade.reloading import PolicyFiles
 from cascade.telemetry import Standing, prometheus, standing
@@ -72,6 +72,7 @@ class Service:
         *,
         asynchronous: bool = False,
     ) -> None:
+        expect_policy(policy)
         self.policy = policy
         self.mode = policy.mode
         self.plan: Plan | None = None
@@ -107,7 +108,9 @@ class Service:
             functions("postprocess", given.postprocess, policy),
         )
         tiers, models, env = given.tiers, given.models, given.env
-        return bind(policy, tiers, models, env, asynchronous=self._asynchronous), named
+        bound = bind(policy, tiers, models, env, asynchronous=self._asynchronous)
+        same_classes(bound, named[1])  # those of models are known when they are open
+        return bound, named
 
     # -- opening ---------------------------------------------------------------------------------
 

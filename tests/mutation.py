@@ -56,7 +56,7 @@ TARGETS = {
     "constraints": ("cascade/policy/constraints.py", POLICY),
 }
 SLOW_IMPORTS = [
-    "cattrs", "hypothesis.strategies", "jsonschema", "onnxruntime", "pytest", "rich.console",
+    "hypothesis.strategies", "jsonschema", "onnxruntime", "pytest", "rich.console",
     "ruamel.yaml", "scipy.stats", "xxhash", "yaml",
 ]  # fmt: skip
 SECONDS = 30  # a mutant that takes longer is noticed

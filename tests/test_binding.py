@@ -1,10 +1,12 @@
 """Functions beside a policy: named where what they do is part of a promise."""
 
 import json
+import pickle
+from pathlib import Path
 
 import pytest
 
-from cascade import Certificate, Policy, PolicyError, Router
+from cascade import AsyncRouter, Certificate, Policy, PolicyError, Router
 
 TIERS = [{"name": "small", "kind": "external", "version": "1"},
          {"name": "large", "kind": "external", "version": "1"}]  # fmt: skip
@@ -50,3 +52,39 @@ def test_unknown_tiers_and_what_cannot_be_called_are_named(tmp_path):
         Router(plain, tiers={"small": len})
     with pytest.raises(PolicyError, match="no tier 'medium'"):
         Router(plain, tiers=BOUND | {"medium": len})
+
+
+@pytest.mark.parametrize("router", [Router, AsyncRouter])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("policy.yaml", r"expected a Policy, got a str; .* Router\.from_yaml\(path\)"),
+        (Path("policy.yaml"), r"got a \w*Path; a file is read by Router\.from_yaml"),
+        ({}, r"got a dict; .*Policy\.from_dict\(tree\).*Router\.from_yaml"),
+        (None, "expected a Policy, got a NoneType"),
+        (Policy, "expected a Policy, got the class Policy"),
+    ],
+)
+def test_what_is_no_policy_is_told_how_to_become_one(router, given, words):
+    with pytest.raises(TypeError, match=words) as caught:
+        router(given)
+    assert isinstance(caught.value, PolicyError)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"tiers": [len]}, "tiers=: expected tiers by name, as {name: f}, got a list"),
+        ({"tiers": len}, "tiers=: expected tiers by name, as {name: f}, got a builtin"),
+        ({"tiers": BOUND, "prepare": 5}, "prepare=: expected a callable, or callables by tier, g"),
+        ({"tiers": BOUND, "postprocess": [len]}, "postprocess=: expected a callable, or callabl"),
+    ],
+)
+def test_arguments_of_another_type_are_named(given, words):
+    plain = Policy.from_dict(
+        {"version": 1, "name": "p", "tiers": TIERS, "escalation": {"thresholds": [0.5]}}
+    )
+    with pytest.raises(TypeError, match=words) as caught:
+        Router(plain, **given)
+    assert isinstance(caught.value, PolicyError)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)

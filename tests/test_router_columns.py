@@ -269,7 +269,9 @@ def test_tiers_that_take_other_rows_need_a_function_of_their_own(tmp_path):
     with pytest.raises(PolicyError, match=r"take different rows; give prepare=\{'large': f\}"):
         Router(policy(tiers=tiers), models=tmp_path, env={}).warmup()
     longer = {"large": lambda row: np.append(row, np.float32(0.0))}
-    with Router(policy([1.0], tiers=tiers), models=tmp_path, env={}, prepare=longer) as router:
+    same = {"large": int}  # whose classes the models' columns are not
+    given = {"prepare": longer, "postprocess": same}
+    with Router(policy([1.0], tiers=tiers), models=tmp_path, env={}, **given) as router:
         row = np.array([0.25, 0.75], dtype=np.float32)
         assert router.route(row).tier == "large"
         assert router.route_many(np.stack([row, row])).values.tolist() == [1, 1]

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cascade.batching import Curve, knee
+from cascade.binding import Functions, scored
+from cascade.bundle import load_golden, load_profile, resolve_model, verify_model
 from cascade.cli.pitfalls import pitfalls
 from cascade.cli.places import Places
 from cascade.cli.reply import BAD_INPUT, DONE, FAILED, Reply
 from cascade.errors import CascadeError, PolicyError
+from cascade.opening import replay
+from cascade.plan import common_inputs, same_classes
 from cascade.tiers.graph import count_nodes
+from cascade.tiers.onnx import OnnxTier
 from cascade.types import Issue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from cascade.bundle import Profile
     from cascade.policy import OnnxSpec, Policy
+    from cascade.protocols import BoundTier
 
 __all__ = ["check"]
 
+T = TypeVar("T")
 _LONG = 0.005  # s that a node may take without a warning
 
 
@@ -63,35 +70,65 @@ def _reply(issues: tuple[Issue, ...], warnings: list[str], status: int) -> Reply
 
 
 def _models(policy: Policy, places: Places, warnings: list[str]) -> list[Issue]:
-    """Open every model; what is seldom meant goes to ``warnings``."""
-    from cascade.bundle import load_profile
+    """Open every model, as a router does; what is seldom meant goes to ``warnings``."""
     from cascade.policy import OnnxSpec
 
-    issues, profiles = [], load_profile(policy)
+    issues: list[Issue] = []
+    profiles = _beside(load_profile, policy, issues)
+    golden = _beside(load_golden, policy, issues)
+    opened: list[BoundTier] = []
     for index, spec in enumerate(policy.tiers):
         if not isinstance(spec, OnnxSpec):
             continue
         try:
-            warnings += _open(policy, spec, profiles.get(spec.name))
+            tier, model = _open(policy, spec)
+            opened.append(tier)
+            profile = profiles.get(spec.name)
+            warnings += _batching(spec, profile, batches=tier.batches)
+            warnings += _stopping(spec, profile, model)
+            if spec.name in golden:
+                replay(tier, golden[spec.name])
         except CascadeError as error:
             issues.append(places.issue(("tiers", index, "model"), str(error)))
+    issues += [places.issue(("tiers",), wrong) for wrong in _together(policy, opened)]
+    for tier in opened:
+        tier.close()
     return issues
 
 
-def _open(policy: Policy, spec: OnnxSpec, profile: Profile | None) -> list[str]:
-    """Find the model, compare its digest, and see that its outputs are what the policy says."""
-    from cascade.binding import scored
-    from cascade.bundle import resolve_model, verify_model
-    from cascade.tiers.onnx import OnnxTier
+def _beside(
+    load: Callable[[Policy], dict[str, T]], policy: Policy, issues: list[Issue]
+) -> dict[str, T]:
+    try:
+        return load(policy)
+    except PolicyError as error:
+        issues += error.issues
+        return {}
 
+
+def _open(policy: Policy, spec: OnnxSpec) -> tuple[BoundTier, bytes]:
+    """Find the model, compare its digest, and see that its outputs are what the policy says."""
     path = resolve_model(policy, spec)
     model = verify_model(path, spec)
     classes = spec.classes or policy.classes
     tier = OnnxTier(spec, lambda: model, classes, path, scored(policy, spec))
     tier.open()
-    batches = tier.batches
-    tier.close()
-    return [*_batching(spec, profile, batches=batches), *_stopping(spec, profile, model)]
+    return tier, model
+
+
+def _together(policy: Policy, opened: list[BoundTier]) -> Iterator[str]:
+    """Say why models do not go together; what functions in Python make of them is not known."""
+    none = Functions(None, {})
+    rules: list[tuple[Any, Callable[..., Any]]] = [
+        (policy.prepare, common_inputs),
+        (policy.postprocess, same_classes),
+    ]
+    for named, rule in rules:
+        try:
+            if named is None:
+                rule(opened, none)
+        except PolicyError as error:
+            yield str(error)
 
 
 def _batching(spec: OnnxSpec, profile: Profile | None, *, batches: bool) -> Iterator[str]:

@@ -12,9 +12,20 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
+_SEEDS = 2**32  # as many as NumPy and scikit-learn take
+
 
 def demo(out: Path, seed: int) -> Reply:
-    """Run the demo into the folder ``out``; stdout is kept for the result."""
+    """Run the demo into the folder ``out``; stdout is kept for the result.
+
+    Raises:
+        ValueError: ``out`` is a file, or ``seed`` is none.
+    """
+    if not 0 <= seed < _SEEDS:
+        raise ValueError(f"--seed: expected a whole number between 0 and {_SEEDS - 1}, got {seed}")
+    for folder in (out, *out.parents):
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"--out: expected a folder, {folder} is a file")
     from cascade.demo import run
 
     result = run(out, seed, _progress)

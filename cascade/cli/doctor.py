@@ -17,7 +17,6 @@ __all__ = ["CORE", "EXTRAS", "doctor"]
 
 CORE = (
     "attrs",
-    "cattrs",
     "numpy",
     "onnxruntime",
     "pyyaml",

@@ -13,6 +13,7 @@ from cascade.bundle import load_profile, resolve_model
 from cascade.cli.places import Places
 from cascade.cli.reply import Reply, table
 from cascade.cores import find_cores
+from cascade.errors import ModelIntegrityError
 from cascade.lanes.choose import foresee
 from cascade.policy.settings import OnnxSpec
 
@@ -128,7 +129,11 @@ def _memory(
     models = 0
     for spec in policy.tiers:
         if isinstance(spec, OnnxSpec):
-            models += resolve_model(policy, spec, env=env).stat().st_size
+            path = resolve_model(policy, spec, env=env)
+            if not path.is_file():
+                said = f"tier {spec.name!r}: model {spec.model} cannot be read: it is no file"
+                raise ModelIntegrityError(said, tier=spec.name)
+            models += path.stat().st_size
     cache = 0 if policy.cache is None else policy.cache.bytes
     one = _INTERPRETER + _SESSION * models + cache
     what = "interpreter 60 MB, models 2 × their files, the cache when it is full"

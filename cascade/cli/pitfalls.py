@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from cascade.cores import find_cores
 from cascade.policy import InputSettings, TierSpec
+from cascade.policy.walk import fields_of
 from cascade.types import Mode
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["pitfalls"]
 
-_QUEUE = attrs.fields(TierSpec).queue.default
+_QUEUE = fields_of(TierSpec)["queue"].default
 
 
 def pitfalls(policy: Policy, cores: int | None = None) -> list[str]:

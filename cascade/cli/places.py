@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from ruamel.yaml.nodes import Node
 
 __all__ = ["Places"]
+
+_BREAK = re.compile("\r\n?|\n")
 
 
 class Places:
@@ -73,12 +76,11 @@ class Places:
         end = neighbour.end_mark.index
         if parent.flow_style:
             return f"{text[:end]}, {key}: {value}{text[end:]}"
-        end = len(text) if (found := text.find("\n", end)) < 0 else found
-        newline = "\r\n" if text[:end].endswith("\r") else "\n"
+        found = _BREAK.search(text, end) or _BREAK.search(text)
+        newline = "\n" if found is None else found[0]
+        stop = len(text) if found is None or found.start() < end else found.start()
         indent = " " * parent.start_mark.column
-        return (
-            f"{text[:end].rstrip(chr(13))}{newline}{indent}{key}: {value}{newline[:-1]}{text[end:]}"
-        )
+        return f"{text[:stop]}{newline}{indent}{key}: {value}{text[stop:]}"
 
     def _find(self, path: tuple[str | int, ...]) -> Node | None:
         node = self._root

@@ -117,7 +117,7 @@ class ProcessTier(BoundTier):
     batches = True
 
     def __init__(self, tier: BoundTier, workers: int = 1) -> None:
-        self.name = tier.name
+        self.name, self.classes = tier.name, tier.classes
         self.inputs: tuple[InputSpec, ...] = ()
         self._tier = tier
         self._workers = workers

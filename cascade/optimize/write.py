@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from cascade.bundle import Golden
 from cascade.errors import ExportError
 from cascade.optimize.export import INPUT, OUTPUT
@@ -54,6 +56,9 @@ def write_bundle(
     folder = folder.absolute()
     _check_target(folder)
     named = name or re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.name).strip("-") or policy.name
+    settings: Any = {key: value for key, value in (extras or {}).items() if value is not None}
+    whole: Any = policy
+    attrs.evolve(whole, name=named, **settings)  # refuses what no policy takes, before the work
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

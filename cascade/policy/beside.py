@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Beside", "place", "read_file", "read_object"]
 
-_MOST = 16_000_000  # bytes of a JSON file, unless more is said
+_ENTRIES = 10_000  # of an object; more tiers, labels or fields than a policy can name
 
 
 def read_file(path: str | Path, most: int) -> bytes:
@@ -76,8 +76,8 @@ class Beside:
         )
 
 
-def read_object(path: Path, what: str, most: int = _MOST) -> Beside:
-    """Read a file that holds one JSON object: ``what``, such as "a certificate".
+def read_object(path: Path, what: str, most: int) -> Beside:
+    """Read a file of at most so many bytes that holds one JSON object: ``what``, in words.
 
     Raises:
         PolicyError: it is missing, cannot be read or is something else; the issue says where.
@@ -101,4 +101,6 @@ def read_object(path: Path, what: str, most: int = _MOST) -> Beside:
         raise no(f"not {what}: not JSON that can be read") from None
     if not isinstance(tree, dict):
         raise no(f"not {what}: expected a JSON object", 1, 1)
+    if len(tree) > _ENTRIES:
+        raise no(f"not {what}: more than {_ENTRIES:,} entries", 1, 1)
     return Beside(str(path), text, tree)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Certificate", "PathPoint"]
 
+_MOST = 4_000_000  # bytes of a file: tens of thousands of points
+
 
 @attrs.frozen(kw_only=True)
 class PathPoint:
@@ -144,7 +146,7 @@ class Certificate:
         Raises:
             PolicyError: the file is missing, or is not a certificate.
         """
-        held = read_object(Path(path), "a certificate")
+        held = read_object(Path(path), "a certificate", _MOST)
         values, problems = _read(held.tree)
         if problems:
             raise held.refusal(problems)

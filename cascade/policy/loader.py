@@ -37,6 +37,7 @@ _ENVIRONMENT = {
     "CASCADE_DEADLINE": ("deadline",),
     "CASCADE_CACHE_BYTES": ("cache", "bytes"),
 }
+_TABLES = 16_000_000  # bytes of a file: tens of thousands of labels
 _READ = 1_000_000  # bytes; of a file up to here it is said how long it is
 
 
@@ -97,7 +98,7 @@ def _beside(draft: Any, folder: Path, *, absent_ok: bool) -> tuple[dict[str, Any
         try:
             if table not in files:
                 files[table] = None  # if it cannot be read that is said once
-                files[table] = read_object(folder / table, "calibrations by tier")
+                files[table] = read_object(folder / table, "calibrations by tier", _TABLES)
             held = files[table]
             if held is not None:
                 found["calibrations"][name] = _calibration(held, name)

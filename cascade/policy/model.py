@@ -57,7 +57,7 @@ class Policy:
 
     version: int = field(c.integer(1, 1), "Of the format.", default=1)
     name: str = field(c.text(r"^[A-Za-z0-9_.-]+$", "a name of letters, digits, _ . -"), "Yours.")
-    revision: str | None = field(c.text(), "Yours; stands in outcomes.", default=None)
+    revision: str | None = field(c.text(), "Yours; stands in metrics.", default=None)
     mode: Mode = field(c.choice(_MODES, Mode), "How the router answers.", default=Mode.ENFORCE)
     deadline: float | None = field(c.duration(), "Per request.", default=None)
     max_deadline: float | None = field(c.duration(), "Longer ones are clamped.", default=None)

@@ -4,7 +4,8 @@ libyaml's events are read one by one, so that what may not stand in a policy is 
 begins, before anything is built from it: anchors and aliases (a few lines of them hold billions of
 values), tags, merge keys, several documents, and whatever is too large or too deep. What a bare
 word means is decided here, by YAML 1.2's core schema. The parser in Python, where libyaml is not
-there, reads the same; only what it says of text that is no YAML is worded and placed its own way.
+there, reads what both take alike; each refuses a few things that the other takes (tabs, comments
+and directives in odd places), and has words of its own for what is no YAML.
 """
 
 from __future__ import annotations
@@ -291,7 +292,7 @@ def bare(text: str) -> Any:
     if whole or _REAL.fullmatch(text):
         most = _MAX_DIGITS if whole else _MAX_LENGTH
         if sum(map(str.isalnum, text)) > most:
-            raise ValueError(f"expected a number of at most {most} digits")
+            raise ValueError(f"expected a number of at most {most} digits; text goes in quotes")
         digits = text.replace("_", "")
         return int(digits, 0 if digits[1:2] in {"x", "o"} else 10) if whole else float(digits)
     odd = _ODD.fullmatch(text)

@@ -77,7 +77,7 @@ class OnnxTier(BoundTier):
         self.inputs: tuple[InputSpec, ...] = ()
         self._spec = spec
         self._load = load
-        self.classes = classes
+        self.classes = self._classes = classes
         self._path = path
         self._scored = scored
         self._cores = cores
@@ -86,7 +86,7 @@ class OnnxTier(BoundTier):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as what it is made from; sessions stay where they are."""
-        made_from = self._spec, self._load, self.classes, self._path, self._scored, self._cores
+        made_from = self._spec, self._load, self._classes, self._path, self._scored, self._cores
         return OnnxTier, made_from
 
     def open(self) -> None:
@@ -146,7 +146,7 @@ class OnnxTier(BoundTier):
         return InputSpec(node.name, dtype, axes)
 
     def _compile(self, session: ort.InferenceSession, model: bytes) -> None:
-        nodes, classes = session.get_outputs(), self.classes
+        nodes, classes = session.get_outputs(), self._classes
         try:
             chosen = choose(nodes, self._spec.outputs, classes, scored=self._scored)
         except PolicyError as error:
@@ -158,6 +158,9 @@ class OnnxTier(BoundTier):
             self.read, self.read_rows = self._read_value, self._read_values  # type: ignore[method-assign]
             self.read_stoppable = self._read_value  # type: ignore[method-assign]
             return
+        columns = 2 if self.kind == "sigmoid" else chosen.columns
+        if self._classes is None and columns is not None:  # their numbers
+            self.classes = range(columns)
         score = self._spec.confidence.score
         if score == "supplied":
             raise PolicyError(
@@ -171,8 +174,8 @@ class OnnxTier(BoundTier):
         self, session: ort.InferenceSession, chosen: Chosen, score: str, tolerance: float
     ) -> None:
         kind, node, temperature = chosen.kind, chosen.output, self._spec.confidence.temperature
-        one = row_reader(kind, score, temperature, self.classes, tolerance)
-        rows = rows_reader(kind, score, temperature, self.classes, tolerance)
+        one = row_reader(kind, score, temperature, self._classes, tolerance)
+        rows = rows_reader(kind, score, temperature, self._classes, tolerance)
         if chosen.columns is None:  # only a run can show how many there are
             one, rows = _row_of(one, chosen), _rows_of(rows, chosen)
         self._rows = rows

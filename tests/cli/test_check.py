@@ -92,10 +92,11 @@ def test_a_file_that_is_no_model(policy: Path, check: Any) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path, check: Any) -> None:
-    status, said, errors = check(tmp_path / "absent.yaml")
+    path = tmp_path / "absent.yaml"
+    status, said, errors = check(path)
     assert status == 2
     assert said["ok"] is False
-    assert "absent.yaml" in errors[0]
+    assert errors == [f"{path}: cannot be read: No such file or directory"]
 
 
 def test_batching_that_can_do_nothing_is_said(policy: Path, check: Any) -> None:
@@ -137,3 +138,75 @@ def test_a_model_of_one_row_cannot_be_batched(policy: Path, check: Any) -> None:
     edit(policy, old, hashlib.sha256(content).hexdigest())
     edit(policy, "  - name: small\n", "  - name: small\n    batch: {max_size: 8}\n")
     assert any("takes one row at a time" in warning for warning in check(policy)[1]["warnings"])
+
+
+# -- what a router would refuse --------------------------------------------------------------------
+
+
+def golden(policy: Path, answer: list[float]) -> None:
+    array = {"dtype": "float32", "data": [[0.0, 0.0, 0.0, 0.0]]}
+    tree = {"small": {"inputs": {"x": array}, "outputs": {"probabilities": [answer]}}}
+    (policy.parent / "golden.json").write_text(json.dumps(tree))
+
+
+def test_golden_inputs_are_asked(policy: Path, check: Any) -> None:
+    edit(policy, "deadline: 50ms", "deadline: 50ms\ngolden: golden.json")
+    golden(policy, [1 / 3] * 3)
+    assert check(policy)[0] == 0
+    golden(policy, [0.0, 1.0, 0.0])
+    status, said, _ = check(policy)
+    assert status == 1
+    (issue,) = said["issues"]
+    assert (issue["line"], issue["path"]) == (10, "tiers.0.model")
+    assert "golden input differently" in issue["message"]
+    assert check(policy, "--no-models")[0] == 0
+
+
+def test_files_beside_it_are_read_and_hide_nothing(policy: Path, check: Any) -> None:
+    edit(policy, "deadline: 50ms", "deadline: 50ms\ngolden: golden.json\nprofile: profile.json")
+    (policy.parent / "profile.json").write_text('{"small": {"overhead": 1}}')
+    (policy.parent / "large.onnx").unlink()
+    status, said, errors = check(policy)
+    assert status == 1
+    assert [issue["path"] for issue in said["issues"]] == ["small.per_row", "", "tiers.1.model"]
+    assert errors[0].startswith(f"{policy.parent / 'profile.json'}:1:11: small.per_row: ")
+    assert (
+        errors[1] == f"{policy.parent / 'golden.json'}: cannot be read: No such file or directory"
+    )
+
+
+def other_large(policy: Path, inputs: int, columns: int) -> None:
+    held = onnx.load(policy.parent / "large.onnx")
+    weights = onnx.numpy_helper.to_array(held.graph.initializer[0])
+    wider = weights.repeat(-(-inputs // 4), 0)[:inputs].repeat(-(-columns // 3), 1)[:, :columns]
+    held.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(wider, "w"))
+    held.graph.input[0].type.tensor_type.shape.dim[1].dim_value = inputs
+    held.graph.output[0].type.tensor_type.shape.dim[1].dim_value = columns
+    content = held.SerializeToString()
+    old = hashlib.sha256((policy.parent / "large.onnx").read_bytes()).hexdigest()
+    (policy.parent / "large.onnx").write_bytes(content)
+    edit(policy, old, hashlib.sha256(content).hexdigest())
+
+
+def test_models_that_take_different_rows(policy: Path, check: Any) -> None:
+    other_large(policy, 5, 3)
+    status, said, _ = check(policy)
+    assert status == 1
+    (issue,) = said["issues"]
+    assert (issue["line"], issue["path"]) == (7, "tiers")
+    assert "take different rows" in issue["message"]
+    edit(policy, "deadline: 50ms", "deadline: 50ms\nprepare: {version: '1'}")
+    assert check(policy)[0] == 0
+
+
+def test_models_that_know_different_classes(policy: Path, check: Any) -> None:
+    other_large(policy, 4, 4)
+    edit(policy, "classes: [a, b, c]\n", "")
+    status, said, _ = check(policy)
+    assert status == 1
+    (issue,) = said["issues"]
+    assert issue["message"] == (
+        "tiers 'small' and 'large' have different classes: one of them lacks 3"
+    )
+    edit(policy, "deadline: 50ms", "deadline: 50ms\npostprocess: {version: '1'}")
+    assert check(policy)[0] == 0

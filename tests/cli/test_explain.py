@@ -136,3 +136,15 @@ def test_cores_that_are_none_are_blamed_on_their_variable(
     for command in ("explain", "check"):
         assert main([command, str(policy)]) == 2
         assert capsys.readouterr().err.startswith("CASCADE_CORES: expected a whole number")
+
+
+def test_the_memory_of_a_model_that_is_not_there(
+    policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (policy.parent / "large.onnx").unlink()
+    assert main(["explain", str(policy)]) == 0
+    capsys.readouterr()
+    assert main(["explain", str(policy), "--workers=2"]) == 2
+    assert capsys.readouterr().err == (
+        "tier 'large': model large.onnx cannot be read: it is no file\n"
+    )

@@ -95,3 +95,22 @@ def test_a_file_that_is_not_there(
     said = capsys.readouterr()
     assert "absent.yaml" in said.err
     assert isinstance(json.loads(said.out), dict)
+
+
+@pytest.mark.parametrize("below", ["", "more"])
+def test_the_demo_needs_a_folder(
+    tmp_path: Path, below: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert main(["demo", "--out", str(file / below)]) == 2
+    assert capsys.readouterr().err == f"--out: expected a folder, {file} is a file\n"
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("seed", ["-1", "4294967296"])
+def test_and_a_seed(seed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--out", str(tmp_path / "out"), f"--seed={seed}"]) == 2
+    said = f"--seed: expected a whole number between 0 and 4294967295, got {seed}\n"
+    assert capsys.readouterr().err == said
+    assert not (tmp_path / "out").exists()

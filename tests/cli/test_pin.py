@@ -62,8 +62,9 @@ def test_a_missing_model_leaves_the_file_alone(
     policy.write_text(_strip(policy.read_text()))
     (policy.parent / "large.onnx").unlink()
     before = policy.read_bytes()
-    assert main(["pin", str(policy)]) != 0
-    assert "large" in capsys.readouterr().err
+    assert main(["pin", str(policy)]) == 2
+    said = "tier 'large': model large.onnx cannot be read: No such file or directory\n"
+    assert capsys.readouterr().err == said
     assert policy.read_bytes() == before
 
 

@@ -97,9 +97,14 @@ def test_anything_else_is_left_alone(clf, tmp_path):
 
 
 def test_a_bad_setting_leaves_nothing_behind(clf, tmp_path):
-    with pytest.raises(PolicyError, match="deadline"):
-        clf.export(tmp_path / "b", deadline="-3ms")
-    assert list(tmp_path.iterdir()) == []
+    for given, said in (
+        ({"deadline": "-3ms"}, "deadline: expected a positive duration .*, got '-3ms'"),
+        ({"name": "a b"}, "name: expected a name of letters, digits, _ . -, got 'a b'"),
+        ({"cache": {"entires": 1}}, r"cache\.entires: unknown key; did you mean 'entries'"),
+    ):
+        with pytest.raises(PolicyError, match=f"^{said}"):
+            clf.export(tmp_path / "b", **given)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_what_does_not_convert_is_an_error_or_external(tmp_path):

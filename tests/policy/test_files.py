@@ -102,6 +102,14 @@ def test_what_is_huge_is_not_read_to_its_end(tmp_path, what):
     assert peak < 2_000_000
 
 
+@pytest.mark.parametrize("what", ["certificate", "calibration", "profile", "golden"])
+def test_nor_is_an_object_of_too_many_entries(tmp_path, what):
+    path = tmp_path / "odd"
+    path.write_text(json.dumps({f"t{i}": 0 for i in range(10_001)}))
+    with pytest.raises(PolicyError, match=r"odd:1:1: not .*: more than 10,000 entries"):
+        READERS[what](path)
+
+
 def test_a_name_that_no_file_can_have(tmp_path):
     for read in (read_policy, Certificate.load):
         with pytest.raises(PolicyError, match="no file can have this name"):
