@@ -45,6 +45,8 @@ def why_not_certify(policy: Policy, old: Certificate, data: Data) -> str | None:
         return f"its loss is {old.loss!r}, which needs a recording"
     if old.loss == "gross" and data.truth is None:
         return "it bounds the gross loss, which needs the truth (y in DATA)"
+    if policy.postprocess is not None:
+        return "answers pass through a function in Python (postprocess), which is not at hand here"
     if policy.calibrations:
         return "its scores are calibrated by tables, which have to be fitted anew"
     if policy.complexity is not None:

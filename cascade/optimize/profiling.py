@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from cascade.bundle import Profile
     from cascade.optimize.data import Data
     from cascade.optimize.running import Running
-    from cascade.policy import Policy
     from cascade.outcome import Outcome
+    from cascade.policy import Policy
 
 __all__ = [
     "Arrivals", "LedgerSplit", "PolicyProfile", "SizeTimes", "TierProfile", "batch_sizes",

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cascade.bundle import Golden
 from cascade.errors import ExportError
+from cascade.optimize.drafts import POLICY, drafted
 from cascade.optimize.export import INPUT, OUTPUT
 from cascade.optimize.policy_text import policy_text
 from cascade.optimize.profile import measure
 from cascade.optimize.scorers import OnnxScorer
-from cascade.policy import Policy
 from cascade.policy.schema import policy_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
     from cascade.optimize.fitted import FittedTier
-    from cascade.policy import Certificate
+    from cascade.policy import Certificate, Policy
 
 __all__ = ["write_bundle"]
 
-POLICY, SCHEMA = "policy.yaml", "policy.schema.json"
+SCHEMA = "policy.schema.json"
 _RTOL, _ATOL = 1e-3, 1e-4  # a golden answer on another machine, in float32
 
 
@@ -54,18 +52,11 @@ def write_bundle(
     folder = folder.absolute()
     _check_target(folder)
     named = name or re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.name).strip("-") or policy.name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with drafted(folder) as draft:
         for file, content in _files(tiers, certificate, rows).items():
             (draft / file).write_bytes(content)
         text = policy_text(policy, certificate, named, extras or {})
         (draft / POLICY).write_text(text, encoding="utf-8")
-        Policy.from_yaml(draft / POLICY, env={})
-        draft.chmod(0o755)
-        _move(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _check_target(folder: Path) -> None:
@@ -76,18 +67,6 @@ def _check_target(folder: Path) -> None:
             f"{folder} is not empty and holds no {POLICY}: it is not a bundle, so it is left alone"
         )
         raise ExportError(msg, step="write")
-
-
-def _move(draft: Path, folder: Path) -> None:
-    """Move all at once where nothing stands; else file by file, the policy last.
-
-    A router that loads in between finds a digest that differs, never another model unnoticed.
-    """
-    if not folder.exists():
-        draft.rename(folder)
-        return
-    for file in sorted(draft.iterdir(), key=lambda file: file.name == POLICY):
-        file.replace(folder / file.name)
 
 
 def _files(
