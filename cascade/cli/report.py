@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -45,12 +46,18 @@ def write_report(policy: Policy, rows: Data, folder: Path) -> tuple[Exploration,
     bounds = (_MAX_LOSS, _ALPHA) if old is None else (old.max_loss, old.alpha)
     found = explore(policy, rows, max_loss=bounds[0], alpha=bounds[1], say=progress)
     folder.mkdir(parents=True, exist_ok=True)
-    text = markdown(found)
-    replace_file(folder / "report.md", text.encode())
-    replace_file(folder / "report.json", (json.dumps(found.to_dict(), indent=1) + "\n").encode())
+    ladder, text = folder / "ladder", markdown(found)
+    earlier = ladder.exists()
+    said = _ladder(policy, rows, found, ladder)
+    if earlier and not any(line.startswith("Written") for line in said):
+        said.append(f"What stands in {ladder} is from an earlier run.")
+    page = [f"# Smaller models for {policy.name}", "", text, *(f"- {line}" for line in said)]
+    page += ["", "![Every candidate, the chosen ladder and the front](report.png)", ""]
+    replace_file(folder / "report.md", "\n".join(page).encode())
+    facts = json.dumps({**found.to_dict(), "said": said}, indent=1, allow_nan=False)
+    replace_file(folder / "report.json", f"{facts}\n".encode())
     LadderDisplay.from_exploration(found).save(folder / "report.png")
-    lines = [text, f"Written: {folder}/report.md, report.json, report.png"]
-    return found, [*lines, *_ladder(policy, rows, found, folder / "ladder")]
+    return found, [text, f"Written: {folder}/report.md, report.json, report.png", *said]
 
 
 def markdown(found: Exploration) -> str:
@@ -147,25 +154,38 @@ def _certified(changed: Any, made: Certificate) -> Policy:
 
 
 def _save(folder: Path, whole: Policy, made: Certificate, files: dict[str, bytes]) -> None:
-    from cascade.policy import Policy
+    from cascade.optimize.drafts import POLICY, drafted
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        replace_file(folder / name, content)
-    made.save(folder / "certificate.json")
-    replace_file(folder / "policy.yaml", whole.to_yaml().encode())
-    Policy.from_yaml(folder / "policy.yaml", env={})
+    with drafted(folder) as draft:
+        for name, content in files.items():
+            (draft / name).write_bytes(content)
+        made.save(draft / "certificate.json")
+        (draft / POLICY).write_text(whole.to_yaml(), encoding="utf-8")
 
 
 def _commands(policy: Policy, found: Exploration) -> list[str]:
-    """Say how to make the same changes in one's own policy."""
+    """Say how to make the same changes in one's own policy.
+
+    A variant that the gate refuses by itself is none that the commands keep: the whole ladder is
+    what keeps the promise with it.
+    """
     steps = dict(found.chosen.steps) if found.chosen else {}
+    bounds = f"--max-loss {found.max_loss:g} --alpha {found.alpha:g}"
     lines = []
     for spec in policy.tiers:
         variant = steps.get(spec.name)
         if variant is None:
             lines.append(f"Leave out: {spec.name}")
+        elif _refused(found, spec.name, variant):
+            lines.append(f"Take {spec.name} from the ladder: {variant}, too lossy by itself")
         elif variant != "original":
             way = "prune" if "trees" in variant or "neurons" in variant else "quantize"
-            lines.append(f"Run: cascade {way} {policy.path} {spec.name} --data DATA ({variant})")
+            named = f"{shlex.quote(str(policy.path))} {spec.name}"
+            lines.append(f"Run: cascade {way} {named} --data DATA {bounds}  # {variant}")
     return lines
+
+
+def _refused(found: Exploration, tier: str, variant: str) -> bool:
+    return any(
+        one.name == variant and one.verdict.startswith("refused") for one in found.candidates[tier]
+    )

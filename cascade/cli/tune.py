@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from cascade.optimize.data import Data
     from cascade.optimize.tuning import TierTuning
+    from cascade.policy import Policy
 
 __all__ = ["tune"]
 
@@ -46,7 +47,10 @@ def tune(
     edits = Edits(path)
     places = {spec.name: index for index, spec in enumerate(policy.tiers)}
     for one in found:
-        edits.tier(places[one.name], one.changes)
+        index = places[one.name]
+        edits.tier(
+            index, _bounded(one.changes, edits.keys(("tiers", index, "workers")), policy, index)
+        )
     difference = edits.difference()
     renewed = None
     if not dry_run:
@@ -60,6 +64,17 @@ def tune(
     facts = {"objective": objective, "cores": cores, "written": bool(difference) and not dry_run}
     reply = {**facts, "changed": changed, "tiers": [one.to_dict() for one in found]}
     return Reply("\n".join(lines), reply)
+
+
+def _bounded(
+    changes: dict[str, Any], held: list[str], policy: Policy, index: int
+) -> dict[str, Any]:
+    """Return the changes with bounds of workers where the file has them; the lower one may stay."""
+    if "workers" not in changes or not held:
+        return changes
+    most, crew = changes["workers"], policy.tiers[index].workers
+    low = {} if crew is None or crew.min is None else {"min": min(crew.min, most)}
+    return {**changes, "workers": {"max": most, **low}}
 
 
 def _renew(path: Path, rows: Data, changed: list[str]) -> Path | None:

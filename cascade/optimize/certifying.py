@@ -38,18 +38,25 @@ _ROUNDS = 5
 
 def why_not_certify(policy: Policy, old: Certificate, data: Data) -> str | None:
     """Say why rows cannot renew this certificate; None when they can."""
-    external = [spec.name for spec in policy.tiers if spec.kind != "onnx"]
-    if external:
-        return f"tier {external[0]!r} is bound in Python and cannot be run from here"
-    if old.loss not in LOSSES:
-        return f"its loss is {old.loss!r}, which needs a recording"
-    if old.loss == "gross" and data.truth is None:
-        return "it bounds the gross loss, which needs the truth (y in DATA)"
-    if policy.calibrations:
-        return "its scores are calibrated by tables, which have to be fitted anew"
-    if policy.complexity is not None:
-        return "it was tested with an entry rule, which has to be fitted with it"
-    return None
+    external = [repr(spec.name) for spec in policy.tiers if spec.kind != "onnx"][:1]
+    reasons = (
+        (external, f"tier {''.join(external)} is bound in Python and cannot be run from here"),
+        (old.loss not in LOSSES, f"its loss is {old.loss!r}, which needs a recording"),
+        (
+            old.loss == "gross" and data.truth is None,
+            "it bounds the gross loss, which needs the truth (y in DATA)",
+        ),
+        (policy.postprocess, "answers pass through a function in Python (postprocess)"),
+        (
+            policy.calibrations,
+            "its scores are calibrated by tables, which have to be fitted anew",
+        ),
+        (
+            policy.complexity,
+            "it was tested with an entry rule, which has to be fitted with it",
+        ),
+    )
+    return next((reason for holds, reason in reasons if holds), None)
 
 
 def certify_anew(

@@ -46,6 +46,7 @@ class ProfileDisplay:
             MissingExtra: it needs the extra ``plot``.
         """
         figure = new_figure(_SIZE)
+        ticks = sorted({rows for sizes in self.sizes.values() for rows, _, _ in sizes})
         for axes, column, title in zip(
             figure.subplots(1, 2), (1, 2), ("a run", "a row"), strict=True
         ):
@@ -59,6 +60,8 @@ class ProfileDisplay:
                     near[0], near[column] * 1e6, "o", ms=9, mfc="none", color=line.get_color()
                 )
             axes.set(xscale="log", yscale="log", xlabel="rows of a run", ylabel="p50, µs")
+            axes.set_xticks(ticks, list(map(str, ticks)))
+            axes.minorticks_off()
             axes.set_title(f"{title} (circled: the knee)")
             axes.grid(alpha=0.3)
         axes.legend(fontsize="small")

@@ -95,6 +95,7 @@ def explore(
                 opened[name, one.name] = open_tier(
                     spec, running.model, policy, sha256=None, confidence=changed
                 )
+        candidates[name].sort(key=lambda one: one.name != ORIGINAL)
     say(f"searching the ladders of {len(opened)} variants")
     return _searched(policy, opened, candidates, parts, max_loss, alpha)
 

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from cascade.bundle import Golden
 from cascade.errors import ExportError
+from cascade.optimize.drafts import POLICY, drafted
 from cascade.optimize.export import INPUT, OUTPUT
 from cascade.optimize.policy_text import policy_text
 from cascade.optimize.profile import measure
 from cascade.optimize.scorers import OnnxScorer
-from cascade.policy import Policy
 from cascade.policy.schema import policy_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
     from cascade.optimize.fitted import FittedTier
-    from cascade.policy import Certificate
+    from cascade.policy import Certificate, Policy
 
 __all__ = ["write_bundle"]
 
-POLICY, SCHEMA = "policy.yaml", "policy.schema.json"
+SCHEMA = "policy.schema.json"
 _RTOL, _ATOL = 1e-3, 1e-4  # a golden answer on another machine, in float32
 
 
@@ -59,18 +57,11 @@ def write_bundle(
     settings: Any = {key: value for key, value in (extras or {}).items() if value is not None}
     whole: Any = policy
     attrs.evolve(whole, name=named, **settings)  # refuses what no policy takes, before the work
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with drafted(folder) as draft:
         for file, content in _files(tiers, certificate, rows).items():
             (draft / file).write_bytes(content)
         text = policy_text(policy, certificate, named, extras or {})
         (draft / POLICY).write_text(text, encoding="utf-8")
-        Policy.from_yaml(draft / POLICY, env={})
-        draft.chmod(0o755)
-        _move(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _check_target(folder: Path) -> None:
@@ -81,18 +72,6 @@ def _check_target(folder: Path) -> None:
             f"{folder} is not empty and holds no {POLICY}: it is not a bundle, so it is left alone"
         )
         raise ExportError(msg, step="write")
-
-
-def _move(draft: Path, folder: Path) -> None:
-    """Move all at once where nothing stands; else file by file, the policy last.
-
-    A router that loads in between finds a digest that differs, never another model unnoticed.
-    """
-    if not folder.exists():
-        draft.rename(folder)
-        return
-    for file in sorted(draft.iterdir(), key=lambda file: file.name == POLICY):
-        file.replace(folder / file.name)
 
 
 def _files(

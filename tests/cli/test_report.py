@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from cascade import CannotCertify
-from cascade.cli.report import _ladder, markdown
+from cascade.cli.report import _commands, _ladder, markdown
 from cascade.optimize import certifying
 from cascade.optimize.data import Data
 from cascade.optimize.displays import LadderDisplay
@@ -133,6 +134,38 @@ def test_why_the_chosen_ladder_is_not_written_is_said(
     lines = _ladder(certified(given), ROWS, new, tmp_path / "ladder")
     assert lines[-1] == "It is not written down: no threshold holds."
     assert not (tmp_path / "ladder").exists()
+
+
+def test_what_the_gate_refuses_by_itself_is_no_command_to_run(given: Policy) -> None:
+    """quantize and prune keep what passes; in a ladder below the top the whole loss counts."""
+    steps = (("small", "9 of 12 trees"), ("large", "dynamic int8"))
+    new = found(ladder(steps))
+    new.candidates["small"] += [Candidate("9 of 12 trees", "refused by the gate, p = 1 > 0.1")]
+    new.candidates["large"] += [Candidate("dynamic int8", "kept")]
+    given = attrs.evolve(given, path=given.root / "my policy.yaml")
+    refused, run = _commands(given, new)
+    assert refused == "Take small from the ladder: 9 of 12 trees, too lossy by itself"
+    words = shlex.split(run, comments=True)
+    assert words[1:5] == ["cascade", "quantize", str(given.path), "large"]
+    assert words[-4:] == ["--max-loss", "0.01", "--alpha", "0.1"]
+
+
+def test_a_ladder_that_is_interrupted_leaves_the_one_before(
+    given: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, new = chosen_for(Escalation(certificate="old.json"), given, monkeypatch)
+    _ladder(policy, ROWS, new, tmp_path / "ladder")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "ladder").iterdir()}
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Certificate, "save", interrupt)
+    new.models["small", "fewer neurons, 50 %"] = b"another"
+    with pytest.raises(KeyboardInterrupt):
+        _ladder(policy, ROWS, new, tmp_path / "ladder")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "ladder").iterdir()} == before
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
 
 
 def chosen_for(escalation: Escalation, given: Policy, monkeypatch: pytest.MonkeyPatch) -> Any:

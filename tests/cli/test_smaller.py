@@ -329,7 +329,13 @@ def test_the_report_has_every_candidate_the_front_and_a_certified_ladder(
     assert verdicts["dynamic int8"] == "slower"
     assert found["front"][0]["seconds"] <= found["front"][-1]["seconds"]
     assert found["chosen"]["seconds"] <= found["before"]["seconds"]
-    assert "| tier | variant |" in (out / "report.md").read_text()
+    page = (out / "report.md").read_text()
+    assert "| tier | variant |" in page
+    assert page.index("| large | original |") < page.index("| large | dynamic int8 |")
+    assert all(f"- {line}\n" in page for line in found["said"])
+    for one in found["candidates"]["large"]:
+        assert f"| large | {one['name']} |" in page
+        assert one["verdict"] in page
     assert (out / "report.png").stat().st_size > 1_000
     ladder = Policy.from_yaml(out / "ladder" / "policy.yaml", env={})
     assert ladder.certificate.certified > 1

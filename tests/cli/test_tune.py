@@ -38,6 +38,33 @@ def test_writes_the_policy_and_keeps_its_comments(policy, rows, monkeypatch, cap
     assert Policy.from_yaml(policy, env={}).tiers[0].batch.max_size == 8
 
 
+@pytest.mark.parametrize(
+    ("held", "now"),
+    [
+        ("    workers:  # of two cores\n      min: 2  # at night\n      max: 2\n", None),
+        ("    workers: {max: 2}\n", "    workers: {max: 1}\n"),
+        ("    workers: 2  # all\n", "    workers: 1  # all\n"),
+    ],
+)
+def test_workers_are_written_the_way_they_are_spelled(policy, rows, held, now, monkeypatch, capsys):
+    script(monkeypatch, lambda s: s.workers == 1)
+    now = now or held.replace("min: 2", "min: 1").replace("max: 2", "max: 1")
+    before = policy.read_text().replace("  # the cheap one\n", f"  # the cheap one\n{held}")
+    policy.write_text(before)
+    assert main(["tune", str(policy), rows, "--objective", "throughput", "--tiers", "small"]) == 0
+    assert policy.read_text() == before.replace(held, now)
+
+
+def test_a_tier_that_is_bound_in_python_cannot_be_tuned(policy, rows, capsys):
+    text = policy.read_text()
+    start = text.index("  - {name: large")
+    line = text[start : text.index("\n", start)]
+    policy.write_text(text.replace(line, "  - {name: large, kind: external}"))
+    call = ["tune", str(policy), rows, "--objective", "p50", "--tiers"]
+    assert main([*call, "large"]) == 2
+    assert "tier 'large' is external: only ONNX models can be" in capsys.readouterr().err
+
+
 def test_the_profile_of_what_changed_is_measured_anew(policy, rows, monkeypatch, capsys):
     script(monkeypatch, lambda s: s.optimization == "off")
     held = {name: {"overhead": 9.0, "per_row": 9.0, "residual": 9.0} for name in ("small", "large")}

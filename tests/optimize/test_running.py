@@ -19,6 +19,7 @@ from cascade.optimize.slimming import _sound
 from cascade.optimize.tuning import _differs
 from cascade.policy import Certificate, ComplexityRule, Escalation
 from cascade.policy.certificate import PathPoint
+from cascade.policy.settings import FunctionVersion
 from cascade.protocols import InputSpec
 from tests.cli.conftest import model
 
@@ -161,6 +162,7 @@ def test_why_a_certificate_cannot_be_renewed(given):
         (given, attrs.evolve(old, loss="gross"), "needs the truth"),
         (attrs.evolve(given, calibrations={"small": object()}), old, "calibrated by tables"),
         (attrs.evolve(given, complexity=rule), old, "tested with an entry rule"),
+        (attrs.evolve(given, postprocess=FunctionVersion(version="1")), old, "(postprocess)"),
     ]:
         assert words in why_not_certify(policy, certificate, data)
 
