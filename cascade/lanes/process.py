@@ -100,6 +100,12 @@ class _Turn:
         self.child: _Child | None = None
         self.stopped = False
 
+    def take(self, child: _Child) -> None:
+        """Have a child; under the lock."""
+        self.child = child
+        if self.stopped:  # while it was started
+            child.kill()
+
     def stop(self) -> None:
         """End the run; once it is over, the child is another's and left alone."""
         with self._changed:
@@ -195,20 +201,23 @@ class ProcessTier(BoundTier):
     def _take(self, turn: _Turn, context: Any) -> _Child:
         """Return a free process, or one that becomes free while there is time."""
         with self._changed:
-            while (child := self._ready()) is None and self._made >= self._workers:
+            while (child := None if turn.stopped else self._ready()) is None:
+                if self._made < self._workers and not turn.stopped:
+                    self._made += 1
+                    break
                 left = context.remaining()
-                hopeless = self._starting >= self._workers and (left < self._due - time.monotonic())
+                hopeless = self._starting >= self._workers and left < self._due - time.monotonic()
                 if turn.stopped or hopeless or not self._changed.wait(max(0.0, left)):
                     msg = f"tier {self.name!r}: no process is free in time"
                     raise TierUnavailable(msg, tier=self.name)
-            self._made += child is None
-        if child is None:  # it could not be replaced before: whoever asks hears why
-            child = self._make()
+            if child is not None:
+                turn.take(child)
+                self._turns.add(turn)
+                return child
+        child = self._make()  # it could not be replaced before: whoever asks hears why
         with self._changed:
-            turn.child = child
+            turn.take(child)
             self._turns.add(turn)
-            if turn.stopped:
-                child.kill()
         return child
 
     def _ready(self) -> _Child | None:
@@ -227,12 +236,12 @@ class ProcessTier(BoundTier):
             if self._open:
                 if child.alive:
                     self._free.append(child)
-                    self._changed.notify()
+                    self._changed.notify_all()
                 else:
                     self._replace(child)
                 return
             self._made -= 1
-            self._changed.notify()
+            self._changed.notify_all()
         child.close()
 
     def _replace(self, dead: _Child) -> None:
@@ -251,7 +260,7 @@ class ProcessTier(BoundTier):
             self._starting -= 1
             if child is None or self._open:
                 self._free.extend(() if child is None else (child,))
-                self._changed.notify()
+                self._changed.notify_all()
                 return
             self._made -= 1
         child.close()

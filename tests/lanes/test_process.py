@@ -190,6 +190,17 @@ def test_a_run_that_is_stopped_late_takes_nobody_elses_process():
         assert tier._free[0].alive
 
 
+def test_a_run_that_was_stopped_before_it_began_takes_no_process():
+    with routing(double) as router:
+        tier = router._service.bound[0]
+        context = SimpleNamespace(
+            row=4, tenant=None, metadata={}, remaining=lambda: 20.0, stop_with=lambda stop: stop()
+        )
+        with pytest.raises(cascade.TierUnavailable):
+            tier.run(context)
+        assert tier._free[0].alive
+
+
 def test_closing_ends_a_process_that_hangs():
     router, found = routing(sleep), []
 
