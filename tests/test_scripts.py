@@ -18,16 +18,17 @@ from cascade.testing import (
 )
 
 TREE = {
-    "version": 1, "name": "p", "deadline": "50ms",
+    "version": 1, "name": "p", "deadline": "50ms",  # for what goes by virtual time
     "tiers": [{"name": "small", "kind": "external"}, {"name": "large", "kind": "external"}],
     "escalation": {"thresholds": [0.8]},
 }  # fmt: skip
+PATIENT = TREE | {"deadline": "60s"}  # for what goes by real time
 
 
 def test_scripts_are_followed_row_by_row():
     script = {"a": ("cat", 0.9), "b": KeyError("b"), "c": "plain"}
     tier = scripted(script, default=("dog", 0.5))
-    with router_for(TREE, small=tier, large="whale") as router:
+    with router_for(PATIENT, small=tier, large="whale") as router:
         assert router.route("a").value == "cat"
         assert router.route("b").tier == "large"  # it raised
         assert router.route("other").value == "whale"  # unsure
@@ -36,10 +37,10 @@ def test_scripts_are_followed_row_by_row():
 
 
 def test_functions_and_errors_are_scripts_too():
-    with router_for(TREE, small=scripted(lambda x: (x, x / 10)), large="top") as router:
+    with router_for(PATIENT, small=scripted(lambda x: (x, x / 10)), large="top") as router:
         assert [router.route(x).tier for x in (9, 7)] == ["small", "large"]
     broken = scripted(error=ConnectionError("secret"))
-    with router_for(TREE, small=broken, large=broken) as router:
+    with router_for(PATIENT, small=broken, large=broken) as router:
         with pytest.raises(TierError, match="raised ConnectionError"):
             router.route("x")
 
@@ -48,7 +49,8 @@ def test_functions_and_errors_are_scripts_too():
 @pytest.mark.parametrize("score", ["auto", "supplied", "max_probability", "margin"])
 def test_scripts_stand_in_however_the_model_would_be_scored_and_run(execution, score):
     model = {"kind": "onnx", "model": "none.onnx", "execution": execution, "confidence": score}
-    tree = TREE | {"tiers": [{"name": name} | model for name in ("small", "large")]}
+    tiers = [{"name": name} | model for name in ("small", "large")]
+    tree = TREE | {"deadline": "60s", "tiers": tiers}  # some run in real time here
     with router_for(tree, small=lambda xs: 1 / 0, large="dog") as router:
         assert_tier(router.route("x"), "large")
     with router_for(tree, small=("cat", 0.9), large="dog") as router:
@@ -176,19 +178,19 @@ def test_clocks_must_be_one():
 @pytest.mark.parametrize("x", [{"text": "meow", "length": 4}, {"image": np.ones(3)}, [1.0, 2.0]])
 def test_scripts_are_asked_for_a_row_as_it_is(x):
     seen = scripted(lambda row: (repr(row), 0.9))
-    with router_for(TREE, small=seen) as router:
+    with router_for(PATIENT, small=seen) as router:
         assert router.route(x).value == repr(x)
         assert seen.calls[0] is x
 
     async def main(loop):
-        return await async_router_for(TREE, loop=loop, small=seen).route(x)
+        return await async_router_for(PATIENT, loop=loop, small=seen).route(x)
 
     assert run_virtual(main).value == repr(x)
 
 
 def test_scripts_are_asked_row_by_row_for_a_dict_of_columns():
     seen = scripted(lambda row: (float(row["a"][0]), 0.9))
-    with router_for(TREE, small=seen) as router:
+    with router_for(PATIENT, small=seen) as router:
         many = router.route_many({"a": np.arange(6.0).reshape(3, 2)})
     assert many.values.tolist() == [0.0, 2.0, 4.0]
 
@@ -200,7 +202,7 @@ def test_a_script_that_lacks_an_answer_says_so():
         (scripted({"a": ("cat", 0.9)}), {"a": 1}, "a dict cannot be looked up, give a function"),
         (scripted(lambda x: next(turns)), "b", "the script has run out"),
     ]:
-        with router_for(TREE, small=script, large=script) as router:
+        with router_for(PATIENT, small=script, large=script) as router:
             if "run out" in said:
                 router.route(x)
             with pytest.raises(TierError, match=said):

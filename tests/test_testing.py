@@ -29,6 +29,7 @@ TREE = {
     "tiers": [{"name": "small", "kind": "external"}, {"name": "large", "kind": "external"}],
     "escalation": {"thresholds": [0.8]},
 }  # fmt: skip
+PATIENT = TREE | {"deadline": "60s"}  # for what goes by real time
 
 
 def test_models_are_not_needed(tmp_path):
@@ -44,7 +45,7 @@ def test_models_are_not_needed(tmp_path):
 
 def test_the_environment_is_shut_out(monkeypatch):
     monkeypatch.setenv("CASCADE_MODE", "top_only")
-    with router_for(TREE, small=("cat", 0.9)) as router:
+    with router_for(PATIENT, small=("cat", 0.9)) as router:
         assert_tier(router.route("x"), "small")
 
 
@@ -91,9 +92,9 @@ def test_recordings_answer_by_row_or_by_input():
         "truth": ["cat", "dog"], "small.value": ["cat", "cat"], "small.confidence": [0.9, 0.4],
         "large.value": ["cat", "dog"],
     }  # fmt: skip
-    with router_for(TREE, **recorded(table)) as router:
+    with router_for(PATIENT, **recorded(table)) as router:
         assert [router.route(i).value for i in range(2)] == ["cat", "dog"]
-    with router_for(TREE, **recorded(table | {"input": ["meow", "wuff"]})) as router:
+    with router_for(PATIENT, **recorded(table | {"input": ["meow", "wuff"]})) as router:
         assert router.route("wuff").tier == "large"
 
 
@@ -102,11 +103,11 @@ def test_recordings_say_which_rows_they_have():
         "truth": ["cat", "dog"], "small.value": ["cat", "cat"], "small.confidence": [0.9, 0.4],
         "large.value": ["cat", "dog"],
     }  # fmt: skip
-    with router_for(TREE, **recorded(table)) as router:
+    with router_for(PATIENT, **recorded(table)) as router:
         for wrong in (2, -1, "0", 1.0, {"length": 3}):
             with pytest.raises(TierError, match=r"no such row|found by its features"):
                 router.route(wrong)
-    with router_for(TREE, **recorded(table | {"input": ["meow", "wuff"]})) as router:
+    with router_for(PATIENT, **recorded(table | {"input": ["meow", "wuff"]})) as router:
         with pytest.raises(TierError, match="asked for by its inputs"):
             router.route("moo")
 
@@ -117,27 +118,29 @@ def test_recordings_answer_by_features_and_by_margin():
         "large.value": ["cat", "dog"], "x.length": [3, 4], "x.loud": [0.5, 0.25],
     }  # fmt: skip
     rule = {"intercept": 0.0, "weights": {"length": 0.0}, "skip_above": []}
-    with router_for(TREE | {"complexity": rule}, **recorded(table)) as router:
+    with router_for(PATIENT | {"complexity": rule}, **recorded(table)) as router:
         asked = [{"loud": 0.5, "length": 3}, {"length": np.float32(4), "loud": 0.25}]
         assert [router.route(x).tier for x in asked] == ["small", "large"]
         with pytest.raises(TierError, match=r"x\.loud is in one"):
             router.route({"length": 3})
         with pytest.raises(TierError, match="no such row"):
             router.route({"length": 3, "loud": 9.0})
-    with router_for(TREE, **recorded(table | {"x.loud": [0.5, 0.5], "x.length": [3, 3]})) as router:
+    with router_for(
+        PATIENT, **recorded(table | {"x.loud": [0.5, 0.5], "x.length": [3, 3]})
+    ) as router:
         with pytest.raises(TierError, match="features are the same"):
             router.route({"length": 3, "loud": 0.5})
 
 
 def test_a_misspelt_tier_is_told_with_those_there_are():
-    with router_for(TREE, small=("cat", 0.9)) as router:
+    with router_for(PATIENT, small=("cat", 0.9)) as router:
         found = router.route("x")
     with pytest.raises(AssertionError, match="'smal', got 'small'; the policy has small, large"):
         assert_tier(found, "smal")
 
 
 def test_failures_show_the_decision():
-    with router_for(TREE, small=("cat", 0.5), large="dog") as router:
+    with router_for(PATIENT, small=("cat", 0.5), large="dog") as router:
         found = router.route("x")
     with pytest.raises(AssertionError) as caught:
         assert_tier(found, "small")
@@ -199,7 +202,7 @@ def test_confidences_must_not_depend_on_company():
 def test_an_awaited_application_may_run_in_real_time():
     async def main():
         large = scripted(default=("cat", 0.9), asynchronous=True)
-        async with async_router_for(TREE, small=large, large=large) as router:
+        async with async_router_for(PATIENT, small=large, large=large) as router:
             return (await router.route("meow")).value
 
     assert asyncio.run(main()) == "cat"
@@ -253,7 +256,7 @@ def test_the_downstream_app_serves():
 
 
 def test_a_policy_is_taken_as_it_is():
-    policy = Policy.from_dict(TREE)
+    policy = Policy.from_dict(PATIENT)
     with router_for(policy, small=("cat", 0.9)) as router:
         assert router.policy is policy
 
