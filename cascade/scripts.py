@@ -198,7 +198,7 @@ class _InVirtualTime(BoundTier):
         self._tier, self._clock, self._script = tier, clock, script
         self.name, self.silent, self.batches = tier.name, tier.silent, tier.batches
 
-    def lane(self, *args: Any, **settings: Any) -> InlineLane:
+    def own_lane(self, *args: Any, **settings: Any) -> InlineLane:
         """Return what runs it, whatever the policy says."""
         kept = {name: settings[name] for name in ("cap", "pad")}
         return InlineLane(*args, watchdog=_Nobody(), **kept)  # type: ignore[arg-type]

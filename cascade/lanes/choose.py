@@ -67,7 +67,7 @@ def _lane(
         "cap": cap,
         "pad": None if batch is None else batch.pad,
     }
-    brought = getattr(tier, "lane", None)  # of one that stands in for another
+    brought = getattr(tier, "own_lane", None)  # of one that stands in for another
     if brought is not None:
         return brought(*parts, **crew)
     if hasattr(tier, "predict_async"):
