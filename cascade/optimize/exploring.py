@@ -30,9 +30,9 @@ _MOST = 4  # variants of a tier that ladders are made of
 class Exploration:
     """What was found: candidates by tier, the front over whole cascades, and the fastest ladder.
 
-    ``before`` is the ladder as it is and ``chosen`` the fastest one, or that as it is where no other
-    one is worth a change, each at the cheapest point of
-    its path that keeps the promise on rows that had no say in the choice; None where none does.
+    ``before`` is the ladder as it is and ``chosen`` the fastest one, or that as it is where no
+    other one is worth a change, each at the cheapest point of its path that keeps the promise on
+    rows that had no say in the choice; None where none does.
     ``front`` is from the rows that the choice was made on. ``models`` and ``temperatures`` are by
     (tier, variant).
     """
