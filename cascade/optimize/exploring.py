@@ -9,7 +9,7 @@ import numpy as np
 
 from cascade.optimize.changing import WAYS, change_tier
 from cascade.optimize.data import split
-from cascade.optimize.frontier import Ladder, Option, Rows, best, front, ladders, prove
+from cascade.optimize.frontier import Ladder, Option, Rows, best, front, ladders, prove, worth
 from cascade.optimize.running import load_models, open_tier, tier_named, whole_model
 from cascade.optimize.slimming import ORIGINAL, Candidate, refit_temperature
 from cascade.optimize.timing import interleave
@@ -30,8 +30,9 @@ _MOST = 4  # variants of a tier that ladders are made of
 class Exploration:
     """What was found: candidates by tier, the front over whole cascades, and the fastest ladder.
 
-    ``before`` is the ladder as it is and ``chosen`` the fastest one, each at the cheapest point of
-    its path that keeps the promise on rows that had no say in the choice; None where none does.
+    ``before`` is the ladder as it is and ``chosen`` the fastest one, or that as it is where no
+    other one is worth a change, each at the cheapest point of its path that keeps the promise on
+    rows that had no say in the choice; None where none does.
     ``front`` is from the rows that the choice was made on. ``models`` and ``temperatures`` are by
     (tier, variant).
     """
@@ -129,7 +130,7 @@ def _searched(
     before = prove(seen, fresh, everyone, max_loss, alpha)
     chosen = None if first is None else prove(seen, fresh, first.steps, max_loss, alpha)
     return Exploration(
-        candidates, front(found), before, chosen, max_loss, alpha,
+        candidates, front(found), before, worth(before, chosen), max_loss, alpha,
         {key: running.model for key, running in opened.items()},
         {key: running.spec.confidence.temperature for key, running in opened.items()},
     )  # fmt: skip

@@ -16,6 +16,7 @@ from cascade.fitting.certify import certified_prefix
 from cascade.fitting.losses import LOSSES
 from cascade.fitting.paths import call_shares, deciding_tiers, learned_path, two_tier_path
 from cascade.fitting.pvalues import binomial_p_values
+from cascade.optimize.timing import GAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-__all__ = ["Ladder", "Option", "Rows", "best", "evaluate", "front", "ladders", "prove"]
+__all__ = ["Ladder", "Option", "Rows", "best", "evaluate", "front", "ladders", "prove", "worth"]
 
 _POINTS = 64  # of a path that are looked at
 
@@ -186,7 +187,7 @@ def front(found: Sequence[Sequence[Ladder]]) -> list[Ladder]:
     return kept
 
 
-def best(found: Sequence[Sequence[Ladder]], gain: float = 0.05) -> Ladder | None:
+def best(found: Sequence[Sequence[Ladder]], gain: float = GAIN) -> Ladder | None:
     """Return the fastest point; among those as fast, the ladder of the fewest tiers and changes.
 
     Otherwise chance would choose among equals.
@@ -199,3 +200,14 @@ def best(found: Sequence[Sequence[Ladder]], gain: float = 0.05) -> Ladder | None
         (point for point in ends if point.seconds <= near),
         key=lambda p: (len(p.steps), sum(v != "original" for _, v in p.steps), p.losses, p.seconds),
     )
+
+
+def worth(before: Ladder | None, found: Ladder | None) -> Ladder | None:
+    """Return the ladder to have: another one than before only if it gains what pays for a change.
+
+    Either may have proven nothing, which is None.
+    """
+    if before is None:
+        return found
+    slow = found is None or found.seconds > (1.0 - GAIN) * before.seconds
+    return before if slow else found

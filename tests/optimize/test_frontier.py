@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from cascade.optimize.frontier import Ladder, Option, Rows, best, evaluate, front, ladders, prove
+from cascade.optimize.frontier import (
+    Ladder,
+    Option,
+    Rows,
+    best,
+    evaluate,
+    front,
+    ladders,
+    prove,
+    worth,
+)
 
 N = 2_000
 
@@ -95,3 +105,18 @@ def test_without_truth_losses_are_disagreements():
     found = {points[-1].name: points[-1] for points in ladders(held, 0.01, 0.1)}
     assert set(found) == {"large", "small → large"}
     assert found["large"].accuracy is None
+
+
+def test_another_ladder_is_chosen_only_if_it_is_worth_a_change():
+    """Among those that are as fast the search prefers few tiers, but not to the ladder in force."""
+
+    def ladder(seconds, *names):
+        steps = tuple((name, "original") for name in names)
+        return Ladder(steps, (0.5,) * (len(names) - 1), seconds, 1, 100, 0.01, 0.9)
+
+    before = ladder(1.0, "a", "b", "c")
+    for seconds in (1.02, 1.0, 0.96):
+        assert worth(before, ladder(seconds, "b", "c")) is before
+    assert worth(before, fast := ladder(0.94, "b", "c")) is fast
+    assert worth(before, None) is before  # what the search found did not hold on fresh rows
+    assert worth(None, slow := ladder(2.0, "c")) is slow
