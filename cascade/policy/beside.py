@@ -37,20 +37,21 @@ def read_file(path: str | Path, most: int) -> bytes:
         OSError: it is missing, cannot be read, is something else, or is longer.
     """
     try:
-        # waits for nobody to open the other end of a pipe
-        handle = os.open(
-            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        )
+        with open(path, "rb", opener=_at_once) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "expected a regular file")
+            raw = file.read() if found.st_size <= most else b""
     except ValueError:  # a NUL byte
         raise OSError(errno.EINVAL, "no file can have this name") from None
-    with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "expected a regular file")
-        raw = file.read() if found.st_size <= most else b""
     if max(len(raw), found.st_size) > most:
         raise OSError(errno.EFBIG, f"more than {most:,} bytes")
     return raw
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for somebody at the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def place(places: Any, path: tuple[Any, ...]) -> tuple[int | None, int | None]:

@@ -57,10 +57,16 @@ class Draft:
     1
     """
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, Any], cls: Any = None, tree: Any = ()) -> None:
         self.__dict__.update(values)
+        self._cls, self._tree = cls, tree
 
     def __getattr__(self, name: str) -> Any:
+        """Return the default of what the tree, if it is one of ``cls``, does not name."""
+        if self._cls is not None and name not in self._tree:
+            defaults = _defaults(self._cls)
+            if name in defaults:
+                return defaults[name]
         raise Unread(name)
 
 
@@ -106,7 +112,7 @@ def walk(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) ->
     if len(problems) == before:
         return cls(**given)
     tags = {tag: getattr(cls, tag) for tag in getattr(cls, "TAGS", ()) if hasattr(cls, tag)}
-    return Draft(tags | _filled(cls, tree, given))
+    return Draft(tags | given, *((cls, tree) if isinstance(tree, Mapping) else ()))
 
 
 def read(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) -> dict[str, Any]:
@@ -114,19 +120,16 @@ def read(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) ->
 
     What holds a problem is left out, so that the rest can be held against each other.
     """
-    return _filled(cls, tree, _given(cls, tree, path, problems))
+    given = _given(cls, tree, path, problems)
+    if not isinstance(tree, Mapping):
+        return given
+    return {k: v for k, v in _defaults(cls).items() if k not in tree} | given
 
 
 def _long(cls: Any, tree: Any) -> Any:
     """Return what a word or number in place of a mapping stands for."""
     shorthand = getattr(cls, "SHORTHAND", None)
     return {shorthand: tree} if shorthand is not None and isinstance(tree, (str, int)) else tree
-
-
-def _filled(cls: Any, tree: Any, given: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(tree, Mapping):
-        return given
-    return {k: v for k, v in _defaults(cls).items() if k not in tree} | given
 
 
 @functools.cache
@@ -137,6 +140,11 @@ def _defaults(cls: Any) -> dict[str, Any]:
         if value is not attrs.NOTHING:
             made[name] = value.factory() if hasattr(value, "factory") else value
     return made
+
+
+@functools.cache
+def _needed(cls: Any) -> tuple[str, ...]:
+    return tuple(k for k, f in fields_of(cls).items() if f.default is attrs.NOTHING)
 
 
 def _given(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) -> dict[str, Any]:
@@ -158,11 +166,10 @@ def _given(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) 
         taken = take(fields[key].metadata["kind"], value, (*path, key), problems)
         if taken is not UNREAD:
             values[key] = taken
-    for name, declared in fields.items():
-        if declared.default is attrs.NOTHING and name not in tree:
-            problems.append(
-                ((*path, name), f"missing; expected {declared.metadata['kind'].expected}")
-            )
+    for name in _needed(cls):
+        if name not in tree:
+            expected = fields[name].metadata["kind"].expected
+            problems.append(((*path, name), f"missing; expected {expected}"))
     return values
 
 

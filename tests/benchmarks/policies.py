@@ -52,7 +52,7 @@ def refuse(path: Path) -> None:
 
 
 def main() -> None:
-    """Print milliseconds (best of five) and megabytes (peak) per file."""
+    """Print milliseconds of CPU time (best of five) and megabytes (peak) per file."""
     print("| a file of | ms | MB |")
     print("|---|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +109,20 @@ def test_nor_is_an_object_of_too_many_entries(tmp_path, what):
     path.write_text(json.dumps({f"t{i}": 0 for i in range(10_001)}))
     with pytest.raises(PolicyError, match=r"odd:1:1: not .*: more than 10,000 entries"):
         READERS[what](path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files")
+def test_what_is_refused_is_not_left_open(tmp_path):
+    def count():
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    os.mkfifo(tmp_path / "pipe")
+    before = count()
+    for _ in range(5):
+        for odd in (tmp_path, tmp_path / "pipe"):
+            with pytest.raises(PolicyError):
+                read_policy(odd)
+    assert count() == before
 
 
 def test_a_name_that_no_file_can_have(tmp_path):
