@@ -225,8 +225,11 @@ def _rows_after(
 
     def cast_all(xs: Any) -> tuple[Any, int]:
         given, wanted = rows_of(xs)
-        listed = each(given) if isinstance(given, dict) else given
-        rows, n = cast([function(x) for x in listed] if batch is None else batch(listed))
+        columns = isinstance(given, dict)
+        if batch is None:
+            rows, n = cast([function(x) for x in (each(given) if columns else given)])
+        else:  # it may know more of a table than that it has rows
+            rows, n = cast(batch(each(given) if columns else xs))
         if n != wanted:
             raise InputValueError(f"prepare.batch: expected {wanted} rows back, got {n}")
         return rows, n
