@@ -104,15 +104,12 @@ def compile_plan(
         )
         for i, (spec, tier) in enumerate(zip(policy.tiers, bound, strict=True))
     )  # fmt: skip
-    names = tuple(tier.name for tier in bound)
-    point = policy.point
+    names, point = tuple(tier.name for tier in bound), policy.point
     specs = _common_inputs(bound, prepare)
-    settings = policy.inputs
-    strict, finite = settings.cast == "none", settings.validate == "finite"
+    strict, finite = policy.inputs.cast == "none", policy.inputs.validate == "finite"
     cast = row_caster(specs, strict=strict, finite=finite)
     cast_rows = rows_caster(specs, strict=strict, finite=finite)
     rule = policy.complexity
-    raw = _reads_raw(policy, specs, prepare)
     steering = steering_of(policy, lanes, [workers_of(s, cores) for s in policy.tiers], clock())
     plan = Plan(
         policy=policy,
@@ -138,7 +135,7 @@ def compile_plan(
         row=cast if prepare.common is None else _after(prepare.common, cast),
         rows=cast_rows if prepare.common is None else _rows_after(prepare.common, cast_rows),
         key=key_maker(specs, "auto" if policy.cache is None else policy.cache.digest),
-        by_name=raw,
+        by_name=_reads_raw(policy, specs, prepare),
         complexity=None if rule is None else estimator(rule.intercept, rule.weights),
         rows_complexity=None
         if rule is None
