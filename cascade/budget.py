@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,16 @@ _NANO = 1_000_000_000
 _LONGEST = 1e9  # seconds; clocks, timers and locks overflow beyond
 
 
+def _moment(until: Any) -> int:
+    if type(until) is int:
+        return until
+    if not _is_number(until):
+        raise TypeError(f"until: expected a time.monotonic_ns(), got {shown(until)}")
+    if not abs(until) < math.inf:  # so written for NaN
+        raise ValueError(f"until: expected a time.monotonic_ns(), got {until!r}")
+    return int(until)
+
+
 @attrs.frozen
 class Budget:
     """A deadline as a moment on the monotonic clock (``time.monotonic_ns``), passed along as it is.
@@ -28,7 +39,7 @@ class Budget:
     0.01
     """
 
-    until: int
+    until: int = attrs.field(converter=_moment)
 
     @classmethod
     def after(cls, seconds: float | str, now: int) -> Self:

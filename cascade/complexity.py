@@ -242,10 +242,12 @@ def rows_estimator(
 
 
 def _by_name(rows: Any, n: int, names: Collection[str]) -> Any:
-    """Return the rows of a batch; of a dict of columns each is a dict of what it has."""
-    if not isinstance(rows, Mapping):
+    """Return the rows of a batch; of a dict of columns, or a table, each is a dict of its own."""
+    if not hasattr(rows, "keys") or getattr(rows, "ndim", 2) == 1:  # a table's column has keys, too
         return rows
-    return [{name: rows[name][i] for name in names if name in rows} for i in range(n)]
+    known = set(rows.keys())
+    columns = {name: list(rows[name]) for name in names if name in known}
+    return [{name: column[i] for name, column in columns.items()} for i in range(n)]
 
 
 def _one_by_one(one: Estimate, rows: Any, n: int) -> npt.NDArray[np.float64]:

@@ -114,17 +114,14 @@ def compile_plan(
         )
         for i, (spec, tier) in enumerate(zip(policy.tiers, bound, strict=True))
     )  # fmt: skip
-    names = tuple(tier.name for tier in bound)
-    point = policy.point
+    names, point = tuple(tier.name for tier in bound), policy.point
     specs = common_inputs(bound, prepare)
     same_classes(bound, postprocess)
-    settings = policy.inputs
-    strict, finite = settings.cast == "none", settings.validate == "finite"
+    strict, finite = policy.inputs.cast == "none", policy.inputs.validate == "finite"
     cast = row_caster(specs, strict=strict, finite=finite)
     cast_rows = rows_caster(specs, strict=strict, finite=finite)
     common = None if prepare.common is None else _guarded(prepare.common)
     rule = policy.complexity
-    raw = _reads_raw(policy, specs, prepare)
     steering = steering_of(policy, lanes, [workers_of(s, cores) for s in policy.tiers], clock())
     plan = Plan(
         policy=policy,
@@ -150,7 +147,7 @@ def compile_plan(
         row=cast if common is None else _after(common, cast),
         rows=cast_rows if common is None else _rows_after(common, cast_rows),
         key=key_maker(specs, "auto" if policy.cache is None else policy.cache.digest),
-        by_name=raw,
+        by_name=_reads_raw(policy, specs, prepare),
         complexity=None if rule is None else estimator(rule.intercept, rule.weights),
         rows_complexity=None
         if rule is None
@@ -295,8 +292,11 @@ def _rows_after(
 
     def cast_all(xs: Any) -> tuple[Any, int]:
         given, wanted = rows_of(xs)
-        listed = each(given) if isinstance(given, dict) else given
-        rows, n = cast([function(x) for x in listed] if batch is None else batch(listed))
+        columns = isinstance(given, dict)
+        if batch is None:
+            rows, n = cast([function(x) for x in (each(given) if columns else given)])
+        else:  # it may know more of a table than that it has rows
+            rows, n = cast(batch(each(given) if columns else xs))
         if n != wanted:
             raise InputValueError(f"prepare.batch: expected {wanted} rows back, got {n}")
         return rows, n

@@ -53,3 +53,13 @@ def test_an_error_names_the_argument():
         Budget.after("soon", now=0)
     with pytest.raises(ValueError, match=r"^deadline: expected a duration such as 20ms"):
         nanoseconds("soon")
+
+
+def test_a_budget_ends_at_a_moment():
+    assert [Budget(moment).until for moment in (5, np.int64(5), 5.0)] == [5, 5, 5]
+    for moment in (None, "5", True, np.timedelta64(5, "ns")):
+        with pytest.raises(TypeError, match=r"until: expected a time\.monotonic_ns\(\), got"):
+            Budget(moment)
+    for moment in (np.nan, np.inf):
+        with pytest.raises(ValueError, match=r"until: expected a time\.monotonic_ns\(\), got"):
+            Budget(moment)

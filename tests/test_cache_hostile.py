@@ -228,11 +228,17 @@ def test_an_array_without_elements_is_kept():
     assert entry(np.zeros((0, 3)), 0.9, HIT).out().shape == (0, 3)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [math.nan, np.array([1.0, math.nan]), (1, math.nan), {"a": [math.nan]}, np.float32("nan")],
-    ids=str,
-)
+@pytest.mark.parametrize("value", [math.nan, np.array([1.0, math.nan]), np.float32("nan")], ids=str)
+def test_a_value_that_is_nan_is_a_fault_and_never_stored(value):
+    small = scripted(lambda _: (value, 0.9))
+    with router_for(tree(), small=small, large="sure") as router:
+        assert [router.route("x", use_cache=False).tier for _ in range(2)] == ["large"] * 2
+        router.route_many(["x"], use_cache=True)
+        held = router._service.plan.engine.cache.entries.values()
+        assert [item.out() if hasattr(item, "out") else item.value for item in held] == ["sure"]
+
+
+@pytest.mark.parametrize("value", [(1, math.nan), {"a": [math.nan]}], ids=str)
 def test_a_nan_is_never_stored(value):
     small = scripted(lambda _: (value, 0.9))
     with router_for(tree(), small=small) as router:

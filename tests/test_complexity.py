@@ -11,6 +11,7 @@ import cascade
 from cascade import AsyncRouter, InputTypeError, InputValueError, Policy, PolicyError, Router
 from cascade.complexity import estimator, misfit, rows_estimator
 from cascade.protocols import InputSpec
+from tests.test_inputs import Table
 from tests.tiers.test_onnx import INT64, STRING, identity, model
 
 SURE = cascade.tier(lambda x: ("a", 0.9), returns="pairs", rows="one")
@@ -164,6 +165,15 @@ def test_the_columns_of_a_batch_need_what_the_weights_name():
         one({"b": [1, 2]}, 2)
     with pytest.raises(InputTypeError, match=r"row 1: .* got a str"):
         one({"a": [1, "x"]}, 2)
+
+
+def test_a_table_is_read_by_the_names_of_its_columns():
+    table = Table(np.array([[0.0, 9.0], [9.0, 0.0]]))
+    hard = rows_estimator(0.0, {"a": 1.0})(table, 2)
+    assert hard.tolist() == [estimator(0.0, {"a": 1.0})({"a": x}) for x in (0.0, 9.0)]
+    with Router(policy({"b": 1.0}), tiers=TIERS) as router:
+        found = router.route_many(Table(np.array([[0.0, 9.0], [9.0, -1.0], [9.0, -1.0]])))
+        assert found.tiers.tolist() == ["large", "small", "small"]
 
 
 def test_a_row_of_any_length_is_counted_when_it_comes():

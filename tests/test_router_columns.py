@@ -20,6 +20,7 @@ from cascade import (
     TierOutputError,
 )
 from cascade.policy.certificate import PathPoint
+from tests.test_inputs import Table
 from tests.tiers.test_onnx import identity
 
 COLUMNS = {"length": np.array([1.0, 2.0, 3.0, 4.0]), "word": ["a", "b", "c", "d"]}
@@ -167,6 +168,17 @@ def test_a_function_before_it_gets_rows_not_the_names_of_columns(whole):
         assert router.route_many(COLUMNS).values.tolist() == list("ABCD")
         with pytest.raises(InputTypeError, match="got a str"):
             router.route_many("text")
+
+
+def test_a_function_for_whole_batches_gets_a_table_as_it_is():
+    def words(row):
+        raise AssertionError("one by one")
+
+    words.batch = lambda table: [str(number) for number in table["b"]]
+    same = cascade.tier(lambda x: (x, 0.9), returns="pairs", rows="one")
+    with Router(policy(), tiers={"small": same, "large": same}, prepare=words) as router:
+        found = router.route_many(Table(np.array([[0.0, 1.0]] * 3)))
+        assert found.values.tolist() == ["1.0"] * 3
 
 
 def test_a_mapping_of_columns_need_not_be_a_dict():

@@ -8,6 +8,11 @@ import pytest
 
 import cascade
 from cascade import AsyncRouter, Policy, Prediction, Router, TierOutputError
+from cascade.calibration import Learned
+from cascade.lanes import InlineLane
+from cascade.policy.settings import ExternalSpec
+from cascade.testing import VirtualClock
+from cascade.tiers.python import PythonTier
 
 NAN = math.nan
 ROWS = ["x", "y", "z", "w"]
@@ -159,3 +164,10 @@ def test_a_cost_is_a_number(costs):
     with Router(POLICY, tiers={"small": SURE, "large": tier}, env={}) as router:
         with pytest.raises(TierOutputError, match=r"costs: expected a (finite )?number"):
             router.route("x", at_least="large")
+
+
+def test_a_score_that_needs_no_confidence_does_not_make_a_faulty_value_sound():
+    tier = PythonTier(ExternalSpec(name="a"), Says(values=[1.0, NAN]), None)
+    lane = InlineLane(0, tier, VirtualClock(), calibration=Learned(0.0, 0.0))
+    reply = lane.call_rows(["x", "y"], 2, None)
+    assert np.isnan(reply.confidences).tolist() == [False, True]
