@@ -84,7 +84,7 @@ class Front(Watched):
             PolicyError: with every problem of the file, and its place.
             ValueError: ``reload`` is not a positive time.
         """
-        seconds = None if reload is None else nanoseconds(reload) / 1e9
+        seconds = None if reload is None else nanoseconds(reload, "reload") / 1e9
         router = cls(
             Policy.from_yaml(path, env=env),
             tiers=tiers,

@@ -70,6 +70,11 @@ class Histogram:
         self.counts += np.bincount(np.minimum(bucket, _SIZE - 1), minlength=_SIZE)
         self.sum += int(times.sum())
 
+    def absorb(self, other: Histogram) -> None:
+        """Add what another has counted."""
+        self.counts += other.counts
+        self.sum += other.sum
+
     def quantiles(self) -> Quantiles:
         """Return count, sum, and quantiles at the middle of their buckets."""
         count = int(self.counts.sum())
@@ -129,6 +134,18 @@ class Ledger:
         with self._lock:
             self._ends.update(ends)
             self._calls.update(calls)
+
+    def absorb(self, other: Ledger) -> None:
+        """Take over what another has counted, of the same tiers."""
+        with other._lock, self._lock:
+            other._fold()
+            self._ends.update(other._ends)
+            self._calls.update(other._calls)
+            self.misses += other.misses
+            for part, histogram in other._parts.items():
+                self._parts[part].absorb(histogram)
+            for tier, histogram in other._tiers.items():
+                self._tiers.setdefault(tier, Histogram()).absorb(histogram)
 
     def requests(self) -> int:
         """Return how many requests have ended."""

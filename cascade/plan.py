@@ -231,7 +231,7 @@ def same_classes(bound: Iterable[BoundTier], postprocess: Functions) -> None:
         elif labels != first[1]:
             odd = sorted(shown(label) for _, label in labels ^ first[1])
             raise PolicyError(
-                f"tiers {first[0]!r} and {tier.name!r} have different classes: one of them lacks "
+                f"tiers {first[0]!r} and {tier.name!r}: classes: expected one set; not in both: "
                 f"{', '.join(odd[:3])}{', …' if len(odd) > 3 else ''}"
             )
 
@@ -254,8 +254,12 @@ def _own(prepare: Functions, tier: BoundTier, policy: Policy) -> Callable[[Any],
     function = prepare.own.get(tier.name)
     if function is None:
         return None
-    strict = policy.inputs.cast == "none"
-    return _after(function, row_caster(tier.inputs, strict=strict))
+    cast = row_caster(tier.inputs, strict=policy.inputs.cast == "none")
+    own: Any = _after(function, cast)
+    batch = getattr(function, "batch", None)
+    if batch is not None:
+        own.batch = lambda xs: [cast(x) for x in batch(xs)]
+    return own  # type: ignore[no-any-return]
 
 
 def _guarded(function: Any) -> Any:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Given", "Service"]
 
+_NAMED, _LADDERS = 4, 8  # policies that are counted by name, ladders of those before them
+
 _LIVE: weakref.WeakSet[Service] = weakref.WeakSet()
 _INHERITED: list[Any] = []  # of a parent: a child must not destroy the sessions in it
 
@@ -82,6 +84,7 @@ class Service:
         self.opening = threading.RLock()  # guards everything here but the reading of ``plan``
         self.clock = clock
         self._counted: dict[tuple[str, tuple[str, ...]], Ledger] = {}  # by policy's name and tiers
+        self._earlier: dict[tuple[str, ...], Ledger] = {}  # of policies before those, by tiers
         self.reload_failures = 0
         self.watchers: weakref.WeakSet[Watched] = weakref.WeakSet()  # of mode and policy
         self._mode_was_set = False
@@ -150,8 +153,7 @@ class Service:
 
     def _engine(self, policy: Policy, bound: tuple[BoundTier, ...], before: Plan | None) -> Engine:
         """Return the cache and flights of a policy: those there are, if it answers the same."""
-        key = policy.name, tuple(tier.name for tier in bound)
-        ledger = self._counted.setdefault(key, Ledger())
+        ledger = self._ledger(policy.name, tuple(tier.name for tier in bound))
         if before is not None:
             old = before.policy, [lane.tier for lane in before.lanes]
             if before.policy.cache == policy.cache and _answers(*old) == _answers(policy, bound):
@@ -165,6 +167,18 @@ class Service:
             share = settings.per_tenant
             engine.cache = ResultCache(*sizes) if share is None else FairCache(*sizes, share)
         return engine
+
+    def _ledger(self, name: str, tiers: tuple[str, ...]) -> Ledger:
+        """Return where a policy is counted; the names of all but the latest few are forgotten."""
+        ledger = self._counted.pop((name, tiers), None) or Ledger()
+        self._counted[name, tiers] = ledger  # the latest is the last
+        if len(self._counted) > _NAMED:
+            (_, old), gone = next(iter(self._counted.items()))
+            del self._counted[next(iter(self._counted))]
+            self._earlier.setdefault(old, Ledger()).absorb(gone)
+        if len(self._earlier) > _LADDERS:
+            del self._earlier[next(iter(self._earlier))]
+        return ledger
 
     # -- changing --------------------------------------------------------------------------------
 
@@ -269,7 +283,9 @@ class Service:
 
     def _own_metrics(self) -> str:
         now = self.standing()
-        counted = [(*key, ledger.totals()) for key, ledger in list(self._counted.items())]
+        kept = {("", names): ledger for names, ledger in self._earlier.copy().items()}
+        kept |= self._counted
+        counted = [(*key, ledger.totals()) for key, ledger in kept.items()]
         return prometheus(now, counted, self.mode, self.reload_failures)
 
     def metrics(self) -> str:
@@ -318,9 +334,9 @@ class Service:
 
     def in_child(self) -> None:
         """Begin anew after a fork: no thread, lock or session of the parent's is of use."""
-        _INHERITED.append((self.plan, self.bound, self._counted))
+        _INHERITED.append((self.plan, self.bound, self._counted, self._earlier))
         self.opening = threading.RLock()
-        self._counted = {}
+        self._counted, self._earlier = {}, {}
         self.plan = self.leaving = self._last = None
         self._shared = self._reloader = None  # a file and a thread of the parent's
         for tier in self.bound:

@@ -181,6 +181,18 @@ def test_a_function_for_whole_batches_gets_a_table_as_it_is():
         assert found.values.tolist() == ["1.0"] * 3
 
 
+def test_a_tiers_own_function_may_take_whole_batches_too():
+    def upper(row):
+        raise AssertionError("one by one")
+
+    upper.batch = lambda rows: [row.upper() for row in rows]
+    unsure = cascade.tier(lambda x: (x, 0.1), returns="pairs", rows="one")
+    same = cascade.tier(lambda x: x, rows="one")
+    tiers = {"small": unsure, "large": same}
+    with Router(policy(), tiers=tiers, prepare={"large": upper}) as router:
+        assert router.route_many(["a", "b", "c"]).values.tolist() == ["A", "B", "C"]
+
+
 def test_a_mapping_of_columns_need_not_be_a_dict():
     tiers = {"small": by_length(), "large": cascade.tier(shouting, returns="pairs", rows="one")}
     with Router(policy(cache={}), tiers=tiers) as router:

@@ -106,6 +106,19 @@ def samples(router, name):
     return sorted(line for line in lines if line.startswith(name))
 
 
+def test_counters_do_not_fall_when_the_names_of_policies_are_forgotten():
+    spec = {"name": "it", "kind": "external", "version": "1"}
+    with Router(Policy.from_dict(tree(name="p", tiers=[spec])), tiers={"it": says("x")}) as router:
+        for i in range(12):
+            router.swap(Policy.from_dict(tree(name=f"p{i}", tiers=[spec])))
+            router.route(i)
+        counts = [int(line.rpartition(" ")[2]) for line in samples(router, "cascade_requests_")]
+        assert (sum(counts), len(counts)) == (12, 5)
+        (calls,) = samples(router, "cascade_tier_calls_total{")
+        assert calls.endswith(" 12")
+        assert 'cascade_latency_seconds_count{part="total"} 12' in router.metrics()
+
+
 def test_what_one_policy_has_counted_does_not_become_anothers():
     def policy(name, tier):
         spec = {"name": tier, "kind": "external", "version": "1"}

@@ -27,8 +27,8 @@ def prometheus(
 ) -> str:
     """Return the metrics; labels are bounded: policy, tiers, dispositions, reasons and parts.
 
-    ``counted`` is of all policies that have been in force: a counter never falls, nor does what one
-    policy has counted become another's.
+    ``counted`` is of all policies that have been in force, those of long ago without their names:
+    a counter never falls, nor does what one policy has counted become another's.
     """
     policy, totals = now.policy, [each for *_, each in counted]
     info = _labels(name=policy.name, digest=policy.digest, revision=policy.revision or "")

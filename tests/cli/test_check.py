@@ -206,7 +206,7 @@ def test_models_that_know_different_classes(policy: Path, check: Any) -> None:
     assert status == 1
     (issue,) = said["issues"]
     assert issue["message"] == (
-        "tiers 'small' and 'large' have different classes: one of them lacks 3"
+        "tiers 'small' and 'large': classes: expected one set; not in both: 3"
     )
     edit(policy, "deadline: 50ms", "deadline: 50ms\npostprocess: {version: '1'}")
     assert check(policy)[0] == 0

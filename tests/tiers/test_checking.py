@@ -71,7 +71,7 @@ def pairs(function):
         (Says(lambda xs: Prediction(iter(xs))), "values: expected 3 of them"),
         (Estimator(), "wrap it: cascade.tier"),
         (scripted(error=ValueError("no"), asynchronous=True), "it raised ValueError: no"),
-        (scripted({"a": ("x", 2.0)}, asynchronous=True), "confidences: expected numbers"),
+        (scripted({}, default=("x", 2.0), asynchronous=True), "confidences: expected numbers"),
     ],
 )
 def test_an_author_is_told_every_fault(tier, words):
