@@ -12,7 +12,7 @@ import attrs
 from cascade.errors import PolicyError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cascade.types import Issue
 
@@ -30,6 +30,7 @@ SAID = ""
 
 _LONGEST = 100  # letters of a word that can be a slip of another
 _HINTS = 100  # problems that come with a hint: each costs a comparison with all known words
+_TOLD = 1_000  # problems of one list
 _SHOWN = 200  # letters of a path; a file can hold thousands of problems below one enormous key
 
 
@@ -178,13 +179,26 @@ def take(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) 
     if kind.section is not None and kind.many:
         if not isinstance(value, (list, tuple)):
             return _wrong(kind, value, path, problems)
-        return tuple(walk(kind.section, v, (*path, i), problems) for i, v in enumerate(value))
+        return _each(functools.partial(walk, kind.section), value, path, problems)
     if kind.section is not None:
         return walk(kind.section, value, path, problems)
     if kind.item is not None and isinstance(value, (list, tuple)):
-        item = kind.item
-        return tuple([_parsed(item, v, (*path, i), problems) for i, v in enumerate(value)])
+        return _each(functools.partial(_parsed, kind.item), value, path, problems)
     return _parsed(kind, value, path, problems)
+
+
+def _each(
+    one: Callable[..., Any], values: Sequence[Any], path: tuple[Any, ...], problems: list[Problem]
+) -> Any:
+    """Read the values of a list, up to where it has more problems than anybody reads."""
+    made, enough = [], len(problems) + _TOLD
+    for i, value in enumerate(values):
+        if len(problems) >= enough:
+            said = f"{len(values) - i} more values; there are {_TOLD} problems before them already"
+            problems.append((path, said))
+            return UNREAD
+        made.append(one(value, (*path, i), problems))
+    return tuple(made)
 
 
 def _parsed(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:

@@ -120,6 +120,20 @@ def test_what_the_file_says_badly_is_said_once(tmp_path):
     assert len(caught.value.issues) == text_count(path, long)
 
 
+def test_a_list_tells_a_thousand_problems_and_how_many_values_follow(tmp_path):
+    path = tmp_path / "policy.yaml"
+    bad = "a, " * 3_000
+    path.write_text(f"escalation: {{thresholds: [{bad}0.5]}}\nname: [{bad}b]\n")
+    with pytest.raises(PolicyError) as caught:
+        Policy.from_yaml(path, env={})
+    below = [issue for issue in caught.value.issues if issue.path.startswith("escalation")]
+    assert [issue.path for issue in below[:1_001]] == [
+        "escalation.thresholds", *(f"escalation.thresholds.{i}" for i in range(1_000)),
+    ]  # fmt: skip
+    assert below[0].message.startswith("2001 more values")
+    assert {"name", "tiers", "version"} <= {issue.path for issue in caught.value.issues}
+
+
 def text_count(path, word):
     return path.read_text().count(word)
 
