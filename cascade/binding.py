@@ -38,7 +38,7 @@ class StandIn:
         raise NotImplementedError
 
 
-class _TypeWrong(PolicyError, TypeError):
+class PolicyTypeError(PolicyError, TypeError):
     """An argument of a router is not of its type."""
 
 
@@ -57,7 +57,7 @@ def expect_policy(policy: Any) -> None:
         said += "; a file is read by Router.from_yaml(path) or AsyncRouter.from_yaml(path)"
     elif isinstance(policy, Mapping):
         said += "; make one of it with Policy.from_dict(tree), or read a file: Router.from_yaml"
-    raise _TypeWrong(said)
+    raise PolicyTypeError(said)
 
 
 def _a(value: Any) -> str:
@@ -90,7 +90,7 @@ def functions(what: str, given: PerTier, policy: Policy) -> Functions:
     if given is None or callable(given):
         return Functions(given, {})
     if not isinstance(given, Mapping):
-        raise _TypeWrong(f"{what}=: expected a callable, or callables by tier, got {_a(given)}")
+        raise PolicyTypeError(f"{what}=: expected a callable, or callables by tier, got {_a(given)}")
     for name, function in given.items():
         if name not in names:
             raise PolicyError(f"{what}=: no tier {name!r} in the policy{_nearest(name, names)}")
@@ -121,7 +121,7 @@ def bind(
         ModelIntegrityError: a model file is missing, or is not the one that the policy names.
     """
     if not isinstance(tiers, (Mapping, type(None))):
-        raise _TypeWrong(f"tiers=: expected tiers by name, as {{name: f}}, got {_a(tiers)}")
+        raise PolicyTypeError(f"tiers=: expected tiers by name, as {{name: f}}, got {_a(tiers)}")
     given = dict(tiers or {})
     names = tuple(spec.name for spec in policy.tiers)
     for name in given:

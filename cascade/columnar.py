@@ -152,8 +152,8 @@ class Outcomes(Generic[V]):
     def __repr__(self) -> str:
         """Count the dispositions."""
         counts = Counter(self.dispositions.tolist())
-        found = ", ".join(f"{disposition}={n}" for disposition, n in sorted(counts.items()))
-        return f"Outcomes(n={len(self)}, {found})"
+        found = "".join(f", {disposition}={n}" for disposition, n in sorted(counts.items()))
+        return f"Outcomes(n={len(self)}{found})"
 
     def _outcome(self, i: int) -> Outcome[V]:
         finish = self._ends[self._end[i]]

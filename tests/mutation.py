@@ -35,7 +35,7 @@ READING = [
     "tests/policy/test_hostile.py", "tests/policy/test_reading.py",
     "-k", "not takes_little_memory and not may_hold_anything",
 ]  # fmt: skip
-CACHE = ["tests/test_cache.py", "tests/test_cache_hostile.py"]
+CACHE = ["tests/test_cache.py", "tests/test_cache_hostile.py", "tests/test_holdings.py"]
 DECIDE = ["tests/test_decide.py", "tests/test_decide_edges.py", "tests/property/test_decide.py"]
 CERTIFY = [
     "tests/fitting/test_certify.py", "tests/fitting/test_pvalues.py",
@@ -43,6 +43,7 @@ CERTIFY = [
 ]  # fmt: skip
 TARGETS = {
     "cache": ("cascade/cache.py", CACHE),
+    "holdings": ("cascade/holdings.py", CACHE),
     "keys": ("cascade/keys.py", ["tests/test_keys.py", *CACHE]),
     "decide": ("cascade/decide.py", DECIDE),
     "certify": ("cascade/fitting/certify.py", CERTIFY),
@@ -51,6 +52,8 @@ TARGETS = {
     "paths": ("cascade/fitting/paths.py", CERTIFY),
     "loader": ("cascade/policy/loader.py", POLICY),
     "reading": ("cascade/policy/reading.py", READING),
+    "beside": ("cascade/policy/beside.py", POLICY),
+    "checks": ("cascade/policy/checks.py", POLICY),
     "walk": ("cascade/policy/walk.py", POLICY),
     "units": ("cascade/policy/units.py", POLICY),
     "constraints": ("cascade/policy/constraints.py", POLICY),
