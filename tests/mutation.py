@@ -35,7 +35,10 @@ READING = [
     "tests/policy/test_hostile.py", "tests/policy/test_reading.py",
     "-k", "not takes_little_memory and not may_hold_anything",
 ]  # fmt: skip
-CACHE = ["tests/test_cache.py", "tests/test_cache_hostile.py", "tests/test_holdings.py"]
+CACHE = [
+    "tests/test_cache.py", "tests/test_cache_hostile.py", "tests/test_holdings.py",
+    "-k", "not resident_memory",
+]  # fmt: skip
 DECIDE = ["tests/test_decide.py", "tests/test_decide_edges.py", "tests/property/test_decide.py"]
 CERTIFY = [
     "tests/fitting/test_certify.py", "tests/fitting/test_pvalues.py",

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cascade.cache import FairCache, ResultCache, entry
+from cascade.cache import Entry, FairCache, ResultCache, entry
 from cascade.types import Disposition, Finish, Reason
 
 HIT = [Finish(Disposition.CACHED, Reason.CACHE, name, rank=i) for i, name in enumerate("abcdef")]
@@ -178,8 +178,11 @@ def test_a_smaller_tiers_answer_does_not_replace_a_larger_ones():
 
 @pytest.mark.parametrize("value", ["x", b"x", 1, 1.5, True, None, (1, "x", (None,))])
 def test_plain_values_are_kept_as_they_are(value):
-    kept = item(value)
+    kept, cache = item(value), ResultCache(entries=1, size=10_000)
+    assert type(kept) is Entry  # nothing to copy
     assert kept.out() is kept.value is value
+    cache.put("question", kept, now=0)
+    assert cache.get("question", now=1).value is value
 
 
 def test_an_array_is_kept_as_a_copy_that_cannot_be_written():
