@@ -65,7 +65,7 @@ SLOW_IMPORTS = [
     "hypothesis.strategies", "jsonschema", "onnxruntime", "pytest", "rich.console",
     "ruamel.yaml", "scipy.stats", "xxhash", "yaml",
 ]  # fmt: skip
-SECONDS = 30  # a mutant that takes longer is noticed
+SECONDS = 90  # a mutant that takes longer is noticed
 
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,

@@ -50,7 +50,7 @@ def deep(levels, inside):
     [(math.nan,), [1, {"a": math.nan}], Decimal("nan"), Decimal("snan"), {math.nan: 1},
      [np.datetime64("NaT")], SubFloat("nan"), array("d", [math.nan]), deep(30, math.nan),
      np.array([(1, math.nan)], dtype=[("a", "i4"), ("b", "f4")]),
-     np.array([[1.0, math.nan], None], dtype=object)],
+     np.array([[1.0, math.nan], None], dtype=object), [np.array([1.0, math.nan])]],
     ids=repr,
 )  # fmt: skip
 def test_a_nan_is_found_wherever_it_is(value):
@@ -96,9 +96,10 @@ def test_an_answer_that_fails_to_be_copied_is_the_libraries_own_error():
 
 @pytest.mark.parametrize(
     "value",
-    [iter([1]), threading.Lock(), types.SimpleNamespace(a=1), [0] * 100_000, re.compile("x")],
-    ids=["iterator", "lock", "namespace", "long", "pattern"],
-)
+    [iter([1]), threading.Lock(), types.SimpleNamespace(a=1), [0] * 100_000, re.compile("x"),
+     np.zeros(2, dtype=[("a", "O")])],
+    ids=["iterator", "lock", "namespace", "long", "pattern", "fields of objects"],
+)  # fmt: skip
 def test_what_cannot_be_counted_is_not_kept(value):
     assert entry(value, 0.9, HIT) is None
 
