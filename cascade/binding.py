@@ -90,7 +90,9 @@ def functions(what: str, given: PerTier, policy: Policy) -> Functions:
     if given is None or callable(given):
         return Functions(given, {})
     if not isinstance(given, Mapping):
-        raise PolicyTypeError(f"{what}=: expected a callable, or callables by tier, got {_a(given)}")
+        raise PolicyTypeError(
+            f"{what}=: expected a callable, or callables by tier, got {_a(given)}"
+        )
     for name, function in given.items():
         if name not in names:
             raise PolicyError(f"{what}=: no tier {name!r} in the policy{_nearest(name, names)}")

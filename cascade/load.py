@@ -104,9 +104,11 @@ class ServiceTime:
 
     def _refresh(self) -> None:
         self._take_in()
+        ranked = sorted(self._window.copy())  # a copy in one C call: others may be at it
+        if not ranked:  # another thread has the first runs in hand
+            return
         runs = self._runs
         self._due = next((early for early in _EARLY if early > runs), runs + _REFRESH) - runs
-        ranked = sorted(self._window.copy())  # a copy in one C call: others may be at it
         self._expect(ranked[int(self._quantile * (len(ranked) - 1))])
 
     def _expect(self, eta: int) -> None:

@@ -314,10 +314,14 @@ class WorkerLane(TierLane):
 
     def _run(self, run: Run) -> None:
         tickets = run.tickets
-        if len(tickets) == 1:
-            tickets[0].context.run(self.serve, tickets, run.handle, run.why)
-        else:
-            self.serve(tickets, run.handle, run.why)
+        try:
+            if len(tickets) == 1:
+                tickets[0].context.run(self.serve, tickets, run.handle, run.why)
+            else:
+                self.serve(tickets, run.handle, run.why)
+        except BaseException as error:  # noqa: BLE001  a mistake in here must strand nobody
+            now = self._clock()
+            self._fail([ticket for ticket in tickets if ticket.fact is None], error, now, now)
 
     def _close(self, run: Run) -> list[Ticket]:
         """Take a run off the books; return those who still wait for it."""

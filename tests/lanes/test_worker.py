@@ -247,6 +247,23 @@ def test_one_faulty_row_of_a_batch_is_alone(lane, gate):
     ]  # fmt: skip
 
 
+def _mistaken(*_):
+    raise IndexError
+
+
+def test_a_mistake_of_the_lanes_own_strands_nobody(lane, gate, monkeypatch):
+    facts, it = Facts(), lane()
+    gate.go.release(2)
+    with monkeypatch.context() as patched:
+        patched.setattr(it.service.__class__, "observe_rows", _mistaken)
+        it.submit(Job("first"), facts.of("first"))
+        facts.wait(1)
+    it.submit(Job("second"), facts.of("second"))
+    facts.wait(1)
+    assert facts["first"].what == "tier 'it' raised IndexError"
+    assert facts["second"].value == "second"
+
+
 def test_closing_waits_for_what_is_under_way_and_refuses_the_rest(lane, gate):
     facts, it = Facts(), lane()
     it.submit(Job("runs"), facts.of("runs"))
