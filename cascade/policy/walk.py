@@ -30,7 +30,7 @@ SAID = ""
 
 _LONGEST = 100  # letters of a word that can be a slip of another
 _HINTS = 100  # problems that come with a hint: each costs a comparison with all known words
-_TOLD = 1_000  # problems of one list
+_TOLD = 1_000  # problems of one list or mapping
 _SHOWN = 200  # letters of a path; a file can hold thousands of problems below one enormous key
 
 
@@ -157,16 +157,21 @@ def _given(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) 
     fields = fields_of(cls)
     tags = getattr(cls, "TAGS", ())
     values: dict[str, Any] = {}
+    odd = 0
     for key, value in tree.items():
         if key in tags:
             continue
         if key not in fields:
-            said = f"unknown key{hint(key, [*tags, *fields], problems)}"
-            problems.append(((*path, key, KEY), said))
+            odd += 1
+            if odd <= _TOLD:
+                said = f"unknown key{hint(key, [*tags, *fields], problems)}"
+                problems.append(((*path, key, KEY), said))
             continue
         taken = take(fields[key].metadata["kind"], value, (*path, key), problems)
         if taken is not UNREAD:
             values[key] = taken
+    if odd > _TOLD:
+        problems.append((path, f"{odd - _TOLD} more unknown keys"))
     for name in _needed(cls):
         if name not in tree:
             expected = fields[name].metadata["kind"].expected

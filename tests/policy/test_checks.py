@@ -134,6 +134,17 @@ def test_a_list_tells_a_thousand_problems_and_how_many_values_follow(tmp_path):
     assert {"name", "tiers", "version"} <= {issue.path for issue in caught.value.issues}
 
 
+def test_a_mapping_tells_a_thousand_unknown_keys_and_how_many_there_are(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text("".join(f"k{i}: 1\n" for i in range(1_500)) + "deadline: x\n")
+    with pytest.raises(PolicyError) as caught:
+        Policy.from_yaml(path, env={})
+    said = [issue.message for issue in caught.value.issues]
+    assert sum(message.startswith("unknown key") for message in said) == 1_000
+    assert "500 more unknown keys" in said
+    assert {"deadline", "name", "tiers"} <= {issue.path for issue in caught.value.issues}
+
+
 def text_count(path, word):
     return path.read_text().count(word)
 
