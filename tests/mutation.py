@@ -149,7 +149,7 @@ def survives(folder: Path, file: str, module: str, tests: Sequence[str]) -> bool
     """Put a changed module into the copy, and run its tests and its examples."""
     (folder / file).write_text(module, encoding="utf-8")
     fork = multiprocessing.get_context("fork")
-    child = fork.Process(target=tested, args=(folder, [file, *tests]))
+    child = fork.Process(target=tested, args=(folder, [*tests, file]))
     child.start()
     child.join(SECONDS)
     child.kill()

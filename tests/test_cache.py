@@ -385,4 +385,4 @@ class Fair(Model):
 
 
 TestFair = Fair.TestCase
-TestFair.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestFair.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -121,7 +121,7 @@ def told(outcome):
     )  # fmt: skip
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(worlds())
 def test_it_is_what_the_state_machine_does(world):
     straight, by_hand = World(world), World(world)

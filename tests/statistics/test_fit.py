@@ -72,7 +72,7 @@ CASES = [
 
 @pytest.mark.parametrize(("settings", "tiers", "n", "max_loss"), CASES)
 def test_it_keeps_its_promise(settings, tiers, n, max_loss):
-    repeats = 60
+    repeats = 30
     count, made = broken(pool(tiers=tiers), n, max_loss, repeats, **settings)
     assert made > repeats // 2
     assert count <= binom.isf(1e-3, repeats, ALPHA)
