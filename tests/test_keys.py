@@ -68,6 +68,12 @@ def test_lookalikes_differ():
     assert len({key(row) for row in alike}) == len(alike)
 
 
+def test_whole_numbers_of_any_sign_and_size_have_keys():
+    key, numbers = key_maker([]), [0, 1, -1, 127, 128, -128, -129, 255, 2**80, -(2**80)]
+    assert None not in map(key, numbers)
+    assert len(set(map(key, numbers))) == len(numbers)
+
+
 @pytest.mark.parametrize("digest", ["auto", "blake2b"])
 @pytest.mark.parametrize("size", [3, 5000])
 def test_declared_inputs(digest, size):
