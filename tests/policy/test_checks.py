@@ -134,14 +134,15 @@ def test_a_list_tells_a_thousand_problems_and_how_many_values_follow(tmp_path):
     assert {"name", "tiers", "version"} <= {issue.path for issue in caught.value.issues}
 
 
-def test_a_mapping_tells_a_thousand_unknown_keys_and_how_many_there_are(tmp_path):
+@pytest.mark.parametrize(("count", "more"), [(1_500, ["500 more unknown keys"]), (1_000, [])])
+def test_a_mapping_tells_a_thousand_unknown_keys_and_how_many_follow(tmp_path, count, more):
     path = tmp_path / "policy.yaml"
-    path.write_text("".join(f"k{i}: 1\n" for i in range(1_500)) + "deadline: x\n")
+    path.write_text("".join(f"k{i}: 1\n" for i in range(count)) + "deadline: x\n")
     with pytest.raises(PolicyError) as caught:
         Policy.from_yaml(path, env={})
     said = [issue.message for issue in caught.value.issues]
     assert sum(message.startswith("unknown key") for message in said) == 1_000
-    assert "500 more unknown keys" in said
+    assert [message for message in said if "more unknown" in message] == more
     assert {"deadline", "name", "tiers"} <= {issue.path for issue in caught.value.issues}
 
 
