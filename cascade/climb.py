@@ -224,13 +224,11 @@ class Climb:
             raise
         except BaseException as caught:  # noqa: BLE001  a tier may raise anything; the rows go on
             reply, error = None, str(as_tier_error(lane.tier.name, caught))
-        if reply is not None:
-            return self._weigh(tier, part, reply, late=False)
-        ended = self._clock()
-        nothing, late = RowsReply(None, None, now, ended), error is None or ended >= self._until
-        run = self._weigh(tier, part, nothing, late=late)
-        run.error = error
-        return run
+        late = False
+        if reply is None:  # nothing came of it
+            ended = self._clock()
+            reply, late = RowsReply(None, None, now, ended), error is None or ended >= self._until
+        return self._weigh(tier, part, reply, late=late, error=error)
 
     def _bounded(self, lane: Lane, rows: Any, n: int) -> RowsReply | None:
         """Run a batch until the deadline of the whole call; None: it had to be left."""
@@ -248,7 +246,9 @@ class Climb:
         left = self._until - self._clock()
         return in_time(lambda: lane.call_rows(rows, n, handle), left, leave)
 
-    def _weigh(self, tier: int, part: Indices, reply: RowsReply, *, late: bool) -> Run:
+    def _weigh(
+        self, tier: int, part: Indices, reply: RowsReply, *, late: bool, error: str | None
+    ) -> Run:
         """Take in what a tier answered: which rows are sound, and which are sure enough."""
         n, top, confidences = len(part), tier == self._top, reply.confidences
         threshold = None if top else self._plan.point.thresholds[tier]
@@ -258,7 +258,7 @@ class Climb:
             passed = np.asarray(confidences >= threshold)  # so written, NaN escalates
         run = Run(
             tier, part, reply.started, reply.finished, threshold, confidences, passed, failed,
-            known=reply.known, late=late, costs=reply.costs,
+            known=reply.known, late=late, costs=reply.costs, error=error,
         )  # fmt: skip
         if failed is None:
             self._answer(tier, part, reply.values, confidences)

@@ -83,8 +83,8 @@ def _easy(plan: Plan) -> tuple[Callable[[Any], Any] | None, float]:
     """Return a product and its limit: below that an input is surely easy, without a sigmoid."""
     rule, cut = plan.policy.complexity, min(plan.point.skip_above, default=2.0)
     spec = plan.specs[0] if len(plan.specs) == 1 else None
-    flat = spec is not None and spec.dtype == "float32" and len(spec.shape) == 1
-    flat = flat and None not in plan.specs[0].shape
+    flat = spec is not None and len(spec.shape) == 1 and None not in spec.shape
+    flat = flat and plan.specs[0].dtype == "float32"
     if rule is None or plan.by_name or not flat or cut <= 0.0:
         return None, -math.inf
     weights = np.asarray(rule.weights, dtype=np.float32)

@@ -117,10 +117,7 @@ def compile_plan(
     names, point = tuple(tier.name for tier in bound), policy.point
     specs = common_inputs(bound, prepare)
     same_classes(bound, postprocess)
-    strict, finite = policy.inputs.cast == "none", policy.inputs.validate == "finite"
-    cast = row_caster(specs, strict=strict, finite=finite)
-    cast_rows = rows_caster(specs, strict=strict, finite=finite)
-    common = None if prepare.common is None else _guarded(prepare.common)
+    row, rows = _casters(policy, specs, prepare)
     rule = policy.complexity
     steering = steering_of(policy, lanes, [workers_of(s, cores) for s in policy.tiers], clock())
     plan = Plan(
@@ -144,8 +141,8 @@ def compile_plan(
         floor=0,
         budget=_ns(policy.deadline),
         max_budget=_ns(policy.max_deadline),
-        row=cast if common is None else _after(common, cast),
-        rows=cast_rows if common is None else _rows_after(common, cast_rows),
+        row=row,
+        rows=rows,
         key=key_maker(specs, "auto" if policy.cache is None else policy.cache.digest),
         by_name=_reads_raw(policy, specs, prepare),
         complexity=None if rule is None else estimator(rule.intercept, rule.weights),
@@ -248,6 +245,19 @@ def _shapes(tier: BoundTier) -> Any:
     """What a row must look like; the name matters only where there are several."""
     named = len(tier.inputs) > 1
     return {(spec.name if named else "", spec.dtype == "text", spec.shape) for spec in tier.inputs}
+
+
+def _casters(
+    policy: Policy, specs: tuple[InputSpec, ...], prepare: Functions
+) -> tuple[Callable[[Any], Any], Callable[[Any], tuple[Any, int]]]:
+    """Return what makes rows, and batches of them, of what comes in."""
+    strict, finite = policy.inputs.cast == "none", policy.inputs.validate == "finite"
+    row = row_caster(specs, strict=strict, finite=finite)
+    rows = rows_caster(specs, strict=strict, finite=finite)
+    if prepare.common is None:
+        return row, rows
+    common = _guarded(prepare.common)
+    return _after(common, row), _rows_after(common, rows)
 
 
 def _own(prepare: Functions, tier: BoundTier, policy: Policy) -> Callable[[Any], Any] | None:
