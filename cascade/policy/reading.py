@@ -14,7 +14,7 @@ import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cascade.errors import PolicyError
-from cascade.policy.walk import KEY, UNREAD, dotted
+from cascade.policy.walk import KEY, TOLD, UNREAD, dotted
 from cascade.types import Issue
 
 if TYPE_CHECKING:
@@ -156,13 +156,14 @@ def _place(before: str) -> tuple[int, int]:
 class _Frame:
     """A list or mapping that is being read; one without a path is read and forgotten."""
 
-    __slots__ = ("kept", "key", "named", "path", "value")
+    __slots__ = ("again", "kept", "key", "named", "path", "value")
 
     def __init__(self, value: Any, path: tuple[Any, ...] | None) -> None:
         self.value, self.path = value, path
         self.named = type(value) is list  # a mapping's values come in turn with their keys
         self.key: Any = None
         self.kept = True  # of a mapping: whether the value of its key is
+        self.again = 0  # of a mapping: how many of its keys are refused
 
 
 class _Tree:
@@ -174,18 +175,20 @@ class _Tree:
         self.places: Places = {}
         self.issues: list[Issue] = []
         self._name, self._end, self._most = name, end, most
-        self._frames: list[_Frame] = []
+        self._frame: _Frame | None = None  # the innermost
+        self._around: list[_Frame | None] = []
         self._documents = 0
 
     def scalar(self, event: Any) -> None:
         """Take a key, or a value without parts."""
         at, value, wrong = self._at(event), event.value, None
-        frame = self._frames[-1] if self._frames else None
+        frame = self._frame
         if frame is not None and not frame.named:
             self._key(frame, value, at)
             return
         if event.implicit[0] and (value in _WORDS or value[0] in _FIRST):  # else it is text
-            at = min(at, self._end)  # what is left out seems to stand before the next token
+            if not value and at > self._end:
+                at = self._end  # what is left out seems to stand before the next token
             try:
                 value = bare(value)
             except ValueError as error:
@@ -204,7 +207,10 @@ class _Tree:
 
     def end(self, event: Any) -> None:  # noqa: ARG002  as the others
         """End a mapping or list."""
-        self._frames.pop()
+        frame, self._frame = self._frame, self._around.pop()
+        if frame is not None and frame.path is not None and frame.again > TOLD:
+            more = f"{frame.again - TOLD} more duplicate keys"
+            self._note(frame.path, self.places[frame.path], more)
 
     def alias(self, event: Any) -> None:
         """Refuse an alias."""
@@ -233,13 +239,14 @@ class _Tree:
         raise _refused(self._name, mark.line + 1, mark.column + 1, what)
 
     def _begin(self, container: Any, at: tuple[int, int]) -> None:
-        frame = self._frames[-1] if self._frames else None
+        frame = self._frame
         if frame is not None and not frame.named:
             raise _refused(self._name, *at, "a key is expected to be text")
-        if len(self._frames) >= _MAX_DEPTH:
+        if len(self._around) >= _MAX_DEPTH:
             raise _refused(self._name, *at, f"nested too deeply: more than {_MAX_DEPTH} levels")
         path = self._put(frame, container, at)
-        self._frames.append(_Frame(container, path))
+        self._around.append(frame)
+        self._frame = _Frame(container, path)
 
     def _key(self, frame: _Frame, key: str, at: tuple[int, int]) -> None:
         frame.key, frame.named, frame.kept = key, True, True
@@ -247,8 +254,10 @@ class _Tree:
             return
         if key == "<<" or key in frame.value:
             frame.kept = False
-            wrong = "merge keys are refused" if key == "<<" else "duplicate key"
-            self._note((*frame.path, key), at, wrong)
+            frame.again += 1
+            if frame.again <= TOLD:
+                wrong = "merge keys are refused" if key == "<<" else "duplicate key"
+                self._note((*frame.path, key), at, wrong)
         else:
             self.places[*frame.path, key, KEY] = at
 
@@ -288,6 +297,8 @@ def bare(text: str) -> Any:
     """
     if text in _WORDS:
         return _WORDS[text]
+    if len(text) <= _MAX_DIGITS and text.isdecimal() and text.isascii():
+        return int(text)  # most numbers are such
     whole = _WHOLE.fullmatch(text) or _BASED.fullmatch(text)
     if whole or _REAL.fullmatch(text):
         most = _MAX_DIGITS if whole else _MAX_LENGTH

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from cascade.types import Issue
 
 __all__ = [
-    "KEY", "SAID", "UNREAD", "Draft", "Odd", "Problem", "Unread", "dotted", "fields_of", "hint",
-    "known", "nearest", "read", "refusal", "shown", "take", "walk",
+    "KEY", "SAID", "TOLD", "UNREAD", "Draft", "Odd", "Problem", "Unread", "dotted", "fields_of",
+    "hint", "known", "nearest", "read", "refusal", "shown", "take", "walk",
 ]  # fmt: skip
 
 Problem: TypeAlias = tuple[tuple[Any, ...], str]
@@ -29,8 +29,8 @@ SAID = ""
 """The message of a problem that the reader of the file has noted already."""
 
 _LONGEST = 100  # letters of a word that can be a slip of another
-_HINTS = 100  # problems that come with a hint: each costs a comparison with all known words
-_TOLD = 1_000  # problems of one list or mapping
+_HINTS = 50  # problems that come with a hint: each costs a comparison with all known words
+TOLD = 1_000  # problems of one list or mapping
 _SHOWN = 200  # letters of a path; a file can hold thousands of problems below one enormous key
 
 
@@ -163,15 +163,15 @@ def _given(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) 
             continue
         if key not in fields:
             odd += 1
-            if odd <= _TOLD:
+            if odd <= TOLD:
                 said = f"unknown key{hint(key, [*tags, *fields], problems)}"
                 problems.append(((*path, key, KEY), said))
             continue
         taken = take(fields[key].metadata["kind"], value, (*path, key), problems)
         if taken is not UNREAD:
             values[key] = taken
-    if odd > _TOLD:
-        problems.append((path, f"{odd - _TOLD} more unknown keys"))
+    if odd > TOLD:
+        problems.append((path, f"{odd - TOLD} more unknown keys"))
     for name in _needed(cls):
         if name not in tree:
             expected = fields[name].metadata["kind"].expected
@@ -196,10 +196,10 @@ def _each(
     one: Callable[..., Any], values: Sequence[Any], path: tuple[Any, ...], problems: list[Problem]
 ) -> Any:
     """Read the values of a list, up to where it has more problems than anybody reads."""
-    made, enough = [], len(problems) + _TOLD
+    made, enough = [], len(problems) + TOLD
     for i, value in enumerate(values):
         if len(problems) >= enough:
-            said = f"{len(values) - i} more values; there are {_TOLD} problems before them already"
+            said = f"{len(values) - i} more values; there are {TOLD} problems before them already"
             problems.append((path, said))
             return UNREAD
         made.append(one(value, (*path, i), problems))

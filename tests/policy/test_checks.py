@@ -55,6 +55,8 @@ def paths(root=None, **changes):
         ),
         ({"load": {"interval": "x"}, "escalation": None}, ["escalation", "load", "load.interval"]),
         ({"load": {}, "nmae": 1}, ["load", "nmae"]),
+        ({"escalation": {"spare": 1}}, ["escalation", "escalation.spare"]),
+        ({"escalation": {"certificate": 1}}, ["escalation.certificate"]),
     ],
 )
 def test_what_does_not_fit_together_is_said_with_the_rest(changes, found):
@@ -169,20 +171,55 @@ def test_files_beside_a_policy_are_looked_at_whatever_else_is_wrong(tmp_path):
     assert "cannot be read: No such file" in found[2][1]
 
 
-def test_what_load_asks_of_a_certificate_has_its_place_in_the_policy(tmp_path):
+@pytest.mark.parametrize(
+    ("covers", "load", "spare", "found"),
+    [
+        ("fixed_point", "{}", "false", [(4, "load")]),
+        ("fixed_point", "{brownout: true}", "true", []),
+        ("fixed_point", None, "true", [(3, "escalation.spare_budget")]),
+        ("fixed_point", None, "false", []),
+        ("adaptive", "{}", "true", []),
+        ("adaptive", "{brownout: true}", "false", []),
+    ],
+)
+def test_what_load_asks_of_a_certificate_has_its_place_in_the_policy(
+    tmp_path, covers, load, spare, found
+):
     point = {"thresholds": [2.0], "losses": 0, "p_value": 0.0}
     made = Certificate(
-        max_loss=0.01, alpha=0.1, loss="gross", covers="fixed_point", n=500,
+        max_loss=0.01, alpha=0.1, loss="gross", covers=covers, n=500,
         tiers=("a", "b"), path=[point | {"escalation": [1, 1]}], certified=1,
     )  # fmt: skip
     made.save(tmp_path / "c.json")
     path = tmp_path / "policy.yaml"
     path.write_text(
-        "version: 1\nname: p\nescalation: {certificate: c.json}\nload: {}\ntiers:\n"
-        "- {name: a, kind: external, version: '1'}\n- {name: b, kind: external, version: '1'}\n"
+        f"version: 1\nname: p\nescalation: {{certificate: c.json, spare_budget: {spare}}}\n"
+        + ("" if load is None else f"load: {load}\n")
+        + "tiers:\n- {name: a, kind: external, version: '1'}\n"
+        "- {name: b, kind: external, version: '1'}\n"
     )
-    with pytest.raises(PolicyError, match=r"policy\.yaml:4:7: load: the certificate covers one"):
+    issues = []
+    try:
         Policy.from_yaml(path, env={})
+    except PolicyError as error:
+        issues += error.issues
+    assert [(issue.line, issue.path) for issue in issues] == found
+    assert all(issue.message.startswith("the certificate covers one") for issue in issues)
+
+
+def test_as_many_workers_at_least_as_at_most_are_a_fixed_number():
+    tier = TIERS[0] | {"workers": {"min": 2, "max": 2}}
+    assert Policy.from_dict(SOUND | {"tiers": [tier, TIERS[1]]}).tiers[0].workers.min == 2
+
+
+@pytest.mark.parametrize("kind", ["label", "value"])
+def test_below_the_top_alone_a_label_needs_a_confidence(kind):
+    label = {"kind": "onnx", "model": "m.onnx", "outputs": kind}
+    below, top = label | {"name": "a"}, label | {"name": "b"}
+    assert Policy.from_dict(SOUND | {"tiers": [TIERS[0], top]}).tiers[1].outputs.kind == kind
+    assert problems(tiers=[below, top]) == [
+        ("tiers.0.outputs", f"kind {kind} needs confidence: below the top tier")
+    ]
 
 
 # -- classes ---------------------------------------------------------------------------------------

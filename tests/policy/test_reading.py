@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cascade import Policy, PolicyError
 from cascade.policy import reading
-from cascade.policy.reading import parse
+from cascade.policy.reading import bare, parse
 
 words = st.sampled_from(
     [
@@ -50,12 +50,46 @@ def test_without_the_parser_in_c_the_same_is_read(text):
 
 
 @pytest.mark.parametrize(
-    "text", ['a: "\\U00110000"', 'a: "\\UFFFFFFFF"', "%YAML " + "9" * 5000 + ".1\n---\na: 1"]
+    ("text", "place"),
+    [
+        ('a: "\\U00110000"', "1:7"),
+        ('x: 1\na: "\\UFFFFFFFF"', "2:7"),
+        ("%YAML " + "9" * 5000 + ".1\n---\na: 1", "1:7"),
+    ],
 )
-def test_nor_does_it_raise_anything_else(text, monkeypatch):
+def test_nor_does_it_raise_anything_else(text, place, monkeypatch):
     monkeypatch.setattr(reading, "_loader", lambda: yaml.SafeLoader)
-    with pytest.raises(PolicyError, match=r"p\.yaml:1:\d+: not YAML"):
+    with pytest.raises(PolicyError, match=rf"p\.yaml:{place}: not YAML"):
         parse(text.encode(), "p.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "place"), [("a:\nb: 1\n", (1, 3)), ("b: 1\na:", (2, 3)), ("b: 1\na:\n\n\n", (2, 3))]
+)
+def test_what_is_left_out_stands_where_it_is_missed(text, place):
+    assert parse(text.encode(), "p.yaml")[1]["a",] == place
+
+
+@pytest.mark.parametrize("sign", ["", "-", "+"])
+def test_a_whole_number_has_twenty_digits_at_most(sign):
+    assert bare(sign + "9" * 20) == int(sign + "9" * 20)
+    assert bare("0.5" + "0" * 38) == 0.5
+    for long in (sign + "9" * 21, "0.5" + "0" * 39):
+        with pytest.raises(ValueError, match="digits"):
+            bare(long)
+
+
+@pytest.mark.parametrize(("count", "more"), [(1_500, ["499 more duplicate keys"]), (1_001, [])])
+def test_a_mapping_tells_a_thousand_duplicate_keys_and_how_many_follow(tmp_path, count, more):
+    path = tmp_path / "policy.yaml"
+    path.write_text("load:\n" + "  a: 1\n" * count + "deadline: x\n")
+    with pytest.raises(PolicyError) as caught:
+        Policy.from_yaml(path, env={})
+    said = [(i.line, i.column, i.path, i.message) for i in caught.value.issues]
+    assert [line for line, _, _, words in said if words == "duplicate key"] == list(range(3, 1_003))
+    assert [words for *_, words in said if "more duplicate" in words] == more
+    assert all((2, 3, "load", words) in said for words in more)
+    assert {"deadline", "name", "load.a"} <= {path for _, _, path, _ in said}
 
 
 HEAD = "version: 1\nname: p\ntiers: [{name: a, kind: external}]\n"
