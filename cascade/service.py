@@ -170,12 +170,12 @@ class Service:
 
     def _ledger(self, name: str, tiers: tuple[str, ...]) -> Ledger:
         """Return where a policy is counted; the names of all but the latest few are forgotten."""
-        ledger = self._counted.pop((name, tiers), None) or Ledger()
+        ledger = self._counted.pop((name, tiers), None) or Ledger(len(tiers))
         self._counted[name, tiers] = ledger  # the latest is the last
         if len(self._counted) > _NAMED:
             (_, old), gone = next(iter(self._counted.items()))
             del self._counted[next(iter(self._counted))]
-            self._earlier.setdefault(old, Ledger()).absorb(gone)
+            self._earlier.setdefault(old, Ledger(len(old))).absorb(gone)
         if len(self._earlier) > _LADDERS:
             del self._earlier[next(iter(self._earlier))]
         return ledger
@@ -268,7 +268,7 @@ class Service:
             return standing(plan)
         if self._last is None:
             names = tuple(spec.name for spec in self.policy.tiers)
-            engine = Engine(self.clock, (), Ledger())
+            engine = Engine(self.clock, (), Ledger(len(names)))
             return Standing(self.policy, names, engine, self.policy.point.index)
         return self._last
 
