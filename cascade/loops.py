@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from cascade.lanes.loop import LoopLane
 from cascade.types import Reason
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterable
 
     from cascade.engine import Request
@@ -24,19 +24,22 @@ if TYPE_CHECKING:
 __all__ = ["Loop", "Turn"]
 
 _CALM = 8  # turns of one request each after which batching stops
+_FEW = 4.0  # callers woken in one turn, however long they hold the loop
 
 
 class Loop:
     """One event loop as the router sees it.
 
-    ``held`` is how long (ns) inline work has held the loop since it last turned; from ``FAIR`` on
-    requests give way first. When several had to at once the loop is ``crowded``: inline tiers that
+    ``held`` is how long (ns) inline work has held the loop since somebody gave way; from ``FAIR``
+    on requests do so first. When several have to at once the loop is ``crowded``: inline tiers that
     batch are then run once per turn for all.
     """
 
     FAIR = 500_000
+    SHARE = 10_000  # ns for each of those who wait for their turn
     HIT = 3_000  # what checking, a hit or the closing of the books are taken to cost
-    PORTION = 16  # callers woken in one turn of the loop, until it is known how long they hold it
+    WAKE = 200_000  # ns for all who are woken in one turn; a batch and the ledger come on top
+    PORTION = 16  # so many, until it is known how long they hold the loop
 
     def __init__(self, running: asyncio.AbstractEventLoop) -> None:
         self.asyncio = running
@@ -46,7 +49,7 @@ class Loop:
         self.active = 0  # requests on their way up
         self.crowded = False
         self.turns: tuple[Turn | None, ...] = ()
-        self._giving_way = 0
+        self._waiting = 0  # to have their turn
         self._arrived: deque[asyncio.Future[None]] = deque()
         self._delivering = False
         self._portion = float(self.PORTION)
@@ -65,16 +68,22 @@ class Loop:
     # -- fairness --------------------------------------------------------------------------------
 
     async def give_way(self) -> None:
-        """Let everything else that is ready have its turn."""
-        if not self._giving_way:
-            self.asyncio.call_soon(self._turned)
-        self._giving_way += 1
-        await asyncio.sleep(0)
+        """Let everything else that is ready have its turn, and those who gave way before.
 
-    def _turned(self) -> None:
-        if self._giving_way > 1:
-            self.crowded = True
-        self._giving_way = self.held = 0
+        While somebody waits so, whoever has had his share does too: nobody overtakes for long.
+        """
+        self._waiting += 1
+        self.crowded = self.crowded or self._waiting > 1
+        future = self.asyncio.create_future()
+        self._arrived.append(future)
+        if not self._delivering:
+            self._delivering = True
+            self.asyncio.call_soon(self._deliver)
+        try:
+            await future
+        finally:
+            self._waiting -= 1
+            self.held = self.FAIR - self.SHARE if self._waiting else 0
 
     # -- waking those who wait -------------------------------------------------------------------
 
@@ -104,21 +113,33 @@ class Loop:
 
     def _deliver(self) -> None:
         """Wake as many as hold the loop for a fair time, and the others in its next turns."""
-        arrived, now = self._arrived, self.clock()
-        if self._woken and now > self._woken_at:
-            fair = self._woken * self.FAIR / (now - self._woken_at)
-            self._portion = min(max((self._portion + fair) / 2, 4.0), 256.0)
+        self.see()
+        arrived, woken = self._arrived, 0
         self._delivering = False  # whoever comes from now on wakes the loop himself
-        woken = 0
-        while arrived and woken < self._portion:
+        while arrived and woken + 1 <= self._portion:
             future = arrived.popleft()
             if not future.done():
                 future.set_result(None)
                 woken += 1
-        self._woken, self._woken_at = (woken, now) if arrived else (0, 0)
+        self._woken, self._woken_at = woken, self.clock()
         if arrived and not self._delivering:
             self._delivering = True
             self.asyncio.call_soon(self._deliver)
+        elif woken > _FEW:
+            self.asyncio.call_soon(self.see, self._woken_at)
+
+    def see(self, woken_at: int | None = None) -> None:
+        """See how long those held the loop who were woken last, and so how many it can be.
+
+        With ``woken_at``, only where no others have been woken since.
+        """
+        if woken_at not in {None, self._woken_at}:
+            return
+        held = self.clock() - self._woken_at
+        if self._woken and held > 0:
+            fair = self._woken * self.WAKE / held
+            self._portion = min(max((self._portion + fair) / 2, _FEW), 64.0)
+        self._woken = 0
 
 
 class Seat(Served):
@@ -163,6 +184,7 @@ class Turn:
 
     def _flush(self, _: object = None) -> None:
         """Run one batch; what is beyond it has another turn, so that none is long."""
+        self._loop.see()
         live = [seat for seat in self._waiting if not seat.future.done()]
         cap = knee(self._lane.service.curve, self._lane.cap)
         part, self._waiting = live[:cap], live[cap:]

@@ -101,7 +101,7 @@ def test_rows_of_a_shared_turn_are_matched_by_identity():
     assert {o.steps[0].went for client in found for o in client} <= {None, "turn", "idle"}
 
 
-@pytest.mark.parametrize(("takes", "most"), [(1_000_000, 4), (50_000, 256)])
+@pytest.mark.parametrize(("takes", "most"), [(1_000_000, 4), (10_000, 64)])
 def test_callers_are_woken_in_portions_of_the_time_that_they_hold_the_loop(takes, most):
     """``takes``: the time (ns) from turn to turn, whatever is done in it."""
 
@@ -119,6 +119,74 @@ def test_callers_are_woken_in_portions_of_the_time_that_they_hold_the_loop(takes
     woken = asyncio.run(main())
     assert woken[0] == Loop.PORTION
     assert woken[-2] == most
+
+
+def test_a_portion_that_has_become_large_is_seen_to_be_too_large():
+    """Also where it takes all there are, so that none is left to be woken in a later turn."""
+
+    async def main():
+        loop = Loop(asyncio.get_running_loop())
+        now = 0
+        loop.clock = lambda: now
+
+        async def caller(future):
+            nonlocal now
+            await future
+            now += takes
+
+        async def crowd():
+            futures = [loop.asyncio.create_future() for _ in range(48)]
+            callers = [asyncio.create_task(caller(future)) for future in futures]
+            await asyncio.sleep(0)
+            loop.deliver(futures)
+            woken = sum(future.done() for future in futures)
+            await asyncio.gather(*callers)
+            return woken
+
+        takes = 1_000
+        quick = [await crowd() for _ in range(8)]
+        takes = 25_000
+        return quick, [await crowd() for _ in range(8)]
+
+    quick, slow = asyncio.run(main())
+    assert quick[-1] == 48
+    assert slow[-1] == Loop.WAKE // 25_000
+
+
+def test_who_gives_way_has_his_turn_in_order_and_nobody_overtakes_for_long():
+    async def main():
+        loop = Loop(asyncio.get_running_loop())
+        now = 0
+        loop.clock = lambda: now
+        order, turns, held = [], [], []
+
+        async def client(name):
+            nonlocal now
+            await loop.give_way()
+            order.append(name)
+            held.append(loop.held)
+            now += 50_000
+
+        async def pulse():
+            while len(order) < 100:
+                turns.append(len(order))
+                await asyncio.sleep(0)
+
+        loop.held = loop.FAIR
+        clients = [asyncio.create_task(client(name)) for name in range(100)]
+        clients[7].cancel()
+        clients.append(asyncio.create_task(client(100)))
+        async with asyncio.timeout(30):
+            await asyncio.gather(pulse(), *clients, return_exceptions=True)
+        assert loop.crowded
+        return order, turns, held
+
+    order, turns, held = asyncio.run(main())
+    assert order == [name for name in range(101) if name != 7]
+    assert held == [Loop.FAIR - Loop.SHARE] * 99 + [0]
+    steps = [after - before for before, after in itertools.pairwise(turns)]
+    assert max(steps) == Loop.PORTION
+    assert max(steps[-10:]) == Loop.WAKE // 50_000
 
 
 def test_a_turn_waits_for_its_own_callers_alone():
