@@ -21,7 +21,7 @@ from cascade.tiers.python import each
 from cascade.tiers.sessions import identity_of, shared_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -49,6 +49,8 @@ _DTYPES = {
     "tensor(bool)": "bool",
     "tensor(string)": "text",
 }
+_PIECE = 256  # rows of a run at least, where a batch is run in pieces
+_WORK = 2**26  # rows times bytes of the model that a run takes on: some milliseconds of one core
 
 
 class OnnxTier(BoundTier):
@@ -81,6 +83,7 @@ class OnnxTier(BoundTier):
         self._path = path
         self._scored = scored
         self._cores = cores
+        self._piece = 0
         self._session: ort.InferenceSession | None = None
         self._identity: Identity | None = None
 
@@ -111,6 +114,9 @@ class OnnxTier(BoundTier):
             raise ModelIntegrityError(msg, tier=self.name) from error
         self.inputs = tuple(self._input(node) for node in session.get_inputs())
         self.batches = all(node.shape[:1] != [1] for node in session.get_inputs())
+        if given.provider is None:  # others like large runs
+            size = len(model) + sum(file[-1] for file in identity[1])
+            self._piece = max(_PIECE, _WORK // size)
         self._compile(session, model)
         self._session, self._identity = session, identity
 
@@ -247,11 +253,20 @@ class OnnxTier(BoundTier):
     # -- many rows -------------------------------------------------------------------------------
 
     def run_rows(self, rows: Any, n: int, context: Context) -> Any:
-        """Run the model once for n rows, or n times where its batch axis is fixed at 1."""
+        """Run the model once for n rows, or n times where its batch axis is fixed at 1.
+
+        Many rows of a large model are run in pieces, the same ones each time: what it computes on
+        the way then fits the caches and the memory.
+        """
         run, names, options = self._run_session, self._names, _options(context)
-        if self.batches:
+        pieces = n // self._piece if self._piece else 1
+        if self.batches and pieces < 2:
             return run(names, self._feed(rows, n, batch=True), options)
-        runs = [run(names, self._feed(row, 1), options) for row in each(rows)]
+        if self.batches:
+            feeds = (self._feed(*part, batch=True) for part in _cut(rows, n, pieces))
+        else:
+            feeds = (self._feed(row, 1) for row in each(rows))
+        runs = [run(names, feed, options) for feed in feeds]
         return [np.concatenate(column) for column in zip(*runs, strict=True)]
 
     def _feed(self, rows: Any, n: int, *, batch: bool = False) -> dict[str, Any]:
@@ -290,6 +305,14 @@ class OnnxTier(BoundTier):
         confidences = np.asarray(raw[1], dtype=np.float64).reshape(n, -1)
         top = confidences.max(axis=1)
         return column, marked(column, np.where((top >= 0.0) & (top <= 1.0), top, np.nan))
+
+
+def _cut(rows: Any, n: int, pieces: int) -> Iterator[tuple[Any, int]]:
+    """Yield equal parts of a batch, and how many rows each has."""
+    for i in range(pieces):
+        part = slice(n * i // pieces, n * (i + 1) // pieces)
+        held = {k: v[part] for k, v in rows.items()} if isinstance(rows, dict) else rows[part]
+        yield held, part.stop - part.start
 
 
 def _matrix_read(one: RowReader) -> Callable[[Any], tuple[Any, float]]:

@@ -23,6 +23,8 @@ RUNS = 5
 def main(what: Sequence[str]) -> None:
     """Measure several times, and print the median of each ratio."""
     parts = {"paths": paths, "clients": clients, "deadlines": deadlines}
+    if unknown := set(what) - parts.keys():
+        sys.exit(f"no such part: {', '.join(unknown)}; expected {', '.join(parts)}")
     print(f"CPython {platform.python_version()}, {RUNS} runs\n")
     with tempfile.TemporaryDirectory() as name:
         for part in what or parts:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 6_000
 BLOCK = 50  # calls of one contender in a row: long enough to be warm, short enough to interleave
+BATCHES = 5  # the same of a call that takes milliseconds
 IMPORTS = 11
 
 
@@ -89,20 +90,22 @@ def _hits_of_text() -> Callable[[Any], Any]:
     return lambda _: router.route(text)
 
 
-def _interleave(contenders: dict[str, Callable[[Any], Any]], rows: list[Any]) -> dict[str, float]:
+def _interleave(
+    contenders: dict[str, Callable[[Any], Any]], rows: list[Any], block: int = BLOCK
+) -> dict[str, float]:
     clock = time.perf_counter_ns
     times: dict[str, list[int]] = {name: [] for name in contenders}
     empty = []
     gc.collect()
     gc.disable()
     try:
-        for at in range(0, len(rows), BLOCK):
+        for at in range(0, len(rows), block):
             for name, ask in contenders.items():
-                for row in rows[at : at + BLOCK]:
+                for row in rows[at : at + block]:
                     start = clock()
                     ask(row)
                     times[name].append(clock() - start)
-            for _ in range(BLOCK):
+            for _ in range(block):
                 start = clock()
                 empty.append(clock() - start)
     finally:
@@ -147,7 +150,7 @@ def _measure_many(folder: Path, policy_at: Callable[[float], Policy]) -> dict[st
             large.run(None, {"x": escalated})
 
         contenders = {"bare": bare, "route_many": lambda _: router.route_many(rows)}
-        return _interleave(contenders, [None] * 200)
+        return _interleave(contenders, [None] * 200, BATCHES)
 
 
 def measure_imports() -> dict[str, float]:

@@ -12,6 +12,7 @@ from cascade.bundle import sha256_file
 from cascade.confidence import OutputFault
 from cascade.policy import OnnxSpec
 from cascade.tiers.onnx import OnnxTier
+from cascade.tiers.sessions import make_session
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 
@@ -168,6 +169,59 @@ def test_a_batch_axis_fixed_at_one_is_run_row_by_row(tmp_path):
     model(tmp_path / "m.onnx", [node], [("x", FLOAT, [1, 2])], [("p", FLOAT, [1, 2])])
     with alone(tmp_path, tier()) as router:
         assert router.route_many(np.stack([ROW, ROW[::-1], ROW])).values.tolist() == [1, 0, 1]
+
+
+def softmax(path, rng, width=512):
+    """Two inputs, a and b, a megabyte of weights, and three probabilities."""
+    weights = [("w", rng.normal(size=(4, width)).astype("f4")),
+               ("v", rng.normal(size=(width, width)).astype("f4") / width),
+               ("u", rng.normal(size=(width, 3)).astype("f4"))]  # fmt: skip
+    nodes = [
+        helper.make_node("Concat", ["a", "b"], ["x"], axis=1),
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("MatMul", ["h", "v"], ["g"]),
+        helper.make_node("MatMul", ["g", "u"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["p"]),
+    ]
+    inputs = [("a", FLOAT, [None, 1]), ("b", FLOAT, [None, 3])]
+    return model(path, nodes, inputs, [("p", FLOAT, [None, 3])], weights)
+
+
+def test_many_rows_of_a_large_model_are_run_in_pieces(tmp_path):
+    rng = np.random.default_rng(0)
+    softmax(tmp_path / "m.onnx", rng)
+    rows = {"a": rng.normal(size=(1_100, 1)), "b": rng.normal(size=(1_100, 3))}
+    rows = {name: column.astype(np.float32) for name, column in rows.items()}
+    sizes = []
+    with alone(tmp_path, tier()) as router:
+        opened = router._service.plan.lanes[0].tier
+        run = opened._run_session
+
+        def watched(names, feeds, options=None):
+            sizes.append([len(column) for column in feeds.values()])
+            return run(names, feeds, options)
+
+        opened._run_session = watched
+        many = router.route_many(rows)
+        few = router.route_many({name: column[:300] for name, column in rows.items()})
+    assert sizes == [[275, 275]] * 4 + [[300, 300]]
+    session = make_session((tmp_path / "m.onnx").read_bytes())
+    whole = session.run(None, rows)[0]
+    assert many.values.tolist() == whole.argmax(axis=1).tolist()
+    assert many.confidences == pytest.approx(whole.max(axis=1), abs=1e-6)
+    assert few.values.tolist() == many.values[:300].tolist()
+
+
+def test_many_rows_of_a_small_model_are_run_at_once(tmp_path):
+    identity(tmp_path / "m.onnx", 2)
+    with alone(tmp_path, tier()) as router:
+        opened = router._service.plan.lanes[0].tier
+        run, sizes = opened._run_session, []
+        opened._run_session = lambda names, feeds, options: (
+            sizes.append(len(feeds["x"])) or run(names, feeds, options)
+        )
+        assert len(router.route_many(np.stack([ROW] * 5_000)).values) == 5_000
+    assert sizes == [5_000]
 
 
 @pytest.mark.parametrize(
