@@ -31,6 +31,11 @@ def policy_tree(**more):
     } | more  # fmt: skip
 
 
+def test_graded_answers_may_lose_a_share_of_one():
+    path = [{"thresholds": [2.0], "losses": 1.5, "p_value": 0.0}]
+    assert Certificate.from_dict(tree(path=path, certified=1)).path[0].losses == 1.5
+
+
 def test_it_comes_back_as_it_was_written(tmp_path):
     made = Certificate.from_dict(tree(digests={"small": "9c"}, note="a note", seed=7))
     made.save(tmp_path / "c.json")

@@ -126,6 +126,21 @@ def test_the_schema_rejects_what_the_loader_rejects_and_nothing_else():
     assert compared > 1_000
 
 
+@pytest.mark.parametrize(
+    ("classes", "sound"),
+    [(["a", "b"], True), (["a", "a"], False), ([1, 1.0], False), ([1, True], True), (["a"], False)],
+)
+def test_labels_are_told_apart_alike_by_both(classes, sound):
+    alone = {"name": "a", "kind": "external", "classes": classes}
+    tree = {"version": 1, "name": "p", "tiers": [alone], "classes": classes}
+    assert VALIDATOR.is_valid(tree) is sound
+    if sound:
+        assert list(Policy.from_dict(tree).classes) == classes
+    else:
+        with pytest.raises(PolicyError, match=r"\nclasses: expected a list of two or more different"):
+            Policy.from_dict(tree)
+
+
 def test_a_key_too_many_or_too_few_is_seen_by_both():
     for path in [(), *places(WHOLE)]:
         inside = WHOLE
