@@ -9,14 +9,14 @@ from asyncio import get_running_loop
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 from cascade.admission import Priority
+from cascade.columnar import route_rows
 from cascade.decide import Call, Finish
 from cascade.engine import Request
 from cascade.errors import CascadeError
 from cascade.flight import Follower, Lead
 from cascade.front import Front
 from cascade.lanes.lane import answered
-from cascade.lanes.loop import CALLER
-from cascade.loops import Loop
+from cascade.loops import Loop, in_thread
 from cascade.outcome import Outcome, took
 from cascade.router import V, X
 
@@ -108,7 +108,7 @@ class AsyncRouter(Front, Generic[X, V]):
         Raises:
             ModelIntegrityError: a model cannot be loaded, or answers its golden input differently.
         """
-        self._here(await _in_thread(self._service.open))
+        self._here(await in_thread(self._service.open))
 
     async def swap(
         self, policy: Policy | str | Path, *, tiers: Mapping[str, Any] | None = None
@@ -118,22 +118,22 @@ class AsyncRouter(Front, Generic[X, V]):
         Raises:
             PolicyError, ModelIntegrityError: the new one cannot serve; the old one still does.
         """
-        await _in_thread(lambda: self._service.swap(policy, tiers))
+        await in_thread(lambda: self._service.swap(policy, tiers))
 
     async def close(self, grace: float = 5.0) -> None:
         """Let go of the models; further requests are refused with a PolicyError.
 
         What is on its way has ``grace`` seconds to end, on all tiers that it needs.
         """
-        plan, idle = await _in_thread(self._service.refuse), False
+        plan, idle = await in_thread(self._service.refuse), False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace) as limit:
                 for pause in self._idling(plan):
                     await asyncio.sleep(pause)
                 idle = True
         left = max(0.0, (limit.when() or 0.0) - get_running_loop().time())
-        await _in_thread(lambda: self._aftermath.close(left))
-        await _in_thread(lambda: self._service.let_go(plan, idle=idle))
+        await in_thread(lambda: self._aftermath.close(left))
+        await in_thread(lambda: self._service.let_go(plan, idle=idle))
 
     def on_their_way(self) -> int:
         """Count the requests that are on their way up, in all event loops."""
@@ -167,7 +167,7 @@ class AsyncRouter(Front, Generic[X, V]):
         metadata: Mapping[str, Any] | None = None,
     ) -> Outcome[V]:
         """Answer one row; parameters, results and errors are those of :meth:`Router.route`."""
-        plan = self._service.plan or await _in_thread(self._service.open)
+        plan = self._service.plan or await in_thread(self._service.open)
         arrived = self._clock() if received is None else plan.engine.arrival(received)
         loop = self._loop
         if loop is None or loop.plan is not plan or loop.asyncio is not get_running_loop():
@@ -284,11 +284,18 @@ class AsyncRouter(Front, Generic[X, V]):
         use_cache: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> Outcomes[V]:
-        """Answer a batch as :meth:`Router.route_many` does, in a thread of its own."""
-        plan = self._service.plan or await _in_thread(self._service.open)
+        """Answer a batch as :meth:`Router.route_many` does, in a thread of its own.
+
+        When the caller is cancelled, what runs is stopped and nothing more is begun.
+        """
+        plan = self._service.plan or await in_thread(self._service.open)
         self._here(plan)
-        work = self._many(plan, X, deadline, tenant, at_least, use_cache, metadata)
-        many: Outcomes[V] = await _in_thread(work)
+        batch = self._many(plan, X, deadline, tenant, at_least, use_cache, metadata)
+        try:
+            many: Outcomes[V] = await in_thread(lambda: route_rows(plan, batch))
+        except BaseException:
+            batch.context.abandon()  # it has failed, or its caller has left
+            raise
         return many
 
     async def record(  # type: ignore[override]  # what runs after the answers may need the loop
@@ -300,11 +307,11 @@ class AsyncRouter(Front, Generic[X, V]):
             ValueError: ``rate`` is not in (0, 1].
         """
         begin = super().record
-        await _in_thread(lambda: begin(folder, rate, complete=complete, inputs=inputs))
+        await in_thread(lambda: begin(folder, rate, complete=complete, inputs=inputs))
 
     async def flush(self) -> None:  # type: ignore[override]  # as record
         """Wait until what runs after the answers so far is done and written."""
-        await _in_thread(super().flush)
+        await in_thread(super().flush)
 
     async def _watched_route(self, x: Any, **settings: Any) -> Any:
         """Route, and have the other tiers asked in the background."""
@@ -371,30 +378,3 @@ async def _wait(loop: Loop, request: Request, lane: QueuedLane, ticket: Any = No
         request.pending = None
         return answered(ticket.fact)
     return lane.timed_out(ticket)
-
-
-async def _in_thread(work: Any) -> Any:
-    """Run something in a daemon thread of its own, which cannot hold up the exit."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-
-    def tell(result: Any, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-    def run() -> None:
-        result, error = None, None
-        CALLER.set(loop)
-        try:
-            result = work()
-        except BaseException as caught:  # noqa: BLE001  it is raised where it is awaited
-            error = caught
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(tell, result, error)
-
-    threading.Thread(target=run, name="cascade-work", daemon=True).start()
-    return await future

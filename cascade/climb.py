@@ -8,10 +8,9 @@ import numpy as np
 
 from cascade.decide import REFUSALS
 from cascade.facts import RowsReply
-from cascade.lanes.handle import Handle
 from cascade.lanes.lane import EXITS
 from cascade.lanes.watchdog import in_time
-from cascade.runs import CODES, NONE, BatchContext, Run, Setbacks, take
+from cascade.runs import CODES, FOREVER, NONE, Abandoned, Run, Setbacks, take
 from cascade.tiers.columns import faulty, object_column
 from cascade.tiers.faults import as_post_error, as_tier_error
 from cascade.types import Disposition, Reason
@@ -25,14 +24,13 @@ if TYPE_CHECKING:
     from cascade.cache import Entry
     from cascade.plan import Plan
     from cascade.protocols import Lane
-    from cascade.runs import Indices
+    from cascade.runs import BatchContext, Indices
     from cascade.types import Finish
 
 __all__ = ["Climb"]
 
 _REASONS = list(Reason)
 _CHUNK = 256  # rows per model run where a deadline has to be honoured between runs
-_FOREVER = 2**62
 
 
 class Climb:
@@ -43,9 +41,8 @@ class Climb:
     """
 
     def __init__(
-        self, plan: Plan, n: int, floor: int, until: int | None, tenant: str | None,
-        metadata: Mapping[str, Any],
-    ) -> None:  # fmt: skip
+        self, plan: Plan, n: int, floor: int, context: BatchContext, tenant: str | None
+    ) -> None:
         self.n = n
         self.values: npt.NDArray[Any] = np.empty(0)
         self.confidences: npt.NDArray[np.float64] = np.empty(0)
@@ -57,9 +54,9 @@ class Climb:
         self._top = len(plan.lanes) - 1
         self._first_only = plan.ladder.first_only
         self._floor = floor
-        self._until = _FOREVER if until is None else until
+        self._until = context.until
         self._clock = plan.clock
-        self._context = BatchContext(self._until, plan.clock, tenant, metadata)
+        self._context = context
         self._setbacks: Setbacks | None = None
         self._tenant = tenant
         self._purse: Purse | None = None
@@ -207,7 +204,7 @@ class Climb:
         self._setbacks.note(rows, reason, fault=fault)
 
     def _parts(self, here: Indices) -> Iterable[Indices]:
-        if self._until >= _FOREVER or len(here) <= _CHUNK:
+        if self._until >= FOREVER or len(here) <= _CHUNK:
             return [here]
         return np.array_split(here, -(-len(here) // _CHUNK))
 
@@ -220,7 +217,7 @@ class Climb:
         given, error = rows if len(part) == self.n else take(rows, part), None
         try:
             reply = self._bounded(lane, given, len(part))
-        except EXITS:
+        except (*EXITS, Abandoned):
             raise
         except BaseException as caught:  # noqa: BLE001  a tier may raise anything; the rows go on
             reply, error = None, str(as_tier_error(lane.tier.name, caught))
@@ -232,9 +229,9 @@ class Climb:
 
     def _bounded(self, lane: Lane, rows: Any, n: int) -> RowsReply | None:
         """Run a batch until the deadline of the whole call; None: it had to be left."""
-        if self._until >= _FOREVER:
-            return lane.call_rows(rows, n, self._context)
-        handle = Handle(None, (self._context,))
+        handle = self._context.handle()
+        if self._until >= FOREVER:
+            return lane.call_rows(rows, n, handle)
         if lane.inline or lane.tier.can_stop:
             with self._plan.watchdog.over(handle, self._until):
                 return lane.call_rows(rows, n, handle)

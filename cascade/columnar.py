@@ -15,16 +15,18 @@ import numpy as np
 from cascade.cache import entry as cache_entry
 from cascade.climb import Climb
 from cascade.outcome import Outcome, next_serial
+from cascade.runs import FOREVER
 from cascade.tiers.columns import object_column, plain
 from cascade.types import Disposition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
     from cascade.engine import Engine
     from cascade.plan import Plan
+    from cascade.runs import BatchContext
     from cascade.types import Finish, RawStep, Site
 
 __all__ = ["Batch", "Outcomes", "route_rows"]
@@ -36,15 +38,14 @@ _ROW_BITS = 40  # of a row's serial: its place; above them that of its batch
 
 @attrs.frozen(eq=False)
 class Batch:
-    """A batch as it is asked for: until when (ns), None without a deadline, and the lowest tier."""
+    """A batch as it is asked for: its rows, the lowest tier, and whose entries the cache has."""
 
     data: Any
     arrived: int
-    until: int | None
     floor: int
     tenant: str | None
-    metadata: Mapping[str, Any]
     use_cache: bool
+    context: BatchContext
 
 
 @attrs.frozen(eq=False)
@@ -200,7 +201,7 @@ def route_rows(plan: Plan, batch: Batch) -> Outcomes[Any]:
 def _routed(plan: Plan, batch: Batch) -> Outcomes[Any]:
     engine, arrived = plan.engine, batch.arrived
     rows, n = plan.rows(batch.data)
-    climb = Climb(plan, n, batch.floor, batch.until, batch.tenant, batch.metadata)
+    climb = Climb(plan, n, batch.floor, batch.context, batch.tenant)
     keys = _look_up(plan, climb, rows, batch) if batch.use_cache else None
     hard = None
     if plan.rows_complexity is not None and plan.point.skip_above and n:
@@ -212,7 +213,8 @@ def _routed(plan: Plan, batch: Batch) -> Outcomes[Any]:
     if keys is not None:
         _store(engine, climb, keys, arrived)
     _count(engine, climb)
-    budget = None if batch.until is None else batch.until - arrived
+    until = batch.context.until
+    budget = None if until >= FOREVER else until - arrived
     return Outcomes(climb, plan.site, _Times(arrived, routed, engine.clock(), budget))
 
 

@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from cascade.budget import nanoseconds
-from cascade.columnar import Batch, route_rows
+from cascade.columnar import Batch
 from cascade.engine import whose
 from cascade.errors import PolicyError
 from cascade.observing import Aftermath, Watched
 from cascade.policy import Policy
+from cascade.runs import FOREVER, BatchContext
 from cascade.service import Given, Service
 from cascade.telemetry import Health, Statistics, statistics
 from cascade.types import LoadSnapshot, TierLoad
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from cascade.binding import PerTier
     from cascade.budget import Budget
-    from cascade.columnar import Outcomes
     from cascade.plan import Plan
     from cascade.protocols import Clock, Observer
     from cascade.types import Mode
@@ -141,14 +141,16 @@ class Front(Watched):
     def _many(
         self, plan: Plan, batch: Any, deadline: float | str | Budget | None, tenant: str | None,
         at_least: str | None, use_cache: bool, metadata: Mapping[str, Any] | None,  # noqa: FBT001
-    ) -> Callable[[], Outcomes[Any]]:  # fmt: skip
-        """Take a batch in; its time runs from now on, wherever what is returned is called."""
-        arrived, until = self._clock(), None
+    ) -> Batch:  # fmt: skip
+        """Take a batch in; its time runs from now on, wherever it is routed."""
+        arrived, until = self._clock(), FOREVER
         if deadline is not None:
             until = arrived + plan.engine.budget(plan, deadline, arrived)
-        floor = plan.floor if at_least is None else self._floor(plan, at_least)
-        asked = Batch(batch, arrived, until, floor, whose(tenant), metadata or {}, use_cache)
-        return lambda: route_rows(plan, asked)
+        floor, owner = plan.floor, whose(tenant)
+        if at_least is not None:
+            floor = self._floor(plan, at_least)
+        context = BatchContext(until, plan.clock, owner, metadata or {})
+        return Batch(batch, arrived, floor, owner, use_cache, context)
 
     # -- looking inside --------------------------------------------------------------------------
 

@@ -1,7 +1,10 @@
-"""What a router keeps per event loop: fairness, turns that requests share, and deliveries."""
+"""What a router keeps per event loop: fairness, shared turns, deliveries; and threads beside it."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -9,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from cascade.batching import knee
 from cascade.facts import Refused
 from cascade.lanes.lane import Served, answered
-from cascade.lanes.loop import LoopLane
+from cascade.lanes.loop import CALLER, LoopLane
 from cascade.types import Reason
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterable
 
     from cascade.engine import Request
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from cascade.plan import Plan
     from cascade.protocols import Clock
 
-__all__ = ["Loop", "Turn"]
+__all__ = ["Loop", "Turn", "in_thread"]
 
 _CALM = 8  # turns of one request each after which batching stops
 _FEW = 4.0  # callers woken in one turn, however long they hold the loop
@@ -199,3 +201,30 @@ class Turn:
         woken = self._loop.asyncio.create_future()  # after all of them, and they go on first
         woken.add_done_callback(self._flush)
         self._loop.deliver([*(seat.future for seat in part), woken])
+
+
+async def in_thread(work: Any) -> Any:
+    """Run something in a daemon thread of its own, which cannot hold up the exit."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def tell(result: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result, error = None, None
+        CALLER.set(loop)
+        try:
+            result = work()
+        except BaseException as caught:  # noqa: BLE001  it is raised where it is awaited
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(tell, result, error)
+
+    threading.Thread(target=run, name="cascade-work", daemon=True).start()
+    return await future

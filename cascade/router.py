@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 from cascade.admission import Priority
+from cascade.columnar import route_rows
 from cascade.decide import Call, Finish
 from cascade.engine import Request
 from cascade.flight import Follower, Lead
@@ -241,7 +242,8 @@ class Router(Front, Generic[X, V]):
             PolicyError: no such tier.
         """
         plan = self._service.plan or self._service.open()
-        return self._many(plan, X, deadline, tenant, at_least, use_cache, metadata)()
+        batch = self._many(plan, X, deadline, tenant, at_least, use_cache, metadata)
+        return route_rows(plan, batch)
 
 
 def _wait(request: Request, lane: QueuedLane, ticket: Any = None) -> Fact:

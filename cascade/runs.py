@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 import numpy as np
 
+from cascade.lanes.handle import Handle
 from cascade.types import Reason
 
 if TYPE_CHECKING:
@@ -17,34 +18,61 @@ if TYPE_CHECKING:
     from cascade.protocols import Clock
     from cascade.types import RawStep
 
-__all__ = ["CODES", "NONE", "BatchContext", "Indices", "Run", "Setbacks", "take"]
+__all__ = [
+    "CODES", "FOREVER", "NONE", "Abandoned", "BatchContext", "Indices", "Run", "Setbacks", "take",
+]  # fmt: skip
 
 Indices: TypeAlias = "npt.NDArray[np.intp]"
 """Places of rows, sorted."""
 
 CODES = {reason: code for code, reason in enumerate(Reason)}
 NONE = -1
+FOREVER = 2**62
 _NANO = 1_000_000_000
 
 
+class Abandoned(BaseException):
+    """Nobody waits for a batch any more."""
+
+
 class BatchContext:
-    """The context of a batch run."""
+    """The context of a batch: on whose behalf, until when (ns), and whether anybody waits."""
 
     def __init__(
         self, until: int, clock: Clock, tenant: str | None, metadata: Mapping[str, Any]
     ) -> None:
         self.tenant = tenant
         self.metadata = metadata
-        self._until = until
+        self.until = until
+        self.abandoned = False
         self._clock = clock
+        self._running: Handle | None = None
 
     def remaining(self) -> float:
         """Seconds until the deadline."""
-        return (self._until - self._clock()) / _NANO
+        return (self.until - self._clock()) / _NANO
 
     def cancelled(self) -> bool:
-        """Whether the deadline has passed."""
-        return self._clock() >= self._until
+        """Whether nobody waits, or the deadline has passed."""
+        return self.abandoned or self._clock() >= self.until
+
+    def handle(self) -> Handle:
+        """Return the context of one run, the next.
+
+        Raises:
+            Abandoned: there need be none.
+        """
+        handle = self._running = Handle(None, (self,))
+        if self.abandoned:  # looked at last: who abandons it in between stops the handle
+            raise Abandoned
+        return handle
+
+    def abandon(self) -> None:
+        """Say that nobody waits any more: what runs is stopped, and nothing begun."""
+        self.abandoned = True
+        running = self._running
+        if running is not None:
+            running.stop()
 
 
 @attrs.define(eq=False)

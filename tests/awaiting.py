@@ -29,3 +29,10 @@ def serve(work, *, policy=None, tiers=None, **options):
             return await work(router)
 
     return asyncio.run(main())
+
+
+async def until(condition):
+    """Wait for what other threads do."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110  they do not know of the loop
+            await asyncio.sleep(0.001)

@@ -2,9 +2,11 @@
 
 import asyncio
 import threading
+import time
 from types import SimpleNamespace
 
 import attrs
+import numpy as np
 import pytest
 
 import cascade
@@ -18,7 +20,8 @@ from cascade import (
 )
 from cascade.calibration import ByLabel
 from cascade.testing import VirtualLoop
-from tests.awaiting import pairs, serve, tree
+from tests.awaiting import pairs, serve, tree, until
+from tests.benchmarks.models import perceptron
 
 
 class Awaited:
@@ -383,6 +386,84 @@ def test_batches_reach_awaited_tiers():
 
     many = serve(work, tiers={"small": pairs(0.1), "large": double})
     assert (many.values.tolist(), set(many.tiers)) == ([2, 4, 6], {"large"})
+
+
+@pytest.mark.parametrize("deadline", [None, 60])
+def test_a_batch_whose_caller_is_cancelled_is_stopped_and_goes_no_further(deadline):
+    asked = []
+
+    class Slow:
+        def predict(self, batch, context):
+            asked.append(len(batch))
+            while not context.cancelled():
+                time.sleep(0.001)
+            raise RuntimeError
+
+    async def work(router):
+        plan = router._service.plan
+        task = asyncio.create_task(router.route_many(["a", "b"], deadline=deadline))
+        await until(lambda: asked)
+        assert plan.engine.batches == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: not plan.engine.batches)
+        return plan.lanes[0].occupancy().broken, router.statistics()
+
+    eager = {"breaker": {"rate": 0.1, "minimum": 1}, "execution": "inline"}
+    tiers = {"small": Slow(), "large": Slow()}
+    broken, statistics = serve(work, policy=tree(eager, eager), tiers=tiers)
+    assert (asked, broken, sum(statistics.dispositions.values())) == ([2], False, 0)
+
+
+def test_a_model_that_runs_for_a_cancelled_batch_is_terminated(tmp_path):
+    perceptron(tmp_path / "m.onnx", [4, 3], 0)
+    tree = {"version": 1, "name": "p", "tiers": [{"name": "a", "kind": "onnx", "model": "m.onnx"}]}
+    runs = []
+
+    def run(names, feeds, options):
+        runs.append(options)
+        while not options.terminate:
+            time.sleep(0.001)
+        raise RuntimeError
+
+    async def main():
+        async with AsyncRouter(Policy.from_dict(tree), models=tmp_path) as router:
+            plan = router._service.plan
+            plan.lanes[0].tier._run_session = run
+            task = asyncio.create_task(router.route_many(np.zeros((2, 4), dtype=np.float32)))
+            await until(lambda: runs)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await until(lambda: not plan.engine.batches)
+
+    asyncio.run(main())
+    assert len(runs) == 1
+
+
+def test_an_awaited_batch_is_cancelled_with_its_caller():
+    began, ended = [], []
+
+    async def slow(xs):
+        began.append(len(xs))
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append(len(xs))
+            raise
+
+    async def work(router):
+        plan = router._service.plan
+        task = asyncio.create_task(router.route_many([1, 2, 3]))
+        await until(lambda: began)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: not plan.engine.batches)
+
+    serve(work, tiers={"small": pairs(0.1), "large": slow})
+    assert ended == [3]
 
 
 def test_objects_with_an_awaited_predict_are_tiers():

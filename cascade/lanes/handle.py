@@ -42,6 +42,11 @@ class Handle:
         left: float = max(job.remaining() for job in self._jobs)
         return left
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether a batch was given up by its caller, which is no fault of the tier."""
+        return all(getattr(job, "abandoned", False) for job in self._jobs)
+
     def cancelled(self) -> bool:
         """Whether nobody waits for the answer any more."""
         return self.stopped or all(job.cancelled() for job in self._jobs)

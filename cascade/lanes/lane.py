@@ -238,7 +238,8 @@ class TierLane:
         try:
             reply = self._run_rows(rows, n, context)
         except BaseException:
-            self._struck()
+            if not getattr(context, "abandoned", False):  # else it was stopped
+                self._struck()
             raise
         calibration = self.calibration
         if reply.confidences is None and calibration is not None and calibration.blind:

@@ -241,6 +241,9 @@ class LoopLane(TierLane):
         started = self._clock()
         answer = self.tier.predict_rows_async(rows, context)  # type: ignore[attr-defined]
         asked = asyncio.run_coroutine_threadsafe(answer, self._caller())
+        say_how = getattr(context, "stop_with", None)
+        if say_how is not None:
+            say_how(asked.cancel)
         try:
             raw = asked.result(context.remaining())
         finally:

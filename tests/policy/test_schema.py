@@ -137,7 +137,9 @@ def test_labels_are_told_apart_alike_by_both(classes, sound):
     if sound:
         assert list(Policy.from_dict(tree).classes) == classes
     else:
-        with pytest.raises(PolicyError, match=r"\nclasses: expected a list of two or more different"):
+        with pytest.raises(
+            PolicyError, match=r"\nclasses: expected a list of two or more different"
+        ):
             Policy.from_dict(tree)
 
 
