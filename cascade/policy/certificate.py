@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Certificate", "PathPoint"]
 
 _MOST = 4_000_000  # bytes of a file: tens of thousands of points
+_POINTS = 100_000
 
 
 @attrs.frozen(kw_only=True)
@@ -106,7 +107,7 @@ class Certificate:
     covers: str = field(c.text(), "adaptive, or fixed_point.")
     n: int = field(c.integer(), "Rows of the test.")
     tiers: tuple[str, ...] = field(c.name_list(), "Cheapest first.")
-    path: tuple[PathPoint, ...] = field(c.section_list(PathPoint), "Strictest first.")
+    path: tuple[PathPoint, ...] = field(c.section_list(PathPoint, _POINTS), "Strictest first.")
     certified: int = field(c.integer(), "So many points keep the promise.")
     digests: Mapping[str, str] = field(
         c.text_by_name(), "Of tiers, data.", factory=dict, hash=False

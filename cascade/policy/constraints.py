@@ -43,7 +43,7 @@ class Kind:
     schema: Mapping[str, Any]
     item: Any = None  # of a list: each item is read by itself, and has a place of its own
     section: Any = None  # a settings class, or a function from a mapping to one
-    many: bool = False
+    many: int = 0  # of a list of sections: so many at most
 
 
 def field(kind: Kind, doc: str, **options: Any) -> Any:
@@ -337,6 +337,6 @@ def section(cls: Any) -> Kind:
     return Kind("a mapping", lambda v: v, {}, section=cls)
 
 
-def section_list(cls: Any) -> Kind:
-    """A list of such mappings."""
-    return Kind("a list of mappings", lambda v: v, {}, section=cls, many=True)
+def section_list(cls: Any, most: int) -> Kind:
+    """A list of such mappings, of so many at most."""
+    return Kind("a list of mappings", lambda v: v, {"maxItems": most}, section=cls, many=most)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Policy"]
 
+_MOST = 100  # tiers: far beyond any ladder, and soon refused
 _MODES = ("enforce", "observe", "top_only", "first_only")
 
 
@@ -61,7 +62,7 @@ class Policy:
     mode: Mode = field(c.choice(_MODES, Mode), "How the router answers.", default=Mode.ENFORCE)
     deadline: float | None = field(c.duration(), "Per request.", default=None)
     max_deadline: float | None = field(c.duration(), "Longer ones are clamped.", default=None)
-    tiers: tuple[TierSpec, ...] = field(c.section_list(spec_class), "Cheapest first.")
+    tiers: tuple[TierSpec, ...] = field(c.section_list(spec_class, _MOST), "Cheapest first.")
     escalation: Escalation = field(c.section(Escalation), "When to go on.", factory=Escalation)
     complexity: ComplexityRule | None = field(
         c.section(ComplexityRule), "The entry rule.", default=None

@@ -58,6 +58,7 @@ def _kind(kind: Any) -> dict[str, Any]:
         return {
             "type": "array",
             "minItems": 1,
+            **kind.schema,
             "items": {"anyOf": [_object(kind_settings(kind)) for kind in known_kinds()]},
         }
     return _object(kind.section)

@@ -184,7 +184,11 @@ def take(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) 
     if kind.section is not None and kind.many:
         if not isinstance(value, (list, tuple)):
             return _wrong(kind, value, path, problems)
-        return _each(functools.partial(walk, kind.section), value, path, problems)
+        made = _each(functools.partial(walk, kind.section), value[: kind.many], path, problems)
+        if len(value) <= kind.many:
+            return made
+        problems.append((path, f"expected at most {kind.many} of them, got {len(value)}"))
+        return UNREAD
     if kind.section is not None:
         return walk(kind.section, value, path, problems)
     if kind.item is not None and isinstance(value, (list, tuple)):

@@ -18,7 +18,7 @@ from cascade.tiers.forked import keep
 from cascade.tiers.graph import made_by
 from cascade.tiers.outputs import MATRIX, NO_CLASS, choose
 from cascade.tiers.python import each
-from cascade.tiers.sessions import identity_of, shared_session
+from cascade.tiers.sessions import CPU, identity_of, shared_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -114,7 +114,7 @@ class OnnxTier(BoundTier):
             raise ModelIntegrityError(msg, tier=self.name) from error
         self.inputs = tuple(self._input(node) for node in session.get_inputs())
         self.batches = all(node.shape[:1] != [1] for node in session.get_inputs())
-        if given.provider is None:  # others like large runs
+        if session.get_providers() == [CPU]:  # others like large runs
             size = len(model) + sum(file[-1] for file in identity[1])
             self._piece = max(_PIECE, _WORK // size)
         self._compile(session, model)

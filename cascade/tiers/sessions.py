@@ -17,12 +17,19 @@ from cascade.policy.walk import nearest
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Identity", "available_providers", "identity_of", "make_session", "shared_session"]
+__all__ = [
+    "CPU",
+    "Identity",
+    "available_providers",
+    "identity_of",
+    "make_session",
+    "shared_session",
+]
 
 Identity: TypeAlias = "tuple[bytes, tuple[Any, ...]]"
 
 _ERRORS_ONLY = 3
-_CPU = "CPUExecutionProvider"
+CPU = "CPUExecutionProvider"
 _LEVELS = {"all": "ENABLE_ALL", "extended": "ENABLE_EXTENDED", "basic": "ENABLE_BASIC",
            "off": "DISABLE_ALL"}  # fmt: skip
 _FOLDER = "session.model_external_initializers_file_folder_path"
@@ -52,7 +59,7 @@ def make_session(
         PolicyError: the execution provider is not in this build, or does not start on this machine;
             onnxruntime itself would quietly take the CPU.
     """
-    name = provider or _CPU
+    name = provider or CPU
     if name not in (known := available_providers()):
         hint = nearest(name, known)
         raise PolicyError(f"provider {name!r} is not in this build of onnxruntime; {hint}")

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from jsonschema import Draft7Validator
 
 from cascade import Policy, PolicyError
 from cascade.policy import Certificate, Escalation, ExternalSpec, OnnxSpec
+from cascade.policy.schema import json_schema
 from cascade.policy.settings import CacheSettings, WorkerSettings
 
 TIERS = [{"name": "a", "kind": "external"}, {"name": "b", "kind": "external"}]
@@ -134,6 +136,21 @@ def test_a_list_tells_a_thousand_problems_and_how_many_values_follow(tmp_path):
     ]  # fmt: skip
     assert below[0].message.startswith("2001 more values")
     assert {"name", "tiers", "version"} <= {issue.path for issue in caught.value.issues}
+
+
+def test_a_ladder_has_a_hundred_tiers_at_most():
+    tiers = [{"name": f"t{i}", "kind": "external"} for i in range(101)]
+    whole = {"tiers": tiers[:100], "escalation": {"thresholds": [0.5] * 99}}
+    assert len(Policy.from_dict(SOUND | whole).tiers) == 100
+    assert problems(tiers=tiers, name="") == [
+        ("name", "expected a name of letters, digits, _ . -, got ''"),
+        ("tiers", "expected at most 100 of them, got 101"),
+    ]
+    tiers[3] = {"name": "t3", "kind": "external", "queue": 0}
+    assert paths(tiers=tiers) == ["tiers", "tiers.3.queue"]
+    tree = SOUND | {"tiers": tiers[:1] * 101}
+    assert not Draft7Validator(json_schema()).is_valid(tree)
+    assert Draft7Validator(json_schema()).is_valid(tree | {"tiers": tiers[:1] * 100})
 
 
 @pytest.mark.parametrize(("count", "more"), [(1_500, ["500 more unknown keys"]), (1_000, [])])
