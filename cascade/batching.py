@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NORMAL", "Batch", "Curve", "DeadlineQueue", "Queued", "expected_wait", "fit_curve", "hold",
-    "knee", "wait_ahead",
+    "knee", "portion", "wait_ahead",
 ]  # fmt: skip
 
 _MARGIN = 5.0  # residuals to spare where a queue stands: with 2, one in 60 was late (docs/load.md)
+_SLICES, _SHORTEST = 8, 5_000_000  # a part takes an eighth of the time that is left, or 5 ms
 _GAIN = 0.85  # a batch twice as large is worth it when it costs a row less than this share
 
 
@@ -96,6 +97,26 @@ def knee(curve: Curve, limit: int) -> int:
             break
         size = twice
     return size
+
+
+def portion(curve: Curve, rows: int, left: int, last: int) -> int:
+    """Return how many of these rows to run next, where ``left`` ns are left for all of them.
+
+    So few that little is lost when the deadline ends a run, and so many that its overhead is small.
+    Of a curve that is not known, up to twice as many as were run ``last``.
+
+    >>> portion(Curve(0.0, 4e6), 1000, left=500_000_000, last=16)
+    15
+    >>> portion(Curve(50e6, 1e5), 10_000, left=500_000_000, last=16)
+    2048
+    >>> portion(Curve(1e4, 100.0), 10_000, left=500_000_000, last=16)
+    10000
+    """
+    if curve.per_row <= 0.0:
+        return min(rows, 2 * last)
+    slice_ = max(left // _SLICES, _SHORTEST)
+    fair = max((slice_ - curve.overhead) / curve.per_row, knee(curve, rows))
+    return max(1, min(rows, int(fair), int((left - curve.overhead) / curve.per_row)))
 
 
 def hold(queued: int, cap: int, curve: Curve, gap: float, slack: int) -> int:

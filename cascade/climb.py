@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cascade.batching import portion
 from cascade.decide import REFUSALS
 from cascade.facts import RowsReply
 from cascade.lanes.lane import EXITS
@@ -16,7 +17,7 @@ from cascade.tiers.faults import as_post_error, as_tier_error
 from cascade.types import Disposition, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Climb"]
 
 _REASONS = list(Reason)
-_CHUNK = 256  # rows per model run where a deadline has to be honoured between runs
+_FIRST = 8  # rows of the first run under a deadline, where it is not known what a row takes
 
 
 class Climb:
@@ -160,7 +161,7 @@ class Climb:
         if tier > self._floor and self._purse is not None:
             here, poor = self._afford(tier, here)
             going.append(poor)
-        for part in self._parts(here) if len(here) else ():
+        for part in self._parts(tier, here):
             run = self._run_tier(tier, part, rows)
             if run.refusal is not None:
                 going.append(self._after_refusal(run))
@@ -203,10 +204,23 @@ class Climb:
             self._setbacks = Setbacks(self.n, self.runs)
         self._setbacks.note(rows, reason, fault=fault)
 
-    def _parts(self, here: Indices) -> Iterable[Indices]:
-        if self._until >= FOREVER or len(here) <= _CHUNK:
-            return [here]
-        return np.array_split(here, -(-len(here) // _CHUNK))
+    def _parts(self, tier: int, here: Indices) -> Iterator[Indices]:
+        """Yield the rows of one run after the other; all that are left when there is no time."""
+        lane, at, size = self._plan.lanes[tier], 0, _FIRST // 2
+        while at < len(here):
+            size = self._size(lane, len(here) - at, size)
+            yield here[at : at + size]
+            at += size
+
+    def _size(self, lane: Lane, rows: int, last: int) -> int:
+        """Return how many rows to run next of so many."""
+        if self._until >= FOREVER:
+            return rows
+        left = self._until - self._clock()
+        size = portion(lane.service.curve, rows, left, last)
+        while size > 1 and lane.eta(size) > left:
+            size //= 2
+        return size if 0 <= lane.eta(size) <= left else rows  # none is in time: they are refused
 
     def _run_tier(self, tier: int, part: Indices, rows: Any) -> Run:
         lane = self._plan.lanes[tier]

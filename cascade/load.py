@@ -15,7 +15,7 @@ __all__ = ["ServiceTime"]
 
 _WINDOW = 128
 _BATCHES = 50  # runs that the curve is fitted to
-_REFIT = 8  # runs of batches after which it is fitted again
+_REFIT = 8  # runs of batches after which it is fitted again, and sooner while there are few
 _PATIENCE = 64  # looks without a run after which an expectation shrinks by an eighth
 _REFRESH = 64  # a quantile of the window costs about 8 µs, so it is taken once per so many runs
 _EARLY = (4, 16, 32, 64)  # and sooner while little is known
@@ -123,7 +123,7 @@ class ServiceTime:
         self._looks = 0
         self._batches.append((rows, elapsed))
         self._unfitted += 1
-        if self._unfitted >= min(_REFIT, len(self._batches)):
+        if self._unfitted >= min(_REFIT, 1 + len(self._batches) // 4):
             self._refit()
         if rows == 1:
             self.observe(elapsed)
