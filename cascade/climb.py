@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cascade.batching import portion
 from cascade.decide import REFUSALS
 from cascade.facts import RowsReply
 from cascade.lanes.lane import EXITS
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Climb"]
 
 _REASONS = list(Reason)
-_FIRST = 8  # rows of the first run under a deadline, where it is not known what a row takes
 
 
 class Climb:
@@ -206,21 +204,11 @@ class Climb:
 
     def _parts(self, tier: int, here: Indices) -> Iterator[Indices]:
         """Yield the rows of one run after the other; all that are left when there is no time."""
-        lane, at, size = self._plan.lanes[tier], 0, _FIRST // 2
+        lane, at, size = self._plan.lanes[tier], 0, 0
         while at < len(here):
-            size = self._size(lane, len(here) - at, size)
+            size = self._context.portion(lane, len(here) - at, size)
             yield here[at : at + size]
             at += size
-
-    def _size(self, lane: Lane, rows: int, last: int) -> int:
-        """Return how many rows to run next of so many."""
-        if self._until >= FOREVER:
-            return rows
-        left = self._until - self._clock()
-        size = portion(lane.service.curve, rows, left, last)
-        while size > 1 and lane.eta(size) > left:
-            size //= 2
-        return size if 0 <= lane.eta(size) <= left else rows  # none is in time: they are refused
 
     def _run_tier(self, tier: int, part: Indices, rows: Any) -> Run:
         lane = self._plan.lanes[tier]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 import numpy as np
 
+from cascade.batching import portion
 from cascade.lanes.handle import Handle
 from cascade.types import Reason
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from cascade.protocols import Clock
+    from cascade.protocols import Clock, Lane
     from cascade.types import RawStep
 
 __all__ = [
@@ -28,6 +29,7 @@ Indices: TypeAlias = "npt.NDArray[np.intp]"
 CODES = {reason: code for code, reason in enumerate(Reason)}
 NONE = -1
 FOREVER = 2**62
+_FIRST = 4  # rows before the first run under a deadline, where nothing is known of the tier
 _NANO = 1_000_000_000
 
 
@@ -55,6 +57,16 @@ class BatchContext:
     def cancelled(self) -> bool:
         """Whether nobody waits, or the deadline has passed."""
         return self.abandoned or self._clock() >= self.until
+
+    def portion(self, lane: Lane, rows: int, last: int) -> int:
+        """Return how many rows a lane is to run next: all, where none of them can be in time."""
+        if self.until >= FOREVER:
+            return rows
+        left = self.until - self._clock()
+        size = portion(lane.service.curve, rows, left, last or _FIRST)
+        while size > 1 and lane.eta(size) > left:
+            size //= 2
+        return size if 0 <= lane.eta(size) <= left else rows
 
     def handle(self) -> Handle:
         """Return the context of one run, the next.
