@@ -211,6 +211,7 @@ def test_anything_else_is_copied_in_and_copied_out(value):
     assert repr(kept.out()) == repr(value)
 
 
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")  # what NumPy 2.5 says of it
 @pytest.mark.parametrize("change", [("shape", (3, 1)), ("dtype", np.dtype("i8"))])
 def test_what_a_caller_makes_of_his_view_of_an_array_is_his_own(change):
     kept = item(np.zeros((1, 3)))

@@ -6,6 +6,7 @@ import math
 import re
 import sys
 import threading
+import tracemalloc
 import types
 import uuid
 from array import array
@@ -48,7 +49,7 @@ def deep(levels, inside):
 @pytest.mark.parametrize(
     "value",
     [(math.nan,), [1, {"a": math.nan}], Decimal("nan"), Decimal("snan"), {math.nan: 1},
-     [np.datetime64("NaT")], SubFloat("nan"), array("d", [math.nan]), deep(30, math.nan),
+     [np.datetime64("NaT", "s")], SubFloat("nan"), array("d", [math.nan]), deep(30, math.nan),
      np.array([(1, math.nan)], dtype=[("a", "i4"), ("b", "f4")]),
      np.array([[1.0, math.nan], None], dtype=object), [np.array([1.0, math.nan])]],
     ids=repr,
@@ -136,3 +137,21 @@ def test_views_count_what_they_show():
     whole = np.zeros((100, 100))
     assert survey([whole[0]])[0] < 2_000
     assert survey([whole])[0] > 80_000
+
+
+class Attributes:
+    def __init__(self, n):
+        for i in range(n):
+            setattr(self, f"a{i}", None)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 20, 29, 60])
+def test_objects_count_what_they_take(n):
+    kept = [Attributes(n) for _ in range(2)]  # what their class keeps is there from now on
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    kept += [Attributes(n) for _ in range(1_000)]
+    taken = (tracemalloc.get_traced_memory()[0] - before) / 1_000 - 8  # of the list
+    tracemalloc.stop()
+    counted = survey(kept[-1])[0] - (sys.getsizeof(None) if n else 0)  # which all of them share
+    assert taken / 1.25 <= counted <= taken * 1.25

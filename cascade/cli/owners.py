@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import re
 import sys
@@ -71,24 +72,31 @@ def _shadows(places: list[str], here: Path) -> Iterator[str]:
 
 
 def _overwritten(dist: metadata.Distribution) -> list[str]:
-    """Compare our files with the digests that were recorded when they were installed."""
+    """Compare our files with the digests that were recorded when they were installed.
+
+    From the record itself: ``dist.files`` leaves out those that are gone, since Python 3.12.
+    """
+    record = csv.reader((dist.read_text("RECORD") or "").splitlines())
     changed = [
-        str(file)
-        for file in dist.files or []
-        if file.parts[0] == _PACKAGE and file.hash is not None and not _intact(dist, file)
+        file
+        for file, hashed, *_ in record
+        if file.startswith(f"{_PACKAGE}/") and not _intact(dist, file, hashed)
     ]
     if not changed:
         return []
     listed = ", ".join(changed[:3]) + (", …" if len(changed) > 3 else "")
-    return [f"{len(changed)} files of {DISTRIBUTION} were overwritten or removed: {listed}"]
+    what = "file" if len(changed) == 1 else "files"
+    said = f"{len(changed)} {what} of {DISTRIBUTION}, overwritten or removed by another install"
+    return [f"{said}: {listed}"]
 
 
-def _intact(dist: metadata.Distribution, file: metadata.PackagePath) -> bool:
-    if file.hash is None or file.hash.mode != "sha256":
+def _intact(dist: metadata.Distribution, file: str, hashed: str) -> bool:
+    mode, _, value = hashed.partition("=")
+    if mode != "sha256":
         return True
     try:
         content = Path(str(dist.locate_file(file))).read_bytes()
     except OSError:
         return False
     digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-    return digest == file.hash.value
+    return digest == value

@@ -74,7 +74,11 @@ def test_files_of_ours_that_another_install_overwrote(tmp_path: Path) -> None:
     (tmp_path / "cascade" / "__init__.py").write_text("print('someone else')")
     (tmp_path / "cascade" / "cli" / "__init__.py").unlink()
     (clash,) = find_clashes([str(tmp_path)], here)
-    assert clash.startswith("2 files of cascade-router were overwritten or removed: cascade/")
+    assert clash.startswith("2 files of cascade-router, overwritten or removed by another")
+    (tmp_path / "cascade" / "__init__.py").write_text("")
+    (clash,) = find_clashes([str(tmp_path)], here)
+    assert clash.startswith("1 file of cascade-router, overwritten or removed by another")
+    assert clash.endswith("install: cascade/cli/__init__.py")
 
 
 def test_a_stray_module_on_the_path(tmp_path: Path) -> None:
