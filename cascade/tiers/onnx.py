@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from cascade.tiers.python import each
 from cascade.tiers.sessions import CPU, identity_of, shared_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -83,7 +84,7 @@ class OnnxTier(BoundTier):
         self._path = path
         self._scored = scored
         self._cores = cores
-        self._piece = 0
+        self._piece: int | None = None  # rows of a run at least; None: all
         self._session: ort.InferenceSession | None = None
         self._identity: Identity | None = None
 
@@ -259,13 +260,14 @@ class OnnxTier(BoundTier):
         the way then fits the caches and the memory.
         """
         run, names, options = self._run_session, self._names, _options(context)
-        pieces = n // self._piece if self._piece else 1
-        if self.batches and pieces < 2:
-            return run(names, self._feed(rows, n, batch=True), options)
-        if self.batches:
-            feeds = (self._feed(*part, batch=True) for part in _cut(rows, n, pieces))
+        if not self.batches:
+            feeds = [self._feed(row, 1) for row in each(rows)]
         else:
-            feeds = (self._feed(row, 1) for row in each(rows))
+            whole, pieces = self._feed(rows, n, batch=True), n // (self._piece or n or 1)
+            if pieces < 2:
+                return run(names, whole, options)
+            cuts = pairwise([n * i // pieces for i in range(pieces + 1)])
+            feeds = [{name: column[i:j] for name, column in whole.items()} for i, j in cuts]
         runs = [run(names, feed, options) for feed in feeds]
         return [np.concatenate(column) for column in zip(*runs, strict=True)]
 
@@ -305,14 +307,6 @@ class OnnxTier(BoundTier):
         confidences = np.asarray(raw[1], dtype=np.float64).reshape(n, -1)
         top = confidences.max(axis=1)
         return column, marked(column, np.where((top >= 0.0) & (top <= 1.0), top, np.nan))
-
-
-def _cut(rows: Any, n: int, pieces: int) -> Iterator[tuple[Any, int]]:
-    """Yield equal parts of a batch, and how many rows each has."""
-    for i in range(pieces):
-        part = slice(n * i // pieces, n * (i + 1) // pieces)
-        held = {k: v[part] for k, v in rows.items()} if isinstance(rows, dict) else rows[part]
-        yield held, part.stop - part.start
 
 
 def _matrix_read(one: RowReader) -> Callable[[Any], tuple[Any, float]]:
