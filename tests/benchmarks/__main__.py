@@ -7,8 +7,9 @@ import platform
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tests.benchmarks.deadlines import measure_exit, measure_hung, measure_late
 from tests.benchmarks.loops import measure_clients, measure_low_load, measure_paths
@@ -16,6 +17,8 @@ from tests.benchmarks.sync import measure, measure_imports, measure_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from tests.benchmarks.sync import Blocks
 
 RUNS = 5
 
@@ -35,36 +38,39 @@ def main(what: Sequence[str]) -> None:
 def paths(folder: Path) -> None:
     """Print what one request costs, in Y."""
     ones = [measure(folder) for _ in range(RUNS)]
-    manies = [measure_many(folder) for _ in range(RUNS)]
+    bare = [measure_many(folder, everything=False) for _ in range(RUNS)]
+    full = [measure_many(folder, everything=True) for _ in range(RUNS)]
     loops = [asyncio.run(measure_paths(folder)) for _ in range(RUNS)]
     imports = measure_imports()
     for one in ones:
         one["beyond"] = one["escalated"] - one["Y"] - one["large model"]
-    y, large = (median(one[key] for one in ones) for key in ("Y", "large model"))
-    print(f"Y = {y:.2f} µs, large model {large:.2f} µs\n")
+    print(f"Y = {_time(ones, 'Y'):.2f} µs, large model {_time(ones, 'large model'):.2f} µs\n")
     _table(
         [
-            _in_y("cache hit, sync, array", ones, "hit", 0.35),
-            _in_y("cache hit, sync, text", ones, "hit, text", 0.35),
-            _in_y("cache hit, async, array", loops, "hit", 0.45),
-            _in_y("answered by tier 1, sync, everything on", ones, "tier 1", 1.8),
-            _in_y("answered by tier 1, async, everything on", loops, "tier 1", 2.0),
-            _in_y("escalated once, beyond both models", ones, "beyond", 1.0),
-            ("`route_many`, 10,000 rows, 20 % escalated", median(m["route_many"] for m in manies),
-             median(m["of bare"] for m in manies), 1.15, "× bare runs"),
-            ("the same, temperature and complexity on", median(m["everything on"] for m in manies),
-             median(m["of bare, everything on"] for m in manies), 1.15, "× bare runs"),
+            _in("cache hit, sync, array", ones, "hit", 0.35),
+            _in("cache hit, sync, text", ones, "hit, text", 0.35),
+            _in("cache hit, async, array", loops, "hit", 0.45),
+            _in("answered by tier 1, sync, everything on", ones, "tier 1", 1.8),
+            _in("answered by tier 1, async, everything on", loops, "tier 1", 2.0),
+            _in("escalated once, beyond both models", ones, "beyond", 1.0),
+            _in("`route_many`, 10,000 rows, 20 % escalated", bare, "route_many", 1.15, "bare"),
+            _in("the same, temperature and complexity on", full, "route_many", 1.15, "bare"),
             ("`import cascade`", imports["import cascade"] * 1e3,
              imports["import cascade"] / imports["import numpy"], 2.0, "× `import numpy`"),
         ]
     )  # fmt: skip
 
 
-def _in_y(
-    path: str, runs: Sequence[dict[str, float]], key: str, bound: float
+def _time(runs: Sequence[Blocks], key: str) -> float:
+    return float(np.median(np.concatenate([one[key] for one in runs])))
+
+
+def _in(
+    path: str, runs: Sequence[Blocks], key: str, bound: float, base: str = "Y"
 ) -> tuple[str, float, float, float, str]:
-    ratio = median(one[key] / one["Y"] for one in runs)
-    return path, median(one[key] for one in runs), ratio, bound, "Y"
+    """Return a row: the median of the blocks, and of their ratios to their neighbours."""
+    ratio = float(np.median(np.concatenate([one[key] / one[base] for one in runs])))
+    return path, _time(runs, key), ratio, bound, "Y" if base == "Y" else f"× {base} runs"
 
 
 def _table(rows: Iterable[tuple[str, float, float, float, str]]) -> None:

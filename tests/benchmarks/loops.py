@@ -14,11 +14,13 @@ import numpy as np
 from cascade import AsyncRouter, Policy
 from cascade.tiers.sessions import make_session
 from tests.benchmarks.models import perceptron
-from tests.benchmarks.sync import BLOCK, ROUNDS, policy
+from tests.benchmarks.sync import BLOCK, EMPTY, ROUNDS, per_block, policy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from tests.benchmarks.sync import Blocks
 
     Ask = Callable[[Any], Awaitable[Any]]
 
@@ -33,8 +35,8 @@ def one_tier(folder: Path, **tier: Any) -> AsyncRouter:
     return AsyncRouter(Policy.from_dict(tree), models=folder)
 
 
-async def measure_paths(folder: Path) -> dict[str, float]:
-    """Return the medians in µs of single requests, each path in blocks of its own."""
+async def measure_paths(folder: Path) -> Blocks:
+    """Time single requests, each path in blocks of its own."""
     perceptron(folder / "small.onnx", [64, 10], 0)
     perceptron(folder / "large.onnx", [64, 256, 256, 10], 1)
     rows = list(np.random.default_rng(2).normal(size=(ROUNDS, 64)).astype(np.float32))
@@ -56,10 +58,9 @@ async def measure_paths(folder: Path) -> dict[str, float]:
         return await _interleave(contenders, rows)
 
 
-async def _interleave(contenders: dict[str, Ask], rows: list[Any]) -> dict[str, float]:
+async def _interleave(contenders: dict[str, Ask], rows: list[Any]) -> Blocks:
     clock = time.perf_counter_ns
-    times: dict[str, list[int]] = {name: [] for name in contenders}
-    empty = []
+    times: dict[str, list[int]] = {name: [] for name in [*contenders, EMPTY]}
     gc.collect()
     gc.disable()
     try:
@@ -72,11 +73,10 @@ async def _interleave(contenders: dict[str, Ask], rows: list[Any]) -> dict[str, 
                 await asyncio.sleep(0)
             for _ in range(BLOCK):
                 start = clock()
-                empty.append(clock() - start)
+                times[EMPTY].append(clock() - start)
     finally:
         gc.enable()
-    overhead = float(np.median(empty))
-    return {name: (float(np.median(taken)) - overhead) / 1e3 for name, taken in times.items()}
+    return per_block(times, BLOCK)
 
 
 async def measure_clients(folder: Path) -> dict[str, dict[str, float]]:
