@@ -173,7 +173,7 @@ class AsyncRouter(Front, Generic[X, V]):
         if loop is None or loop.plan is not plan or loop.asyncio is not get_running_loop():
             loop = self._here(plan)
         if loop.held >= loop.FAIR:
-            await loop.give_way()
+            await loop.give_way(priority)
         budget, direct, engine = plan.budget, plan.direct, plan.engine
         if deadline is not None or budget is None:
             budget = engine.budget(plan, deadline, arrived)

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from cascade.admission import Priority
 from cascade.batching import knee
 from cascade.facts import Refused
 from cascade.lanes.lane import Served, answered
@@ -53,6 +54,11 @@ class Loop:
         self.turns: tuple[Turn | None, ...] = ()
         self._waiting = 0  # to have their turn
         self._arrived: deque[asyncio.Future[None]] = deque()
+        self._first: deque[asyncio.Future[None]] = deque()  # woken before those
+        self._last: deque[asyncio.Future[None]] = deque()  # and after
+        self._of_class: dict[str, deque[asyncio.Future[None]]] = {
+            Priority.HIGH: self._first, Priority.LOW: self._last,
+        }  # fmt: skip
         self._delivering = False
         self._portion = float(self.PORTION)
         self._woken = self._woken_at = 0  # callers in the latest turn, and when
@@ -69,15 +75,16 @@ class Loop:
 
     # -- fairness --------------------------------------------------------------------------------
 
-    async def give_way(self) -> None:
+    async def give_way(self, priority: str | None = None) -> None:
         """Let everything else that is ready have its turn, and those who gave way before.
 
-        While somebody waits so, whoever has had his share does too: nobody overtakes for long.
+        While somebody waits so, whoever has had his share does too: nobody overtakes for long, but
+        by his class.
         """
         self._waiting += 1
         self.crowded = self.crowded or self._waiting > 1
         future = self.asyncio.create_future()
-        self._arrived.append(future)
+        self._of_class.get(priority or Priority.NORMAL, self._arrived).append(future)
         if not self._delivering:
             self._delivering = True
             self.asyncio.call_soon(self._deliver)
@@ -116,15 +123,15 @@ class Loop:
     def _deliver(self) -> None:
         """Wake as many as hold the loop for a fair time, and the others in its next turns."""
         self.see()
-        arrived, woken = self._arrived, 0
+        first, arrived, last, woken = self._first, self._arrived, self._last, 0
         self._delivering = False  # whoever comes from now on wakes the loop himself
-        while arrived and woken + 1 <= self._portion:
-            future = arrived.popleft()
+        while (waiting := first or arrived or last) and woken + 1 <= self._portion:
+            future = waiting.popleft()
             if not future.done():
                 future.set_result(None)
                 woken += 1
         self._woken, self._woken_at = woken, self.clock()
-        if arrived and not self._delivering:
+        if waiting and not self._delivering:
             self._delivering = True
             self.asyncio.call_soon(self._deliver)
         elif woken > _FEW:

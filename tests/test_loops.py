@@ -189,6 +189,29 @@ def test_who_gives_way_has_his_turn_in_order_and_nobody_overtakes_for_long():
     assert max(steps[-10:]) == Loop.WAKE // 50_000
 
 
+def test_priority_says_who_has_his_turn_first():
+    inline = {"execution": "inline"}
+
+    async def work(router):
+        async def client(name, **how):
+            await router.route(name, **how)
+            order.append(name)
+
+        await router.route("first")
+        router._loop.held = Loop.FAIR
+        order = []
+        await asyncio.gather(
+            *(client(f"low {i}", priority="low") for i in range(3)),
+            *(client(f"normal {i}") for i in range(40)),
+            *(client(f"high {i}", priority="high") for i in range(3)),
+        )
+        return order
+
+    order = serve(work, policy=tree(inline, inline))
+    assert order[:3] == [f"high {i}" for i in range(3)]
+    assert order[3:] == [*(f"normal {i}" for i in range(40)), *(f"low {i}" for i in range(3))]
+
+
 def test_a_turn_waits_for_its_own_callers_alone():
     """However much workers deliver meanwhile: they never let it run."""
 
