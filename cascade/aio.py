@@ -172,14 +172,14 @@ class AsyncRouter(Front, Generic[X, V]):
         loop = self._loop
         if loop is None or loop.plan is not plan or loop.asyncio is not get_running_loop():
             loop = self._here(plan)
+        rank = None if priority is None else Priority.of(priority)
         if loop.held >= loop.FAIR:
-            await loop.give_way(priority)
+            await loop.give_way(rank)
         budget, direct, engine = plan.budget, plan.direct, plan.engine
         if deadline is not None or budget is None:
             budget = engine.budget(plan, deadline, arrived)
         until = arrived + budget
         plain = at_least is None and metadata is None and priority is None and use_cache
-        rank = None if priority is None else Priority.of(priority)
         boarding = plan.boarding if loop.crowded else None
         if plain and direct is not None and boarding is None:
             request = direct(x, arrived, until, tenant, _AsyncFollower)

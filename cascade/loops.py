@@ -53,12 +53,10 @@ class Loop:
         self.crowded = False
         self.turns: tuple[Turn | None, ...] = ()
         self._waiting = 0  # to have their turn
-        self._arrived: deque[asyncio.Future[None]] = deque()
-        self._first: deque[asyncio.Future[None]] = deque()  # woken before those
-        self._last: deque[asyncio.Future[None]] = deque()  # and after
-        self._of_class: dict[str, deque[asyncio.Future[None]]] = {
-            Priority.HIGH: self._first, Priority.LOW: self._last,
-        }  # fmt: skip
+        self._of_class: dict[Priority, deque[asyncio.Future[None]]] = {
+            priority: deque() for priority in Priority
+        }  # who waits to be woken
+        self._arrived = self._of_class[Priority.NORMAL]  # and whose answers have come
         self._delivering = False
         self._portion = float(self.PORTION)
         self._woken = self._woken_at = 0  # callers in the latest turn, and when
@@ -75,7 +73,7 @@ class Loop:
 
     # -- fairness --------------------------------------------------------------------------------
 
-    async def give_way(self, priority: str | None = None) -> None:
+    async def give_way(self, priority: Priority | None = None) -> None:
         """Let everything else that is ready have its turn, and those who gave way before.
 
         While somebody waits so, whoever has had his share does too: nobody overtakes for long, but
@@ -84,7 +82,7 @@ class Loop:
         self._waiting += 1
         self.crowded = self.crowded or self._waiting > 1
         future = self.asyncio.create_future()
-        self._of_class.get(priority or Priority.NORMAL, self._arrived).append(future)
+        self._of_class[priority or Priority.NORMAL].append(future)
         if not self._delivering:
             self._delivering = True
             self.asyncio.call_soon(self._deliver)
@@ -123,7 +121,7 @@ class Loop:
     def _deliver(self) -> None:
         """Wake as many as hold the loop for a fair time, and the others in its next turns."""
         self.see()
-        first, arrived, last, woken = self._first, self._arrived, self._last, 0
+        (first, arrived, last), woken = self._of_class.values(), 0
         self._delivering = False  # whoever comes from now on wakes the loop himself
         while (waiting := first or arrived or last) and woken + 1 <= self._portion:
             future = waiting.popleft()
