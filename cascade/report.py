@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cascade.types import Reason
+
 if TYPE_CHECKING:
     from cascade.outcome import Outcome
     from cascade.types import Step
@@ -21,6 +23,8 @@ def explain_outcome(outcome: Outcome[Any]) -> str:
     by = f" by tier {outcome.tier!r}" if outcome.tier else ""
     sure = "" if outcome.confidence is None else f", confidence {outcome.confidence:.4f}"
     cover = "covered by the promise" if outcome.covered else "not covered by a promise"
+    if outcome.covered and outcome.reason is Reason.TOP:  # also where nothing is promised
+        cover = "without loss: it is the top tier"
     budget = "" if outcome.deadline is None else f" of a budget of {outcome.deadline * 1e3:.3g} ms"
     lines = [f"{outcome.disposition} ({outcome.reason}){by}{sure}, {cover}"]
     lines += [f"  {i}. {_step(step)}" for i, step in enumerate(outcome.steps, 1)]

@@ -93,3 +93,16 @@ def test_rows_without_an_answer_raise_what_route_would():
             router.route("a", deadline=0.5)
     with pytest.raises(DeadlineExceeded, match=str(caught.value)):
         rows[2].unwrap()
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ({"small": 0.9}, "not covered by a promise"),  # the thresholds have no certificate
+        ({"small": 0.1}, "without loss: it is the top tier"),
+    ],
+)
+def test_nothing_is_said_to_be_promised_that_is_not(answers, words):
+    small = scripted(lambda _: ("cat", answers["small"]))
+    with router_for(TREE, small=small, large=scripted(lambda _: ("dog", 0.9))) as router:
+        assert router.route("x").explain().splitlines()[0].endswith(f", {words}")
