@@ -12,6 +12,7 @@ from cascade.cores import find_cores
 from cascade.errors import PolicyError
 from cascade.policy.settings import ExternalSpec, OnnxSpec
 from cascade.registry import TIERS, plugin
+from cascade.types import a_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,7 @@ def expect_policy(policy: Any) -> None:
 
 
 def _a(value: Any) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+    return f"the class {value.__name__}" if isinstance(value, type) else a_kind(value)
 
 
 class Functions:
@@ -211,13 +212,13 @@ def bind_python(spec: Any, target: Any, classes: Any, *, asynchronous: bool) -> 
         if not callable(target):
             msg = (
                 f"tier {spec.name!r}: expected a callable or an object with "
-                f"predict(batch, context), got a {type(target).__name__}"
+                f"predict(batch, context), got {a_kind(target)}"
             )
             raise PolicyError(msg)
         target = FunctionTier(target)
     elif _is_estimator(target):
         msg = (
-            f"tier {spec.name!r}: predict() of a {type(target).__name__} takes no context; "
+            f"tier {spec.name!r}: predict() of {a_kind(target)} takes no context; "
             f"wrap it: cascade.tier(model.predict_proba, returns='probabilities', classes=…)"
         )
         raise PolicyError(msg)

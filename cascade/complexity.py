@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from cascade.errors import InputTypeError, InputValueError
+from cascade.types import a_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -99,7 +100,7 @@ def _numbers(row: Any, n: int) -> npt.NDArray[np.float64]:
     except Exception as error:  # a type of somebody else's may raise anything
         raise InputValueError(f"{wanted} a ragged or unreadable {type(row).__name__}") from error
     if array.dtype.kind not in "biuf":
-        raise InputTypeError(f"{wanted} a {type(row).__name__}")
+        raise InputTypeError(f"{wanted} {a_kind(row)}")
     if array.size != n:
         raise InputValueError(f"{wanted} {array.size}")
     return array.ravel().astype(np.float64)
@@ -135,7 +136,7 @@ def _features(row: Any, names: Collection[str]) -> dict[str, float]:
     else:
         wanted = "a dict of them" if set(names) - set(TEXT_FEATURES) else "a text"
         listed = ", ".join(names)
-        msg = f"complexity: weights name {listed}: expected {wanted}, got a {type(row).__name__}"
+        msg = f"complexity: weights name {listed}: expected {wanted}, got {a_kind(row)}"
         raise InputTypeError(msg)
     for name in names:
         if name not in known:
@@ -155,7 +156,7 @@ def _number(name: str, value: Any) -> float:
     if isinstance(value, int) and array.dtype.kind == "O":
         raise InputValueError(f"{wanted} one too large")
     if array.dtype.kind not in "biuf":
-        raise InputTypeError(f"{wanted} a {type(value).__name__}")
+        raise InputTypeError(f"{wanted} {a_kind(value)}")
     if array.size != 1:
         raise InputValueError(f"{wanted} {array.size}")
     return float(array.item())

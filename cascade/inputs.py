@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from cascade.errors import InputTypeError, InputValueError
+from cascade.types import a_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -211,7 +212,7 @@ def _describe(x: Any, array: npt.NDArray[Any] | None = None) -> str:
         return "None"
     if isinstance(x, np.ndarray) and not x.dtype.hasobject:
         return f"an array of dtype {x.dtype} and shape {x.shape}"
-    kind = "an object array" if isinstance(x, np.ndarray) else f"a {type(x).__name__}"
+    kind = "an object array" if isinstance(x, np.ndarray) else a_kind(x)
     if array is None or array.ndim == 0:
         return kind
     odd = _no_number(array)

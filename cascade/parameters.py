@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.base import is_regressor
 
 from cascade.fitting.losses import LOSSES
+from cascade.types import a_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,7 +41,7 @@ def check_parameters(params: Mapping[str, Any]) -> None:
     for key in ("max_loss", "alpha", "calibration_size"):
         value = params[key]
         if not _is_number(value):
-            raise TypeError(f"{key} must be a number, got a {type(value).__name__}")
+            raise TypeError(f"{key} must be a number, got {a_kind(value)}")
         if not 0.0 < value < 1.0:
             raise ValueError(f"{key} must lie between 0 and 1, both excluded; got {value!r}")
     loss = params["loss"]
@@ -55,11 +56,11 @@ def _check_tiers(tiers: Any, taken: set[str]) -> None:
     if isinstance(tiers, Mapping):
         raise TypeError("tiers must be a list of pairs, got a mapping; give list(tiers.items())")
     if not isinstance(tiers, (list, tuple)):
-        what = f"got a {type(tiers).__name__}"
+        what = f"got {a_kind(tiers)}"
         raise TypeError(f"tiers must be two or more (name, classifier) pairs in a list, {what}")
     for i, pair in enumerate(tiers):
         if not pairs([pair]):
-            what = f"expected a (name, classifier) pair, got a {type(pair).__name__}"
+            what = f"expected a (name, classifier) pair, got {a_kind(pair)}"
             raise TypeError(f"tiers[{i}]: {what}")
     names = [name for name, _ in tiers]
     if len(names) < 2 or len(set(names)) != len(names):
@@ -81,12 +82,12 @@ def _check_classifier(name: str, tier: Any) -> None:
         raise TypeError(f"{what}, got the class {tier.__name__}; give {tier.__name__}()")
     lacking = _lacking(tier, _NEEDED)
     if lacking:
-        raise TypeError(f"{what}, got a {type(tier).__name__}, which has no {lacking[0]}()")
+        raise TypeError(f"{what}, got {a_kind(tier)}, which has no {lacking[0]}()")
     if is_regressor(tier):
-        raise TypeError(f"{what}, got a {type(tier).__name__}, which is a regressor")
+        raise TypeError(f"{what}, got {a_kind(tier)}, which is a regressor")
     if len(_lacking(tier, ("predict_proba", "decision_function"))) == 2:
         has = "has neither predict_proba() nor decision_function(): it says not how sure it is"
-        raise TypeError(f"tier {name!r}: a {type(tier).__name__} {has}")
+        raise TypeError(f"tier {name!r}: {a_kind(tier)} {has}")
 
 
 def _lacking(tier: Any, methods: Iterable[str]) -> list[str]:
@@ -95,13 +96,13 @@ def _lacking(tier: Any, methods: Iterable[str]) -> list[str]:
 
 def _check_costs(costs: Any, n: int) -> None:
     if isinstance(costs, (str, bytes, Mapping)) or not isinstance(costs, (Collection, np.ndarray)):
-        raise TypeError(f"costs must hold one number per tier; got a {type(costs).__name__}")
+        raise TypeError(f"costs must hold one number per tier; got {a_kind(costs)}")
     listed = list(costs)
     if len(listed) != n:
         raise ValueError(f"costs must hold one number per tier; got {len(listed)} for {n} tiers")
     for i, cost in enumerate(listed):
         if not _is_number(cost):
-            raise TypeError(f"costs[{i}] must be a number, got a {type(cost).__name__}")
+            raise TypeError(f"costs[{i}] must be a number, got {a_kind(cost)}")
         if not 0.0 <= cost < math.inf:
             raise ValueError(f"costs[{i}] must be 0 or more, and finite; got {cost!r}")
 

@@ -22,7 +22,7 @@ from cascade.policy.settings import ConfidenceSettings
 from cascade.protocols import BoundTier
 from cascade.tiers.awaited import AsyncTier
 from cascade.tiers.python import PythonTier, each, is_async
-from cascade.types import Prediction
+from cascade.types import Prediction, a_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -82,7 +82,7 @@ class Scripted:
             return self._default
         known = f"it has {len(self._answers)}, and no default="
         if not _can_be_key(x):
-            known += f"; a {type(x).__name__} cannot be looked up, give a function"
+            known += f"; {a_kind(x)} cannot be looked up, give a function"
         raise TierError(f"the script has no answer to this input ({known})")
 
     def answer(self, batch: Any) -> Prediction:

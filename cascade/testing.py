@@ -33,7 +33,7 @@ import numpy as np
 from cascade.errors import InputValueError, PolicyError, TierError
 from cascade.outcome import Outcome, next_serial
 from cascade.scripts import FOREVER, NOTHING, Awaited, Scripted, Standing
-from cascade.types import Disposition, Finish, Mode, Reason, Site
+from cascade.types import Disposition, Finish, Mode, Reason, Site, a_kind
 from cascade.virtual import VirtualClock, VirtualLoop, run_virtual
 
 if TYPE_CHECKING:
@@ -94,10 +94,10 @@ def scripted(
     """
     given: Any = answers
     if given is not None and not isinstance(given, Mapping) and not callable(given):
-        what = f"expected a mapping or a function, got a {type(given).__name__}"
+        what = f"expected a mapping or a function, got {a_kind(given)}"
         raise TypeError(f"scripted(): answers: {what}; for one answer to everything: default=")
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"scripted(): seconds: expected a number, got a {type(seconds).__name__}")
+        raise TypeError(f"scripted(): seconds: expected a number, got {a_kind(seconds)}")
     if not 0.0 <= seconds < math.inf:
         raise ValueError(f"scripted(): seconds: expected 0 or more, got {seconds!r}")
     kind = error if isinstance(error, type) else type(error)
@@ -216,7 +216,7 @@ def router_for(
 def _virtual(clock: Any, tiers: Iterable[Any]) -> VirtualClock | None:
     """Return the clock that all go by; None where nothing takes time."""
     if clock is not None and not callable(getattr(clock, "advance", None)):
-        what = f"expected a VirtualClock, got a {type(clock).__name__}"
+        what = f"expected a VirtualClock, got {a_kind(clock)}"
         raise TypeError(f"clock: {what}; a tier of that name cannot be given here")
     scripts = [tier for tier in tiers if isinstance(tier, Scripted)]
     clocks = [clock, *(script.clock for script in scripts)]
@@ -258,7 +258,7 @@ def async_router_for(
 
     given: Any = loop
     if given is not None and not isinstance(given, VirtualLoop):
-        what = f"expected a VirtualLoop, got a {type(given).__name__}"
+        what = f"expected a VirtualLoop, got {a_kind(given)}"
         raise TypeError(f"loop: {what}; a tier of that name cannot be given here")
     time: Any = None if loop is None else loop.clock
     found, bound, functions = _parts(policy, tiers, clock=time, asynchronous=True)

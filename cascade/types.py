@@ -329,6 +329,16 @@ class Site:
     point: int
 
 
+def a_kind(value: Any) -> str:
+    """Name the kind of a value that is not what was expected.
+
+    >>> a_kind(5), a_kind([])
+    ('an int', 'a list')
+    """
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
+
+
 def finite(number: float | None) -> float | None:
     """Return a number that JSON can hold, or None."""
     return number if number is not None and math.isfinite(number) else None

@@ -137,8 +137,8 @@ def test_a_rule_reads_rows_and_batches_alike(weights, x, hard):
         ),
         (LENGTH, {"length": [1, 2]}, InputValueError, "'length': expected a number, got 2"),
         (LENGTH, {SECRET: 1}, InputValueError, "a dict has no 'length'"),
-        (LENGTH, 5, InputTypeError, "weights name length: expected a text, got a int"),
-        ({"height": 1.0}, 5, InputTypeError, "expected a dict of them, got a int"),
+        (LENGTH, 5, InputTypeError, "weights name length: expected a text, got an int"),
+        ({"height": 1.0}, 5, InputTypeError, "expected a dict of them, got an int"),
         ({"lenght": 1.0}, SECRET, InputValueError, "has no 'lenght'; did you mean 'length'"),
     ],
 )

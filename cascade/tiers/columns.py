@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cascade.confidence import OutputFault, rows_reader, tolerance_for
+from cascade.types import a_kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -222,7 +223,7 @@ def _listed(values: Any, n: int) -> Any:
     if not isinstance(values, (list, tuple)):
         found = hasattr(values, "__getitem__") and getattr(values, "ndim", 1) > 0
         if not found or not hasattr(values, "__len__") or isinstance(values, _NO_LISTS):
-            raise OutputFault(f"values: expected {n} of them, got a {type(values).__name__}")
+            raise OutputFault(f"values: expected {n} of them, got {a_kind(values)}")
     _check_rows("values", len(values), n)
     return values
 

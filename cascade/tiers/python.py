@@ -14,7 +14,7 @@ from cascade.confidence import OutputFault
 from cascade.errors import PolicyError, TierOutputError
 from cascade.protocols import BoundTier
 from cascade.tiers.columns import Columns, number, plain, wrong_with
-from cascade.types import Prediction
+from cascade.types import Prediction, a_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -63,7 +63,7 @@ def tier(
         raise PolicyError(msg)
     given: Any = function
     if not callable(given):
-        msg = f"tier(): expected a callable, got a {type(function).__name__}"
+        msg = f"tier(): expected a callable, got {a_kind(function)}"
         raise PolicyError(msg)
     return FunctionTier(function, returns, rows, context, classes, version)
 
@@ -84,7 +84,7 @@ def labels(classes: Any, whose: str = "tier()") -> tuple[Any, ...]:
     except (TypeError, OutputFault):
         pass
     msg = f"{whose}: classes: expected a list of two or more different labels"
-    raise PolicyError(f"{msg}, got a {type(classes).__name__}")
+    raise PolicyError(f"{msg}, got {a_kind(classes)}")
 
 
 class FunctionTier:

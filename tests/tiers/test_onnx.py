@@ -160,7 +160,7 @@ def test_a_model_that_takes_strings(tmp_path):
     with alone(tmp_path, tier(outputs="label")) as router:
         assert router.route("yes").value == 1
         assert router.route_many(["no", "yes", "why"]).values.tolist() == [0, 1, -1]
-        with pytest.raises(TypeError, match="'x': text expected, got a int"):
+        with pytest.raises(TypeError, match="'x': text expected, got an int"):
             router.route(3)
 
 

@@ -23,7 +23,7 @@ def test_a_word_that_is_none_is_refused(how, words):
 
 
 def test_what_cannot_be_called_is_no_tier():
-    with pytest.raises(PolicyError, match="expected a callable, got a int"):
+    with pytest.raises(PolicyError, match="expected a callable, got an int"):
         cascade.tier(5)
 
 
