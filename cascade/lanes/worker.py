@@ -22,7 +22,7 @@ from cascade.protocols import Occupancy
 from cascade.types import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from cascade.facts import Fact
     from cascade.protocols import OnDone
@@ -255,62 +255,58 @@ class WorkerLane(TierLane):
     def _work(self, lock: threading.Lock) -> None:
         gate = threading.Lock()
         gate.acquire()
-        over: Run | None = None
         while lock is self._lock:  # a reset lane has other workers
-            done, run, wait = self._next(gate, over)
-            over = None
-            for ticket in done:  # last before the wait: whoever is woken wants the interpreter
-                assert ticket.fact is not None  # noqa: S101  it is over
-                ticket.on_done(ticket.fact)
+            late, run, wait = self._next(gate)
+            _tell(late)
             if run is not None:
                 self._run(run)
-                over = run
+                ended = self._clock()
+                _tell(self._over(run))  # first: they take a while to wake
+                self._learn(run, ended)
             elif wait is None:
                 return
             elif wait:
                 gate.acquire(timeout=-1 if wait < 0 else wait / _NANO)
 
-    def _next(self, gate: Any, over: Run | None) -> tuple[list[Ticket], Run | None, int | None]:
-        """Close a run's books and take the next batch.
+    def _next(self, gate: Any) -> tuple[Sequence[Ticket], Run | None, int | None]:
+        """Take the next batch.
 
-        Returns the tickets that are over, what to run, and how long (ns) to wait where there is
-        nothing: -1 for ever, None to leave.
+        Returns the tickets whose time has passed, what to run, and how long (ns) to wait where
+        there is nothing: -1 for ever, None to leave.
         """
         with self._lock:
             gate.acquire(blocking=False)  # it may have been woken just as it gave up waiting
-            done = [] if over is None else self._close(over)
             held, self._held = self._held is gate, None
             if self._threads > self.workers:  # there are fewer from now on
                 self._threads -= 1
                 if self._idle and len(self._queue):
                     self._idle.pop().release()
-                return done, None, None
+                return (), None, None
             head = self._queue.first()
             full = len(self._running) >= self.workers  # with what was lost on other threads
             if head is None or full:
                 if head is None and (self._closing or self._retired):
                     self._threads -= 1
-                    return done, None, None
+                    return (), None, None
                 self._idle.append(gate)
-                return done, None, -1
+                return (), None, -1
             now, cap, curve = self._clock(), self._cap(), self._cycle()
             if cap > 1 and not held:
                 wait = hold(len(self._queue), cap, curve, self._gap, head.until - now)
                 if wait:
                     self._held = gate
-                    return done, None, wait
+                    return (), None, wait
             batch = self._queue.take(now, cap, curve)
             for ticket in batch.dropped:
                 ticket.fact = Refused(self.index, Reason.DEADLINE, now)
-            done += batch.dropped
             if not batch.taken:
-                return done, None, 0
+                return batch.dropped, None, 0
             why = "waited" if held and batch.why == "idle" else batch.why
             run = Run(batch.taken, now, curve.time(len(batch.taken)), why)
             for ticket in batch.taken:
                 ticket.run = run
             self._running.add(run)
-            return done, run, 0
+            return batch.dropped, run, 0
 
     def _run(self, run: Run) -> None:
         tickets = run.tickets
@@ -323,25 +319,26 @@ class WorkerLane(TierLane):
             now = self._clock()
             self._fail([ticket for ticket in tickets if ticket.fact is None], error, now, now)
 
-    def _close(self, run: Run) -> list[Ticket]:
+    def _over(self, run: Run) -> list[Ticket]:
         """Take a run off the books; return those who still wait for it."""
-        self._running.discard(run)
-        if run.lost:
-            self._lost -= 1
-            if self.tier.can_stop:  # it was stopped, and takes at least so long
-                self.service.outlasted(self._clock() - run.started, len(run.tickets))
-        else:
-            self._look_around(run)
-        waiting = [ticket for ticket in run.tickets if not ticket.gone]
-        for ticket in waiting:
-            if ticket.fact is None:  # its time had passed before it could begin
-                ticket.fact = Refused(self.index, Reason.DEADLINE, self._clock())
-        if self._closing:
-            self._drained.notify_all()
-        return waiting
+        with self._lock:
+            self._running.discard(run)
+            if run.lost:
+                self._lost -= 1
+            waiting = [ticket for ticket in run.tickets if not ticket.gone]
+            for ticket in waiting:
+                if ticket.fact is None:  # its time had passed before it could begin
+                    ticket.fact = Refused(self.index, Reason.DEADLINE, self._clock())
+            if self._closing:
+                self._drained.notify_all()
+            return waiting
 
-    def _look_around(self, run: Run) -> None:
+    def _learn(self, run: Run, ended: int) -> None:
         """Learn what of a run's time was not the model's: shapes, hand-over, the interpreter."""
+        if run.lost:
+            if self.tier.can_stop:  # it was stopped, and takes at least so long
+                self.service.outlasted(ended - run.started, len(run.tickets))
+            return
         inside = sum(
             {
                 (fact.started, fact.finished): fact.finished - fact.started
@@ -350,7 +347,7 @@ class WorkerLane(TierLane):
             }.values()
         )
         if inside:
-            around = self._clock() - run.started - inside
+            around = ended - run.started - inside
             self._around += (max(0, around) - self._around) / _SMOOTH
 
     # -- ending ----------------------------------------------------------------------------------
@@ -382,3 +379,10 @@ class WorkerLane(TierLane):
     def live(self) -> int:
         """How many calls somebody waits for, queued ones and runs."""
         return len(self._queue) + sum(not run.lost for run in tuple(self._running.copy()))
+
+
+def _tell(tickets: Sequence[Ticket]) -> None:
+    """Give those who wait their facts."""
+    for ticket in tickets:
+        assert ticket.fact is not None  # noqa: S101  it is over
+        ticket.on_done(ticket.fact)
