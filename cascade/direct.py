@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from cascade.cache import PLAIN, Entry
+from cascade.cache import DIGIT, INT, PLAIN, Entry
 from cascade.complexity import easy_below
 from cascade.engine import Request, whose
 from cascade.facts import Replied
@@ -205,7 +205,8 @@ def _settling(plan: Plan) -> Settle:
         if cache is not None and key is not None:
             if type(value) not in PLAIN or end.hit is None:
                 return None
-            item = Entry(value, confidence, end.hit, getsizeof(value))
+            small = type(value) is int and -DIGIT < value < DIGIT
+            item = Entry(value, confidence, end.hit, INT if small else getsizeof(value))
             acquire()  # half of what ``with`` costs
             try:
                 if request.followers is not None:
