@@ -13,11 +13,12 @@ import pytest
 import cascade
 from cascade import AsyncRouter, Policy, Router
 from cascade.batching import Curve
-from cascade.facts import Failed, TimedOut
+from cascade.facts import Failed, Refused, TimedOut
 from cascade.lanes import InlineLane, Watchdog
 from cascade.lanes.lane import Served
 from cascade.loops import Loop, Turn
 from cascade.protocols import BoundTier
+from cascade.types import Reason
 from tests.awaiting import pairs, serve, tree
 
 
@@ -210,6 +211,28 @@ def test_priority_says_who_has_his_turn_first():
     order = serve(work, policy=tree(inline, inline))
     assert order[:3] == [f"high {i}" for i in range(3)]
     assert order[3:] == [*(f"normal {i}" for i in range(40)), *(f"low {i}" for i in range(3))]
+
+
+def test_a_crowd_that_is_gone_is_seen_to_be():
+    """Who asks alone, turn after turn, need not wait for others any more."""
+    spec = {"name": "only", "kind": "external", "execution": "inline", "batch": {"max_size": 16}}
+    policy = {"version": 1, "name": "p", "deadline": "9s", "tiers": [spec]}
+
+    async def work(router):
+        await router.route("x")
+        router._loop.crowded = True
+        went = [(await router.route(i)).steps[0].went for i in range(12)]
+        return went, router._loop.crowded
+
+    only = cascade.tier(lambda xs: [(x, 0.9) for x in xs], returns="pairs")
+    went, crowded = serve(work, policy=policy, tiers={"only": only})
+    assert (went, crowded) == (["turn"] * 8 + [None] * 4, False)
+
+
+def test_a_seat_that_came_too_late_is_refused():
+    turn = Turn(SimpleNamespace(clock=lambda: 7), SimpleNamespace(index=2))
+    fact = turn.fact(SimpleNamespace(fact=None))
+    assert (type(fact), fact.tier, fact.reason) == (Refused, 2, Reason.DEADLINE)
 
 
 def test_a_turn_waits_for_its_own_callers_alone():
