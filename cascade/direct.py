@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cascade.plan import Plan
     from cascade.types import Finish, RawStep
 
-__all__ = ["Direct", "compile_direct"]
+__all__ = ["Direct", "Hit", "compile_direct", "compile_hit"]
 
 Direct: TypeAlias = (
     "Callable[[Any, int, int, str | None, Callable[[Request], Follower]], Outcome[Any] | Request]"
@@ -42,6 +42,9 @@ Settle: TypeAlias = (
     "Callable[[Request, Finish, Any, float, tuple[RawStep, ...], int], Outcome[Any] | None]"
 )
 """Closes the books on a sure answer, and on looks that missed; None where it takes more."""
+
+Hit: TypeAlias = "Callable[[Entry, int, int], Outcome[Any]]"
+"""A cached answer, arrived, until → its outcome."""
 
 Rung: TypeAlias = "tuple[Any, ...]"
 """A tier: index, lane, run, read, note; threshold, the least confidence to accept, and the end."""
@@ -60,6 +63,27 @@ def compile_direct(plan: Plan) -> tuple[Direct | None, Boarding | None]:
     settle, lane = _settling(plan), rungs[0][1]
     together = Boarding(plan, rungs[0], settle) if lane.cap > 1 else None
     return _compiled(plan, rungs, settle), together
+
+
+def compile_hit(plan: Plan) -> Hit:
+    """Compile the answer with a cached answer."""
+    engine, clock, site = plan.engine, plan.clock, plan.site
+    ledger, observers = engine.ledger, engine.observers
+    append, pending = ledger.append, ledger.pending
+
+    def hit(held: Entry, arrived: int, until: int) -> Outcome[Any]:
+        ended = clock()
+        trace = (held.finish, arrived, ended, ended, ())
+        append(trace)
+        if len(pending) >= FOLD_AT:
+            ledger.settle()
+        value = held.value if type(held) is Entry else held.out()
+        outcome: Outcome[Any] = Outcome(
+            next(Serials.serials), value, held.confidence, until - arrived, trace, site
+        )
+        return engine.observed(outcome) if observers else outcome
+
+    return hit
 
 
 def _rungs(plan: Plan) -> tuple[Rung, ...]:
@@ -125,28 +149,29 @@ class Boarding:
 
 def _compiled(plan: Plan, rungs: tuple[Rung, ...], settle: Settle) -> Direct:  # noqa: C901  one, for speed
     engine, cache, lead = plan.engine, plan.engine.cache, plan.engine.flights.setdefault
-    clock, cast, key_of, etas = plan.clock, plan.row, plan.key, plan.etas
+    clock, cast, key_of, etas, hit = plan.clock, plan.row, plan.key, plan.etas, plan.hit
     entries: Mapping[Hashable, Entry] = {} if cache is None else cache.entries
     (dot, limit), cut = _easy(plan), min(plan.point.skip_above, default=2.0)
 
     def direct(  # noqa: C901, PLR0912  one, for speed
         x: Any, arrived: int, until: int, tenant: str | None, follow: Callable[[Request], Follower]
     ) -> Outcome[Any] | Request:
-        row, held = cast(x), None
+        row = cast(x)
         key = None if cache is None else key_of(row)
         if key is not None:
             if tenant is not None:
                 key = whose(tenant), key
             held = entries.get(key)
-            if held is not None and arrived < held.fresh:
-                return engine.hit(plan, held, arrived, until)
+            if held is not None and arrived >= held.fresh:
+                held = engine.used(key, arrived)
+            if held is not None:
+                return hit(held, arrived, until)
         request = Request(plan, row, 0, arrived, until)
         if tenant is not None:
             request.tenant = whose(tenant)
         if cache is not None and key is not None:
             request.key = key
-            leads = held is None and lead(key, request) is request
-            if not leads or key in entries:  # another has landed in between
+            if lead(key, request) is not request or key in entries:  # another has landed in between
                 return engine.enter(request, cache, follow)
         steps: tuple[RawStep, ...] = ()
         value = confidence = fault = None

@@ -151,7 +151,7 @@ class Engine:
                 key = whose(tenant), key
             held = cache.entries.get(key)
             if held is not None and arrived < held.fresh and held.finish.rank >= floor:
-                return self.hit(plan, held, arrived, until)
+                return plan.hit(held, arrived, until)
         request = Request(plan, row, floor, arrived, until)
         if tenant is not None:
             request.tenant = whose(tenant)
@@ -161,6 +161,11 @@ class Engine:
             return request
         request.key = key
         return self.enter(request, cache, follow)
+
+    def used(self, key: Hashable, now: int) -> Entry | None:
+        """Return a cached answer, which is the last one used from now on; None: it has expired."""
+        with self.lock:
+            return None if self.cache is None else self.cache.get(key, now)
 
     def enter(
         self, request: Request, cache: ResultCache, follow: Callable[[Request], Follower]
@@ -182,22 +187,8 @@ class Engine:
         if held is not None:
             if leads:  # it took off while another landed
                 self.abandon(request)
-            return self.hit(request.plan, held, request.arrived, request.until)
+            return request.plan.hit(held, request.arrived, request.until)
         return request
-
-    def hit(self, plan: Plan, held: Entry, arrived: int, until: int) -> Outcome[Any]:
-        """Answer with a cached answer."""
-        ended = self.clock()
-        trace = (held.finish, arrived, ended, ended, ())
-        ledger = self.ledger
-        ledger.append(trace)
-        if len(ledger.pending) >= FOLD_AT:
-            ledger.settle()
-        value = held.value if type(held) is Entry else held.out()
-        hit: Outcome[Any] = Outcome(
-            next(Serials.serials), value, held.confidence, until - arrived, trace, plan.site
-        )
-        return self.observed(hit) if self.observers else hit
 
     def start(self, request: Request, x: Any) -> Call | Finish:
         """Send a request on its way up."""

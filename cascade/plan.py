@@ -13,7 +13,7 @@ from cascade.allowance import allowance_of
 from cascade.complexity import estimator, misfit, rows_estimator
 from cascade.cores import find_cores
 from cascade.decide import Etas, Ladder
-from cascade.direct import compile_direct
+from cascade.direct import compile_direct, compile_hit
 from cascade.errors import CascadeError, InputTypeError, InputValueError, PolicyError
 from cascade.inputs import row_caster, rows_caster, rows_of
 from cascade.keys import key_maker
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from cascade.allowance import Allowance
     from cascade.binding import Functions
-    from cascade.direct import Boarding, Direct
+    from cascade.direct import Boarding, Direct, Hit
     from cascade.engine import Engine
     from cascade.load import ServiceTime
     from cascade.policy.model import Policy
@@ -74,11 +74,13 @@ class Plan:
     prepare: Functions
     postprocess: Functions
     post: Callable[[int, Any], Any] | None
+    hit: Hit = attrs.field(init=False)  # the answer with a cached answer
     direct: Direct | None = attrs.field(init=False)  # the way of most requests
     boarding: Boarding | None = attrs.field(init=False)  # and in company
 
     def __attrs_post_init__(self) -> None:
-        """Compile the direct way."""
+        """Compile the direct ways."""
+        object.__setattr__(self, "hit", compile_hit(self))
         direct, boarding = compile_direct(self)
         object.__setattr__(self, "direct", direct)
         object.__setattr__(self, "boarding", boarding)
