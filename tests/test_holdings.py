@@ -139,18 +139,17 @@ def test_views_count_what_they_show():
     assert survey([whole])[0] > 80_000
 
 
-class Attributes:
-    def __init__(self, n):
-        for i in range(n):
-            setattr(self, f"a{i}", None)
-
-
 @pytest.mark.parametrize("n", [0, 1, 5, 20, 29, 60])
 def test_objects_count_what_they_take(n):
-    kept = [Attributes(n) for _ in range(2)]  # what their class keeps is there from now on
+    class Attributes:  # of each number its own: objects of a class share where attributes stand
+        def __init__(self):
+            for i in range(n):
+                setattr(self, f"a{i}", None)
+
+    kept = [Attributes() for _ in range(2)]  # what their class keeps is there from now on
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
-    kept += [Attributes(n) for _ in range(1_000)]
+    kept += [Attributes() for _ in range(1_000)]
     taken = (tracemalloc.get_traced_memory()[0] - before) / 1_000 - 8  # of the list
     tracemalloc.stop()
     counted = survey(kept[-1])[0] - (sys.getsizeof(None) if n else 0)  # which all of them share
