@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cascade.cache import Entry, FairCache, ResultCache, entry
+from cascade.cache import DIGIT, INT, Entry, FairCache, ResultCache, entry
 from cascade.types import Disposition, Finish, Reason
 
 HIT = [Finish(Disposition.CACHED, Reason.CACHE, name, rank=i) for i, name in enumerate("abcdef")]
@@ -115,6 +115,20 @@ def test_values_that_hold_themselves_have_a_size_or_are_not_kept():
     for value in (mapping, Node()):
         assert 50 < item(value).size < 10_000
     assert item(array) is None  # NumPy cannot copy it
+
+
+@pytest.mark.parametrize("key", [b"", b"k" * 100, "k" * 100, ("tenant", b"k" * 100)])
+def test_keys_count_what_they_take(key):
+    cache, one = ResultCache(10, 10_000), item("x")
+    whole = one.size + sys.getsizeof(key)
+    if isinstance(key, tuple):
+        whole += sum(map(sys.getsizeof, key))
+    cache.put(key, one, now=0)
+    assert cache.size == whole + 400  # of the record, its slots and links
+
+
+def test_small_numbers_take_what_one_does():
+    assert {sys.getsizeof(number) for number in (1, DIGIT - 1, 1 - DIGIT)} == {INT}
 
 
 def test_what_containers_hold_is_counted():
