@@ -39,9 +39,7 @@ class Climb:
     says how many rows have each. ``confidences`` are those of the best answer so far.
     """
 
-    def __init__(
-        self, plan: Plan, n: int, floor: int, context: BatchContext, tenant: str | None
-    ) -> None:
+    def __init__(self, plan: Plan, n: int, floor: int, context: BatchContext) -> None:
         self.n = n
         self.values: npt.NDArray[Any] = np.empty(0)
         self.confidences: npt.NDArray[np.float64] = np.empty(0)
@@ -57,7 +55,6 @@ class Climb:
         self._clock = plan.clock
         self._context = context
         self._setbacks: Setbacks | None = None
-        self._tenant = tenant
         self._purse: Purse | None = None
         self._overtaking = False  # nothing cheaper is left for the rows that go up
 
@@ -67,7 +64,7 @@ class Climb:
         entry = self._entries(hard, useful)
         waiting = np.flatnonzero(self.end == NONE) if self.ends else np.arange(self.n)
         if self._plan.allowance is not None:
-            self._purse = self._plan.allowance.earn(self._tenant, len(waiting))
+            self._purse = self._plan.allowance.earn(self._context.tenant, len(waiting))
         if isinstance(entry, int):
             begin = {entry: waiting}
         else:

@@ -38,12 +38,11 @@ _ROW_BITS = 40  # of a row's serial: its place; above them that of its batch
 
 @attrs.frozen(eq=False)
 class Batch:
-    """A batch as it is asked for: its rows, the lowest tier, and whose entries the cache has."""
+    """A batch as it is asked for: its rows, the lowest tier, on whose behalf and until when."""
 
     data: Any
     arrived: int
     floor: int
-    tenant: str | None
     use_cache: bool
     context: BatchContext
 
@@ -201,7 +200,7 @@ def route_rows(plan: Plan, batch: Batch) -> Outcomes[Any]:
 def _routed(plan: Plan, batch: Batch) -> Outcomes[Any]:
     engine, arrived = plan.engine, batch.arrived
     rows, n = plan.rows(batch.data)
-    climb = Climb(plan, n, batch.floor, batch.context, batch.tenant)
+    climb = Climb(plan, n, batch.floor, batch.context)
     keys = _look_up(plan, climb, rows, batch) if batch.use_cache else None
     hard = None
     if plan.rows_complexity is not None and plan.point.skip_above and n:
@@ -219,7 +218,7 @@ def _routed(plan: Plan, batch: Batch) -> Outcomes[Any]:
 
 
 def _look_up(plan: Plan, climb: Climb, rows: Any, batch: Batch) -> list[Any] | None:
-    engine, tenant = plan.engine, batch.tenant
+    engine, tenant = plan.engine, batch.context.tenant
     cache = engine.cache
     if cache is None:
         return None

@@ -19,7 +19,6 @@ from cascade.cache import DIGIT, INT, PLAIN, Entry
 from cascade.complexity import easy_below
 from cascade.engine import Request, whose
 from cascade.facts import Replied
-from cascade.lanes.lane import EXITS
 from cascade.ledger import FOLD_AT
 from cascade.outcome import Outcome, Serials
 
@@ -188,8 +187,6 @@ def _compiled(plan: Plan, rungs: tuple[Rung, ...], settle: Settle) -> Direct:  #
                     raw = run(request)
                     finished = clock()
                     value, confidence = read(raw)
-                except EXITS:
-                    raise
                 except BaseException as error:  # noqa: BLE001  a tier may raise anything
                     fault = lane.fault(error, started, started, finished or clock())
                     break

@@ -146,11 +146,9 @@ class Front(Watched):
         arrived, until = self._clock(), FOREVER
         if deadline is not None:
             until = arrived + plan.engine.budget(plan, deadline, arrived)
-        floor, owner = plan.floor, whose(tenant)
-        if at_least is not None:
-            floor = self._floor(plan, at_least)
-        context = BatchContext(until, plan.clock, owner, metadata or {})
-        return Batch(batch, arrived, floor, owner, use_cache, context)
+        floor = plan.floor if at_least is None else self._floor(plan, at_least)
+        context = BatchContext(until, plan.clock, whose(tenant), metadata or {})
+        return Batch(batch, arrived, floor, use_cache, context)
 
     # -- looking inside --------------------------------------------------------------------------
 

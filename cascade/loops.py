@@ -123,7 +123,7 @@ class Loop:
         self.see()
         (first, arrived, last), woken = self._of_class.values(), 0
         self._delivering = False  # whoever comes from now on wakes the loop himself
-        while (waiting := first or arrived or last) and woken + 1 <= self._portion:
+        while (waiting := first or arrived or last) and woken < int(self._portion):
             future = waiting.popleft()
             if not future.done():
                 future.set_result(None)

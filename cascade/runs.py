@@ -64,9 +64,9 @@ class BatchContext:
             return rows
         left = self.until - self._clock()
         size = portion(lane.service.curve, rows, left, last or _FIRST)
-        while size > 1 and lane.eta(size) > left:
+        while (eta := lane.eta(size)) > left and size > 1:
             size //= 2
-        return size if 0 <= lane.eta(size) <= left else rows
+        return size if 0 <= eta <= left else rows
 
     def handle(self) -> Handle:
         """Return the context of one run, the next.

@@ -88,8 +88,6 @@ class InlineLane(TierLane):
                 )
                 if not silent:
                     reply.known, reply.cost = tier.remarks(raw)
-            except EXITS:
-                raise
             except BaseException as error:  # noqa: BLE001  a tier may raise anything
                 return self.fault(error, submitted, started, finished or clock())
             observe(finished - started)
@@ -98,7 +96,9 @@ class InlineLane(TierLane):
         return call
 
     def fault(self, error: BaseException, submitted: int, started: int, finished: int) -> Failed:
-        """Count a call that failed, and return its fact."""
+        """Count a call that failed, and return its fact; what ends the program is raised again."""
+        if isinstance(error, EXITS):
+            raise error
         self._struck()
         shown = as_tier_error(self.tier.name, error)
         return Failed(self.index, shown, submitted, started, finished, started - submitted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ class OnnxTier(BoundTier):
         self._path = path
         self._scored = scored
         self._cores = cores
-        self._piece: int | None = None  # rows of a run at least; None: all
+        self._piece = sys.maxsize  # rows of a run at least: all
         self._session: ort.InferenceSession | None = None
         self._identity: Identity | None = None
 
@@ -263,7 +264,7 @@ class OnnxTier(BoundTier):
         if not self.batches:
             feeds = [self._feed(row, 1) for row in each(rows)]
         else:
-            whole, pieces = self._feed(rows, n, batch=True), n // (self._piece or n or 1)
+            whole, pieces = self._feed(rows, n, batch=True), n // self._piece
             if pieces < 2:
                 return run(names, whole, options)
             cuts = pairwise([n * i // pieces for i in range(pieces + 1)])
