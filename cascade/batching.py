@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NORMAL", "Batch", "Curve", "DeadlineQueue", "Queued", "expected_wait", "fit_curve", "hold",
-    "knee", "portion", "wait_ahead",
+    "knee", "portion", "turn_size", "wait_ahead",
 ]  # fmt: skip
 
 _MARGIN = 5.0  # residuals to spare where a queue stands: with 2, one in 60 was late (docs/load.md)
@@ -97,6 +97,20 @@ def knee(curve: Curve, limit: int) -> int:
             break
         size = twice
     return size
+
+
+def turn_size(curve: Curve, limit: int, fair: int) -> int:
+    """Return how many rows an event loop runs at once: to the knee, or as many as take ``fair`` ns.
+
+    Each batch costs the loop a turn as well, which the curve does not know.
+
+    >>> curve = Curve(10_000.0, 2_000.0)
+    >>> knee(curve, 64), turn_size(curve, 64, fair=110_000), turn_size(curve, 64, fair=10_000)
+    (16, 50, 16)
+    """
+    if curve.per_row <= 0.0:
+        return limit
+    return max(knee(curve, limit), min(limit, int((fair - curve.overhead) / curve.per_row)))
 
 
 def portion(curve: Curve, rows: int, left: int, last: int) -> int:

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from cascade.admission import Priority
-from cascade.batching import knee
+from cascade.batching import turn_size
 from cascade.facts import Refused
 from cascade.lanes.lane import Served, answered
 from cascade.lanes.loop import CALLER, LoopLane
@@ -41,7 +41,7 @@ class Loop:
     FAIR = 500_000
     SHARE = 10_000  # ns for each of those who wait for their turn
     HIT = 3_000  # what checking, a hit or the closing of the books are taken to cost
-    WAKE = 200_000  # ns for all who are woken in one turn; a batch and the ledger come on top
+    WAKE = 200_000  # ns for all who are woken in one turn, and for a batch; the ledger comes on top
     PORTION = 16  # so many, until it is known how long they hold the loop
 
     def __init__(self, running: asyncio.AbstractEventLoop) -> None:
@@ -193,7 +193,7 @@ class Turn:
         """Run one batch; what is beyond it has another turn, so that none is long."""
         self._loop.see()
         live = [seat for seat in self._waiting if not seat.future.done()]
-        cap = knee(self._lane.service.curve, self._lane.cap)
+        cap = turn_size(self._lane.service.curve, self._lane.cap, Loop.WAKE)
         part, self._waiting = live[:cap], live[cap:]
         self._due = bool(part)
         if not part:

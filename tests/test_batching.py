@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cascade.batching import Curve, DeadlineQueue, fit_curve, hold, knee
+from cascade.batching import Curve, DeadlineQueue, fit_curve, hold, knee, turn_size
 
 TIMES = st.floats(0, 1e9)
 
@@ -62,6 +62,17 @@ def test_the_knee_pays_and_doubling_beyond_it_does_not(overhead, per_row, limit)
 )
 def test_the_knees_of_measured_tiers(curve, expected):
     assert knee(curve, 64) == expected
+
+
+@given(TIMES, TIMES, st.integers(1, 4096), st.integers(1, 10**7))
+def test_a_turn_takes_what_pays_and_as_many_as_take_a_fair_time(overhead, per_row, limit, fair):
+    curve = Curve(overhead, per_row)
+    size = turn_size(curve, limit, fair)
+    assert knee(curve, limit) <= size <= limit
+    if size > knee(curve, limit):
+        assert curve.time(size) <= fair + 1  # ns, rounded
+    if per_row > 0 and size < limit:
+        assert overhead + per_row * (size + 1) > fair * (1 - 1e-9)
 
 
 @given(st.integers(1, 64), st.integers(1, 64), TIMES, TIMES, TIMES, st.integers(0, 10**10))
