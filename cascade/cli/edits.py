@@ -6,18 +6,17 @@ import difflib
 import json
 import os
 import re
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cascade.cli.places import Places
 from cascade.errors import PolicyError
+from cascade.files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-__all__ = ["Edits", "check_target", "replace_file", "scalar"]
+__all__ = ["Edits", "check_target", "scalar"]
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[a-z]+)?")
 _WORDS = {"true", "false", "null", "yes", "no", "on", "off"}
@@ -111,19 +110,3 @@ def check_target(path: Path) -> None:
         raise PolicyError(f"{path}: cannot be written: {folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PolicyError(f"{path}: cannot be written: no permission in {folder}")
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file at once: a reader finds the old one or the new one, never a part."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        if path.exists():
-            shutil.copymode(path, name)
-        else:
-            Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cascade.cli.edits import replace_file
 from cascade.cli.places import Places
 from cascade.cli.reply import Reply, table
+from cascade.files import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,9 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from cascade.cli.edits import Edits, check_target, replace_file
+from cascade.cli.edits import Edits, check_target
 from cascade.cli.reply import Reply, table
+from cascade.files import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path

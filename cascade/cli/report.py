@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from cascade.cli.edits import replace_file
 from cascade.cli.profile import percent, progress, seconds
 from cascade.errors import CannotCertify, PolicyError
+from cascade.files import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from cascade.cli.edits import Edits, replace_file
+from cascade.cli.edits import Edits
 from cascade.cli.profile import progress
+from cascade.files import all_or_none, replace_file
 
 if TYPE_CHECKING:
     from cascade.errors import CannotCertify
@@ -112,18 +113,10 @@ class Change:
             PolicyError: what was made is not a valid policy.
         """
         self._beside()
-        before = {file: file.read_bytes() if file.exists() else None for file in self._files}
-        try:
+        with all_or_none(self._files):
             for file, content in self._files.items():
                 replace_file(file, content)
             self.edits.save()
-        except BaseException:
-            for file, held in before.items():
-                if held is None:
-                    file.unlink(missing_ok=True)
-                else:
-                    replace_file(file, held)
-            raise
 
     def _beside(self) -> None:
         """Make what stands beside the policy: certificate, golden answer and profile."""

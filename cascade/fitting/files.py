@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from pathlib import Path
@@ -9,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from cascade.files import all_or_none, replace_file
 from cascade.policy import Policy
 from cascade.policy.digest import tier_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cascade.fitting.result import Fit
+    from cascade.policy import Certificate
 
 __all__ = ["merged", "save"]
 
@@ -21,15 +26,15 @@ CERTIFICATE, CALIBRATION = "certificate.json", "calibration.json"
 
 
 def save(fit: Fit, folder: str | Path) -> Path:
-    """Write policy.yaml, certificate.json and, if there is one, calibration.json."""
+    """Write policy.yaml, certificate.json and, if there is one, calibration.json: all or none."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    _write_tables(fit, target)
-    fit.certificate.save(target / CERTIFICATE)
     path = target / "policy.yaml"
     lines = [f"# {line}" for line in fit.report().splitlines()]
-    path.write_text("\n".join([*lines, fit.policy.to_yaml()]), encoding="utf-8")
-    Policy.from_yaml(path, env={})  # what is written can be read
+    with _together(path):
+        _write_tables(fit, target)
+        fit.certificate.save(target / CERTIFICATE)
+        replace_file(path.resolve(), "\n".join([*lines, fit.policy.to_yaml()]).encode())
     return path
 
 
@@ -37,7 +42,8 @@ def merged(fit: Fit, path: Path) -> tuple[str, str]:
     """Put a fit into the user's own policy file: only escalation and confidence change.
 
     Returns the text before and after; comments and order stay. The certificate and the tables are
-    written beside it. It is then certified with the models and settings of that file.
+    written beside it. It is then certified with the models and settings of that file. What fails
+    leaves all files as they were.
     """
     from ruamel.yaml import YAML
 
@@ -47,6 +53,25 @@ def merged(fit: Fit, path: Path) -> tuple[str, str]:
     if "\n- " not in before:
         yaml.indent(mapping=2, sequence=4, offset=2)
     tree: Any = yaml.load(before)
+    _put(fit, tree)
+    stream = io.StringIO()
+    yaml.dump(tree, stream)
+    with _together(path):
+        _write_tables(fit, path.parent)
+        _certificate(fit, json.loads(json.dumps(tree)), path).save(path.parent / CERTIFICATE)
+        replace_file(path.resolve(), stream.getvalue().encode())
+    return before, stream.getvalue()
+
+
+@contextlib.contextmanager
+def _together(path: Path) -> Iterator[None]:
+    """Write all files and read them as a router would; what fails leaves them as they were."""
+    with all_or_none([path.parent / CALIBRATION, path.parent / CERTIFICATE, path.resolve()]):
+        yield
+        Policy.from_yaml(path, env={})
+
+
+def _put(fit: Fit, tree: Any) -> None:
     escalation = tree.setdefault("escalation", {})
     escalation.pop("thresholds", None)
     escalation["certificate"] = CERTIFICATE
@@ -57,25 +82,18 @@ def merged(fit: Fit, path: Path) -> tuple[str, str]:
             spec["confidence"]["calibration"] = CALIBRATION
         elif hasattr(spec.get("confidence"), "items"):
             spec["confidence"].pop("calibration", None)
-    _write_tables(fit, path.parent)
-    stream = io.StringIO()
-    yaml.dump(tree, stream)
-    _certify(fit, json.loads(json.dumps(tree)), path)
-    path.write_text(stream.getvalue(), encoding="utf-8")
-    Policy.from_yaml(path, env={})
-    return before, stream.getvalue()
 
 
-def _certify(fit: Fit, tree: dict[str, Any], path: Path) -> None:
-    """Write the certificate for the models, scores and tables of this very policy."""
+def _certificate(fit: Fit, tree: dict[str, Any], path: Path) -> Certificate:
+    """Return the certificate for the models, scores and tables of this very policy."""
     bare = {**tree, "mode": "top_only", "escalation": {}}  # to be read before it is certified
     policy = Policy.from_dict(bare, root=path.parent)
     digests = {spec.name: tier_digest(policy, spec) for spec in policy.tiers}
     digests["data"] = fit.certificate.digests["data"]
-    attrs.evolve(fit.certificate, digests=digests).save(path.parent / CERTIFICATE)
+    return attrs.evolve(fit.certificate, digests=digests)
 
 
 def _write_tables(fit: Fit, folder: Path) -> None:
     tables = {name: table.to_dict() for name, table in fit.policy.calibrations.items()}
     if tables:
-        (folder / CALIBRATION).write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
+        replace_file(folder / CALIBRATION, (json.dumps(tables, indent=1) + "\n").encode())

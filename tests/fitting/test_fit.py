@@ -333,3 +333,23 @@ def test_ones_own_policy_keeps_its_layout_and_loses_its_old_table(fitted, tmp_pa
     assert "\n- {name: small" in after
     assert "old.json" not in after
     assert Policy.from_yaml(path, env={}).certificate is not None
+
+
+def test_a_fit_that_cannot_be_put_into_a_policy_leaves_every_file_as_it_was(tmp_path):
+    # the certificate is of two tiers; the file has a third, of no version
+    path = tmp_path / "policy.yaml"
+    path.write_text(OWN.replace("escalation:", "  - {name: huge, kind: external}\nescalation:"))
+    for name in ("certificate.json", "calibration.json"):
+        (tmp_path / name).write_text("{}")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    found = cascade.fit(population(6_000), score="by_label", loss="gross")
+    with pytest.raises(PolicyError, match=r"tiers\.2\.version: missing"):
+        merged(found, path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_what_was_not_there_before_a_fit_failed_is_not_there_after_it(fitted, tmp_path):
+    (tmp_path / "policy.yaml").mkdir()
+    with pytest.raises(IsADirectoryError):
+        fitted.save(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["policy.yaml"]
