@@ -1,4 +1,4 @@
-"""Print the table of DESIGN's budgets as Markdown: ``python -m tests.benchmarks``."""
+"""Print the table of budgets as Markdown: ``python -m tests.benchmarks``."""
 
 from __future__ import annotations
 
