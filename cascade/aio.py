@@ -223,32 +223,35 @@ class AsyncRouter(Front, Generic[X, V]):
     ) -> Outcome[V]:  # fmt: skip
         """Drive a request up the ladder, from the start or on from where another stopped."""
         plan = request.plan
-        lanes, etas, engine = plan.lanes, request.etas, plan.engine
+        lanes, etas, engine, clock = plan.lanes, request.etas, plan.engine, self._clock
         loop.active += 1
         held = 0
         try:
             if after is None:
                 move = request.move or engine.start(request, x)
             elif pending is None:
-                move = request.resume(after, self._clock(), request.until, etas)
+                move = request.resume(after, clock(), request.until, etas)
             else:
                 request.adopt(after, request.until)
                 fact = await _wait(loop, request, *pending)
-                move = request.step(fact, fact.finished, etas)
+                move = request.step(fact, clock(), etas)
             while type(move) is Call:
                 lane = lanes[move.tier]
                 if not lane.inline:
                     held = 0
                     fact = await _wait(loop, request, lane)  # type: ignore[arg-type]  # queued
+                    back = clock()
                 elif loop.crowded and (turn := loop.turns[move.tier]) is not None:
                     held = 0
                     seat = turn.seat(request)
                     await seat.future
                     fact = turn.fact(seat)
+                    back = clock()
                 else:
                     fact = lane.call(request)
-                    held = fact.finished - request.routed + loop.HIT
-                move = request.step(fact, fact.finished, etas)
+                    back = fact.finished
+                    held = back - request.routed + loop.HIT
+                move = request.step(fact, back, etas)
             loop.held += held
             assert type(move) is Finish  # noqa: S101  the only other kind
             return engine.settle(request, move)

@@ -105,7 +105,7 @@ class Decision:
         self.purse = self.purse or other.purse
 
     def step(self, fact: Fact, now: int, etas: Etas) -> Call | Finish:
-        """Take in a fact and say what is next."""
+        """Take in a fact, ``now`` that it is known where it was asked for, and say what is next."""
         if type(fact) is not Replied:
             return self._setback(fact, now, etas)
         tier, confidence, ladder = fact.tier, fact.confidence, self._ladder
@@ -122,7 +122,7 @@ class Decision:
         result = "forced" if forced else "accepted" if passed else "unsure"
         self.steps += (
             (tier, result, None, confidence, threshold, -1, -1,
-             fact.submitted, fact.started, fact.finished, fact.prepared, fact.batch),
+             fact.submitted, fact.started, fact.finished, now, fact.prepared, fact.batch),
         )  # fmt: skip
         if forced or ladder.special:
             return self._weigh(fact, passed, now, etas)
@@ -174,7 +174,7 @@ class Decision:
         if isinstance(fact, Refused):
             self._refuse(fact.tier, -1, now, fact.reason)
         elif isinstance(fact, TimedOut):
-            self._log(fact, "timed_out", Reason.DEADLINE)
+            self._log(fact, now, "timed_out", Reason.DEADLINE)
             self._why = Reason.DEADLINE
             return self._give_up()
         else:  # it failed, or replied what cannot be a confidence
@@ -183,18 +183,18 @@ class Decision:
                 self.error, what = fact.error, fact.what
             self._deviated = True
             self._why = self._why or Reason.FAULT
-            self._log(fact, "failed", Reason.FAULT, (None, None, what))
+            self._log(fact, now, "failed", Reason.FAULT, (None, None, what))
         if self.best is not None:
             return self._escalate(self.best.tier, now, etas)
         return self._enter_elsewhere(now, etas)
 
     def _log(
-        self, fact: Replied | Failed | TimedOut, result: str, reason: Reason,
+        self, fact: Replied | Failed | TimedOut, now: int, result: str, reason: Reason,
         more: tuple[None, None, str] | None = None,
     ) -> None:  # fmt: skip
         self.steps += (
             (fact.tier, result, reason, None, None, -1, -1,
-             fact.submitted, fact.started, fact.finished, fact.prepared, more),
+             fact.submitted, fact.started, fact.finished, now, fact.prepared, more),
         )  # fmt: skip
 
     # -- choosing the next tier ------------------------------------------------------------------
@@ -251,7 +251,8 @@ class Decision:
         self._why = self._why or reason
         self.refused = tier if self.refused < 0 else self.refused
         left = max(0, self.until - now)
-        self.steps += ((tier, "refused", reason, None, None, eta, left, now, now, now, 0, None),)
+        times = now, now, now, now, 0
+        self.steps += ((tier, "refused", reason, None, None, eta, left, *times, None),)
 
     # -- ends without an accepted answer ---------------------------------------------------------
 

@@ -132,17 +132,18 @@ class Boarding:
 
     def land(self, request: Request, x: Any, fact: Fact) -> Outcome[Any] | None:
         """Close the books on a sure answer; else None, and the request has its next ``move``."""
+        back = self._clock()
         if type(fact) is Replied:
             confidence = fact.confidence
             if confidence is not None and self._least <= confidence <= 1.0:
                 step: RawStep = (
                     self.tier, "accepted", None, confidence, self._threshold, -1, -1,
-                    fact.submitted, fact.started, fact.finished, fact.prepared, fact.batch,
+                    fact.submitted, fact.started, fact.finished, back, fact.prepared, fact.batch,
                 )  # fmt: skip
                 outcome = self._settle(request, self._end, fact.value, confidence, (step,), 0)
                 if outcome is not None:
                     return outcome
-        _tell(request, x, (), None, fact)
+        _tell(request, x, fact=fact, back=back)
         return None
 
 
@@ -193,7 +194,7 @@ def _compiled(plan: Plan, rungs: tuple[Rung, ...], settle: Settle) -> Direct:  #
                 note(finished - started)
                 sure = confidence is not None and least <= confidence <= 1.0
                 steps += ((tier, "accepted" if sure else "unsure", None, confidence, threshold,
-                           -1, -1, started, started, finished, 0, None),)  # fmt: skip
+                           -1, -1, started, started, finished, finished, 0, None),)  # fmt: skip
                 if sure:
                     outcome = settle(request, end, value, confidence, steps, 1)
                     return _go_on(request, x, steps, value) if outcome is None else outcome
@@ -274,11 +275,12 @@ def _tell(
     value: Any = None,
     fact: Fact | None = None,
     looked: tuple[int, int | None] = (0, None),
+    back: int | None = None,
 ) -> Request:
     """Tell the state machine what has happened; the driver goes on with the request's ``move``.
 
-    ``value`` is that of the last step, ``fact`` what came after it; ``looked`` is a tier with the
-    eta that was seen.
+    ``value`` is that of the last step, ``fact`` what came after it, and ``back`` when, if that took
+    time; ``looked`` is a tier with the eta that was seen.
     """
     plan, tier, eta = request.plan, *looked
     etas, at_once = list(request.etas), [int] * len(request.etas)  # int() is 0
@@ -295,5 +297,5 @@ def _tell(
     request.move = request.start(plan.point, _hard(request, x), now, request.until, begun)
     for i, each in enumerate(facts, 1):
         seen = etas if i == len(facts) else at_once
-        request.move = request.step(each, each.finished, seen)
+        request.move = request.step(each, back or each.finished, seen)
     return request

@@ -250,7 +250,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001  the user's function may raise anything
             request.best, request.error = None, as_post_error(plan.site.tiers[tier], error)
             what = (None, None, str(request.error))
-            step = (tier, "failed", Reason.FAULT, None, None, -1, -1, now, now, now, 0, what)
+            step = (tier, "failed", Reason.FAULT, None, None, -1, -1, now, now, now, now, 0, what)
             request.steps += (step,)
             return None, plan.ladder.finish(Disposition.FAILED, Reason.FAULT)
 
@@ -294,7 +294,8 @@ class Engine:
         tier = 0 if answer is None else answer.tier
         request.best, request.error = answer, landed.error
         request.point = landed.point or request.plan.point
-        request.steps = ((tier, "shared", None, None, None, -1, -1, waited, now, now, 0, None),)
+        times = waited, now, now, now, 0
+        request.steps = ((tier, "shared", None, None, None, -1, -1, *times, None),)
         return self.settle(request, landed.finish)
 
     def desert(self, follower: Follower) -> Verdict:

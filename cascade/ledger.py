@@ -193,17 +193,19 @@ class Ledger:
 
         Returns the tiers that ran, and how long.
         """
-        tiers, results, *_, submitted, started, finished, prepared, _ = zip(*flat, strict=True)
+        tiers, results, *_, asked, started, finished, back, before, _ = zip(*flat, strict=True)
         self._calls.update(zip(tiers, results, strict=True))
-        ran, asked, begun, done, before = _columns(tiers, submitted, started, finished, prepared)
+        ran, asked, begun, done, back, before = _columns(
+            tiers, asked, started, finished, back, before
+        )
+        took = done - begun
         spent = np.zeros((3, len(flat) + 1), dtype=np.int64)  # input, transfer, compute
-        spent[:, 1:] = before, begun - asked - before, done - begun
+        spent[:, 1:] = before, back - asked - before - took, took
         bounds = np.array([0, *accumulate(map(len, steps))])
         reached = spent.cumsum(axis=1)[:, bounds]
         moved = reached[:, 1:] - reached[:, :-1]
         parts[:3] += moved
         parts[3] -= moved.sum(axis=0)
-        took = spent[2, 1:]
         return ran[took > 0], took[took > 0]
 
 

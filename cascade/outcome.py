@@ -258,17 +258,17 @@ def split(trace: Trace) -> tuple[int, int, int, int]:
     inputs = routed - arrived
     transfer = compute = 0
     for step in steps:
-        submitted, started, finished, prepared = step[7:11]
+        submitted, started, finished, back, prepared = step[7:12]
         inputs += prepared
-        transfer += started - submitted - prepared
+        transfer += started - submitted - prepared + back - finished
         compute += finished - started
     return inputs, transfer, compute, ended - arrived - inputs - transfer - compute
 
 
 def _step(names: Sequence[str], raw: RawStep) -> Step:
     tier, result, reason, confidence, threshold, eta, remaining = raw[:7]
-    submitted, started, finished, prepared, batch = raw[7:]
-    waited = started - submitted - prepared
+    submitted, started, finished, back, prepared, batch = raw[7:]
+    waited = started - submitted - prepared + back - finished
     return Step(
         names[tier],
         result,

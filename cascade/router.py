@@ -184,20 +184,25 @@ class Router(Front, Generic[X, V]):
     ) -> Outcome[V]:
         """Drive a request up the ladder, from the start or on from where another stopped."""
         plan = request.plan
-        lanes, etas, engine = plan.lanes, request.etas, plan.engine
+        lanes, etas, engine, clock = plan.lanes, request.etas, plan.engine, self._clock
         try:
             if after is None:
                 move = request.move or engine.start(request, x)
             elif pending is None:
-                move = request.resume(after, self._clock(), request.until, etas)
+                move = request.resume(after, clock(), request.until, etas)
             else:
                 request.adopt(after, request.until)
                 fact = _wait(request, *pending)
-                move = request.step(fact, fact.finished, etas)
+                move = request.step(fact, clock(), etas)
             while type(move) is Call:
                 lane = lanes[move.tier]
-                fact = lane.call(request) if lane.inline else _wait(request, lane)  # type: ignore[arg-type]  # queued
-                move = request.step(fact, fact.finished, etas)
+                if lane.inline:
+                    fact = lane.call(request)
+                    back = fact.finished
+                else:
+                    fact = _wait(request, lane)  # type: ignore[arg-type]  # queued
+                    back = clock()
+                move = request.step(fact, back, etas)
             assert type(move) is Finish  # noqa: S101  the only other kind
             return engine.settle(request, move)
         except BaseException:

@@ -126,8 +126,8 @@ class Run:
         tier, begun = self.tier, self.started
         if self.refusal is not None:
             looked = (tier, "refused", self.refusal, None, None, self.eta, self.left)
-            return (*looked, begun, begun, begun, 0, None)
-        times = begun, begun, self.finished, 0
+            return (*looked, begun, begun, begun, begun, 0, None)
+        times = begun, begun, self.finished, self.finished, 0
         if self.failed is not None and self.failed[at]:
             if self.late:
                 much = (len(self.rows), "rows")

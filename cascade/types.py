@@ -252,12 +252,12 @@ class Step:
 
 
 RawStep = tuple[
-    int, str, "Reason | None", "float | None", "float | None", int, int, int, int, int, int,
+    int, str, "Reason | None", "float | None", "float | None", int, int, int, int, int, int, int,
     "tuple[int | None, str | None] | tuple[int | None, str | None, str] | None",
 ]  # fmt: skip
-"""tier, result, reason, confidence, threshold, eta, remaining, submitted, started, finished and
-prepared: times in ns, the last a duration, the tier's own preparation; and, where there is anything
-to say, the rows of the batch, why it went, and the error."""
+"""tier, result, reason, confidence, threshold, eta, remaining; submitted, started, finished and
+back, which is when the caller had the answer, in ns; how long the tier's own preparation took; and,
+where there is anything to say, the rows of the batch, why it went, and the error."""
 
 
 @attrs.frozen(eq=False)

@@ -313,6 +313,42 @@ def test_a_queued_call_says_how_long_it_waited():
     assert second.latency.transfer == pytest.approx(0.01)
 
 
+class Holding(Awaited):
+    """A tier whose answer finds the loop held by other code, for 0.1 s."""
+
+    def __init__(self, world_of, confidence):
+        super().__init__(0.001, confidence)
+        self.world_of = world_of
+
+    async def __call__(self, x):
+        answer = await super().__call__(x)
+        loop = self.world_of().loop
+        loop.call_soon(lambda: setattr(loop, "now", loop.now + 0.1))
+        return answer
+
+
+def test_the_way_back_to_a_caller_whose_loop_is_held_is_transfer():
+    world = World(small=Holding(lambda: world, 0.9))
+    (outcome,) = world.all(world.ask("x"))
+    assert outcome.latency.compute == pytest.approx(0.001)
+    assert outcome.latency.transfer == outcome.steps[0].latency.transfer == pytest.approx(0.1)
+    assert outcome.latency.output == pytest.approx(0.0)
+
+
+def test_what_is_next_is_decided_by_the_time_that_is_left_when_the_answer_is_known():
+    world = World(small=Holding(lambda: world, 0.1))
+    for _ in range(10):
+        world.plan.lanes[1].service.observe_rows(50_000_000, 1)  # the large one takes 50 ms
+    (outcome,) = world.all(world.ask("x", deadline=0.14))
+    assert (outcome.value, outcome.disposition, outcome.reason) == ("x!", "degraded", "deadline")
+    assert [(step.tier, step.result) for step in outcome.steps] == [
+        ("small", "unsure"), ("large", "refused"),
+    ]  # fmt: skip
+    seen = outcome.steps[1].eta, outcome.steps[1].remaining
+    assert seen == (pytest.approx(0.05), pytest.approx(0.039))
+    assert world.large.calls == []
+
+
 # -- with real time, threads and models ------------------------------------------------------------
 
 

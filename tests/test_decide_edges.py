@@ -38,8 +38,8 @@ def test_a_refusal_says_what_was_expected_and_what_was_left():
     decision, _ = begin(until=100)
     decision.step(reply(0, 0.5), 60, etas(1, 50, FULL))
     assert decision.steps[1:] == (
-        (1, "refused", Reason.DEADLINE, None, None, 50, 40, 60, 60, 60, 0, None),
-        (2, "refused", Reason.OVERLOAD, None, None, FULL, 40, 60, 60, 60, 0, None),
+        (1, "refused", Reason.DEADLINE, None, None, 50, 40, 60, 60, 60, 60, 0, None),
+        (2, "refused", Reason.OVERLOAD, None, None, FULL, 40, 60, 60, 60, 60, 0, None),
     )
     assert decision.refused == 1
 

@@ -28,13 +28,14 @@ def traces(draw):
     for _ in range(draw(st.integers(0, 3))):
         submitted, before, waited, took = now, draw(spans), draw(spans), draw(spans)
         started = submitted + before + waited
-        now = started + took + draw(spans)
+        back = started + took + draw(spans)
+        now = back + draw(spans)
         tier, result = (
             draw(st.integers(0, TIERS - 1)),
             draw(st.sampled_from(["unsure", "accepted"])),
         )
         steps.append((tier, result, None, None, None, -1, -1,
-                      submitted, started, started + took, before, None))  # fmt: skip
+                      submitted, started, started + took, back, before, None))  # fmt: skip
     return draw(st.sampled_from(ENDS)), arrived, routed, now + draw(spans), tuple(steps)
 
 
@@ -42,9 +43,9 @@ def spent(trace):
     """The parts of one request in ns, one step after the other."""
     _, arrived, routed, ended, steps = trace
     times = dict.fromkeys(PARTS, 0) | {"input": routed - arrived, "total": ended - arrived}
-    for *_, submitted, started, finished, before, _ in steps:
+    for *_, submitted, started, finished, back, before, _ in steps:
         times["input"] += before
-        times["transfer"] += started - submitted - before
+        times["transfer"] += started - submitted - before + back - finished
         times["compute"] += finished - started
     times["output"] = times["total"] - sum(times[part] for part in ("input", "transfer", "compute"))
     return times
