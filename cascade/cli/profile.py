@@ -116,7 +116,8 @@ def _report(found: PolicyProfile) -> list[str]:
     if found.ledger is not None:
         lines += _ledger(found)
     for name, by in found.dominated.items():
-        lines.append(f"Dominated: {name} is slower than {by} and not more accurate; leave it out.")
+        why = f"slower than {by} and, on these rows, not more accurate"
+        lines.append(f"Dominated: {name} is {why}: leave it out.")
     if all(tier.accuracy is None for tier in found.tiers):
         lines.append("Without truth (y in DATA) accuracies and dominated tiers are unknown.")
     return lines

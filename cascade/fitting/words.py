@@ -129,5 +129,6 @@ def warnings_of(fit: Fit) -> list[str]:
                 and (costs[b], fit.accuracy[b]) != (costs[a], fit.accuracy[a])
             ]  # fmt: skip
             if better:
-                found.append(f"{a} is dominated: {better[0]} is no dearer and no less accurate")
+                why = f"{better[0]} is no dearer and, on these rows, no less accurate"
+                found.append(f"{a} is dominated: {why}")
     return found
