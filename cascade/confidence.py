@@ -92,8 +92,9 @@ def _probability_row(power: float, classes: Sequence[Any] | None, tolerance: flo
 
     def read(row: list[float]) -> tuple[Any, float]:
         ranked = sorted(row)  # one C call for both ends
-        if not (ranked and low <= sum(row) <= high and ranked[0] >= 0.0):  # NaN fails it
-            raise OutputFault(_why_not_probabilities(row))
+        # A converted forest says 1 − p in float32, which is below zero by a rounding error.
+        if not (ranked and low <= sum(row) <= high and ranked[0] >= -tolerance):  # NaN fails it
+            raise OutputFault(_why_not_probabilities(row, tolerance))
         top = ranked[-1]
         value = row.index(top) if labels is None else labels[row.index(top)]
         if plain:
@@ -150,12 +151,12 @@ def _margin(weights: list[float]) -> float:
     return (first - second) / sum(weights)
 
 
-def _why_not_probabilities(row: list[float]) -> str:
+def _why_not_probabilities(row: list[float], tolerance: float) -> str:
     if not row:
         return "no probabilities in the row"
     if any(p != p for p in row):  # noqa: PLR0124  NaN
         return "probabilities hold NaN"
-    if min(row) < 0.0:
+    if min(row) < -tolerance:
         return "a probability is negative"
     return f"probabilities sum to {sum(row):.6g}, expected 1 (are they logits?)"
 
@@ -184,8 +185,8 @@ def rows_reader(
         columns = _columns(_two_columns(matrix) if kind == "sigmoid" else matrix)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # faults come as NaN
             top = columns.max(axis=0)
+            faulty, columns = _sound_rows(columns, top, kind, tolerance)
             confidences = score_rows(columns, top, kind, temperature)
-            faulty = _faulty_rows(columns, top, kind, tolerance)
         index = _first_equal(columns, top)
         if faulty is not None:
             confidences[faulty], index[faulty] = np.nan, 0
@@ -270,17 +271,17 @@ def _margin_rows(
     return np.asarray(pair[:, 1] - pair[:, 0])
 
 
-def _faulty_rows(
+def _sound_rows(
     columns: npt.NDArray[Any], top: npt.NDArray[Any], kind: str, tolerance: float
-) -> npt.NDArray[np.bool_] | None:
-    """Mark the rows that are no answers; None, which is looked for first: all are."""
+) -> tuple[npt.NDArray[np.bool_] | None, npt.NDArray[Any]]:
+    """Mark the rows that are no answers (None, which is looked for first: all are), and clip."""
     if kind == "logits":
         sound = np.isfinite(top)
-        return None if sound.all() else ~sound
+        return (None if sound.all() else ~sound), columns
     low, high = 1.0 - tolerance, 1.0 + tolerance
     sums = columns.sum(axis=0)
     # so written, NaN is a fault; and what holds of the least and the largest holds of all
     if len(top) and low <= sums.min() and sums.max() <= high and columns.min() >= 0.0:
-        return None
-    sound = (sums >= low) & (sums <= high) & (columns.min(axis=0) >= 0.0)
-    return np.asarray(~sound)
+        return None, columns
+    sound = (sums >= low) & (sums <= high) & (columns.min(axis=0) >= -tolerance)
+    return (None if sound.all() else ~sound), np.maximum(columns, 0.0)

@@ -71,6 +71,34 @@ def test_faults_say_what_is_wrong(row, words):
         row_reader("probabilities")(row)
 
 
+@pytest.mark.parametrize("score", ["max_probability", "margin"])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_what_is_below_zero_by_a_rounding_error_is_zero(score, temperature):
+    """A converted forest of two classes says 1 - p in float32."""
+    rounded, exact = [[-1.1920929e-07, 1.0000001], [0.75, 0.25]], [[0.0, 1.0], [0.75, 0.25]]
+    found, wanted = (
+        rows_reader("probabilities", score, temperature)(np.array(rows, dtype=np.float32))
+        for rows in (rounded, exact)
+    )
+    assert found[0].tolist() == wanted[0].tolist() == [1, 0]
+    assert found[1] == pytest.approx(wanted[1], abs=1e-6)
+    assert found[1].max() <= 1.0
+    one = row_reader("probabilities", score, temperature)
+    for row, value, confidence in zip(rounded, *wanted, strict=True):
+        assert one(row) == (value, pytest.approx(confidence, abs=1e-6))
+        assert one(row)[1] <= 1.0
+    one = row_reader("sigmoid", score, temperature)
+    assert one([1.0000001]) == pytest.approx(one([1.0]), abs=1e-6)
+
+
+def test_what_is_below_zero_by_more_is_a_fault():
+    row = [-0.002, 1.0, 0.002]
+    with pytest.raises(OutputFault, match="negative"):
+        row_reader("probabilities")(row)
+    _, confidences = rows_reader("probabilities")(np.array([row, [0.0, 0.5, 0.5]]))
+    assert np.isnan(confidences).tolist() == [True, False]
+
+
 @pytest.mark.parametrize("temperature", [0.02, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("classes", [3, 40])
 def test_nearly_equal_probabilities_are_told_apart_at_any_temperature(temperature, classes):
