@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import sklearn
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -25,7 +24,8 @@ from cascade.fitting.paths import learned_path, two_tier_path
 from cascade.fitting.recording import Recording
 from cascade.fitting.split import LEARN_SHARE, hold_out, learn_and_test
 from cascade.optimize.fitted import FittedTier, plain_labels
-from cascade.parameters import check_parameters, pairs
+from cascade.optimize.training import fit_tier, is_frozen, synthetic_rows, warn_of_other_answers
+from cascade.parameters import check_parameters, has_method, pairs
 from cascade.policy import Escalation, Policy
 from cascade.policy.digest import tier_digest
 
@@ -41,7 +41,7 @@ __all__ = ["CascadeClassifier"]
 
 _UNCONVERTED = "certified on scikit-learn's own numbers; exports only as an external tier"
 _STRICT = "every row goes to the top tier"
-_SYNTHETIC = 8  # rows for golden answers and measurements
+_REFUSED = "serving refuses these, and asks a tier above"
 
 
 class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -149,9 +149,10 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         pairs = self._seeded(rng)
         self.classes_, codes = self._encode(y, pairs)
         learned = all(isinstance(tier, FrozenEstimator) for _, tier in pairs)
-        train, held = hold_out(codes, 1.0 if learned else self.calibration_size, rng)
+        least = 1 if all(has_method(tier, "predict_proba") for _, tier in pairs) else 2
+        train, held = hold_out(codes, 1.0 if learned else self.calibration_size, rng, least)
         learn, test = (held[part] for part in learn_and_test(len(held), rng))
-        own = [_fit_tier(tier, X, y, learn if _is_frozen(tier) else train) for _, tier in pairs]
+        own = [fit_tier(*pair, X, y, learn if is_frozen(pair[1]) else train) for pair in pairs]
         self.tiers_ = [(name, tier) for (name, _), tier in zip(pairs, own, strict=True)]
         compared = X[held] if len(held) else X
         self._fitted = [FittedTier.convert(*pair, self.classes_, compared) for pair in self.tiers_]
@@ -159,7 +160,8 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if tier.error is not None:
                 warnings.warn(f"{tier.error}; {_UNCONVERTED}", stacklevel=2)
             tier.learn(X[learn], codes[learn])
-        self._synthetic = _synthetic_rows(compared, rng)
+        warn_of_other_answers(self._fitted[-1], compared)
+        self._synthetic = synthetic_rows(compared, rng)
         self._certify((X, codes), learn, test)
         return self
 
@@ -167,7 +169,7 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Test the thresholds on rows that neither tiers nor temperatures have seen."""
         X, codes = data
         costs = [tier.seconds for tier in self._fitted] if self.costs is None else self.costs
-        confidences, losses = self._table(X[test], codes[test])
+        confidences, losses = self._table(X[test], codes[test], tell=True)
         if len(self._fitted) == 2:
             path = two_tier_path(confidences)
         else:
@@ -210,9 +212,12 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             data.update(np.ascontiguousarray(part).data)
         return {**digests, "data": data.hexdigest()}
 
-    def _table(self, X: Array, codes: Array) -> tuple[Array, Array]:
+    def _table(self, X: Array, codes: Array, *, tell: bool = False) -> tuple[Array, Array]:
         """Return confidences and losses of the tiers below the top, (n, K-1) each."""
         answers = [tier.answers(X)[1:] for tier in self._fitted]
+        for tier, (_, sure) in zip(self._fitted, answers, strict=True):
+            if tell and (faults := int(np.isnan(sure).sum())):
+                warnings.warn(f"{_faulty(tier.name, faults, len(X))}; {_REFUSED}", stacklevel=4)
         losses = loss_table(self.loss, [values for values, _ in answers], codes)
         return np.column_stack([sure for _, sure in answers[:-1]]), losses
 
@@ -252,12 +257,18 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return what every tier answers to X (n, features), with the truth y (n,).
 
         For :func:`cascade.fit`, on rows that no tier was trained on.
+
+        Raises:
+            ValueError: a tier has no answer to some rows.
         """
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=np.float32, reset=False)
         columns: dict[str, Any] = {"truth": np.asarray(y)}
         for tier in self._fitted:
             _, codes, confidences = tier.answers(rows)
+            if faults := int(np.isnan(confidences).sum()):
+                what = _faulty(tier.name, faults, len(rows))
+                raise ValueError(f"{what}; a recording has an answer to each")
             columns[f"{tier.name}.value"] = self.classes_[codes]
             columns[f"{tier.name}.confidence"] = confidences
             columns[f"{tier.name}.seconds"] = np.full(len(rows), tier.seconds)
@@ -316,7 +327,7 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         pairs = []
         for name, tier in self.tiers:
             own = clone(tier)
-            if not _is_frozen(own) and self.random_state is not None:
+            if not is_frozen(own) and self.random_state is not None:
                 params = own.get_params(deep=True)
                 seeds = [key for key in sorted(params) if re.search(r"(^|__)random_state$", key)]
                 unset = {key: rng.randint(2**31 - 1) for key in seeds if params[key] is None}
@@ -326,31 +337,15 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _encode(self, y: Array, pairs: list[tuple[str, Any]]) -> tuple[Array, Array]:
         """Return the classes and y as indices; frozen tiers may know classes that y lacks."""
-        frozen = [tier.estimator.classes_ for _, tier in pairs if _is_frozen(tier)]
+        frozen = [tier.estimator.classes_ for _, tier in pairs if is_frozen(tier)]
         classes = np.unique(np.concatenate([y, *frozen]) if len(frozen) == len(pairs) else y)
         if len(classes) < 2:
             raise ValueError(f"at least 2 classes are needed, the data has one class: {classes}")
         return classes, np.searchsorted(classes, y)
 
 
-def _is_frozen(tier: Any) -> bool:
-    return isinstance(tier, FrozenEstimator)
-
-
-def _fit_tier(tier: Any, X: Array, y: Array, rows: Array) -> Any:
-    """Fit a tier; one without probabilities inside a calibrated wrapper."""
-    if not hasattr(tier, "predict_proba"):
-        folds = int(min(5, max(2, np.unique(y[rows], return_counts=True)[1].min(initial=5))))
-        tier = CalibratedClassifierCV(tier, ensemble=False, cv=None if _is_frozen(tier) else folds)
-    elif _is_frozen(tier):
-        return tier
-    return tier.fit(X[rows], y[rows])
-
-
-def _synthetic_rows(X: Array, rng: np.random.RandomState) -> Array:
-    """Draw rows with the mean and spread of each column, for measuring and golden answers."""
-    drawn = rng.normal(X.mean(axis=0), X.std(axis=0), size=(_SYNTHETIC, X.shape[1]))
-    return np.clip(drawn, X.min(axis=0), X.max(axis=0)).astype(np.float32)
+def _faulty(tier: str, faults: int, n: int) -> str:
+    return f"tier {tier!r}: no probabilities on {faults:,} of {n:,} rows (NaN, or not summing to 1)"
 
 
 def _note(fitted: list[FittedTier]) -> str | None:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import is_regressor
+from sklearn.ensemble import StackingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
 
 from cascade.fitting.losses import LOSSES
 from cascade.types import a_kind
@@ -18,7 +21,7 @@ from cascade.types import a_kind
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["check_parameters", "pairs"]
+__all__ = ["check_parameters", "has_method", "pairs"]
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _NEEDED = ("fit", "predict", "get_params", "set_params")
@@ -91,7 +94,25 @@ def _check_classifier(name: str, tier: Any) -> None:
 
 
 def _lacking(tier: Any, methods: Iterable[str]) -> list[str]:
-    return [method for method in methods if not callable(getattr(tier, method, None))]
+    return [method for method in methods if not has_method(tier, method)]
+
+
+def has_method(tier: Any, method: str) -> bool:
+    """Whether a classifier has a method, or will have it once it is fitted.
+
+    Those of a stack are its final estimator's, and it does not say so before.
+
+    >>> has_method(StackingClassifier([("a", LogisticRegression())]), "predict_proba")
+    True
+    """
+    if callable(getattr(tier, method, None)):
+        return True
+    if isinstance(tier, Pipeline):
+        return has_method(tier.steps[-1][1], method)
+    if isinstance(tier, StackingClassifier):
+        final = tier.final_estimator
+        return has_method(LogisticRegression() if final is None else final, method)
+    return False
 
 
 def _check_costs(costs: Any, n: int) -> None:

@@ -4,15 +4,19 @@ import warnings
 import numpy as np
 import pytest
 from sklearn.base import clone
-from sklearn.datasets import load_digits
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.datasets import load_breast_cancer, load_digits, make_circles, make_classification
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    StackingClassifier,
+)
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.model_selection import GridSearchCV, TunedThresholdClassifierCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
+from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -258,3 +262,105 @@ def test_what_its_tiers_answer_is_a_recording_to_fit_from(clf):
     assert deciding.tolist() == clf.deciding_tiers(X[1400:]).tolist()
     found = cascade.fit(held, max_loss=0.03)
     assert found.certificate.tiers == ("small", "large")
+
+
+# -- tiers that are not as others are --------------------------------------------------------------
+
+
+def two_circles(n=3_000):
+    X, y = make_circles(n, noise=0.05, factor=0.5, random_state=0)
+    kept = (y == 1) | (np.arange(n) % 3 == 0)
+    return X[kept].astype(np.float32), 1 - y[kept]
+
+
+def test_a_forest_of_two_classes_keeps_the_promise_and_serves(tmp_path):
+    """What its model says of the other class is 1 - p in float32: at times below zero."""
+    X, y = two_circles()
+    half = len(X) // 2
+    ladder = [("small", LogisticRegression()), ("large", RandomForestClassifier(10))]
+    clf = CascadeClassifier(ladder, max_loss=0.05, random_state=0).fit(X[:half], y[:half])
+    rest, truth = X[half:], y[half:]
+    assert clf._fitted[1].scorer.probabilities(rest).min() < 0.0
+    top = clf.tiers_[1][1].predict(rest)
+    assert ((top == truth) & (clf.predict(rest) != truth)).mean() < 0.08  # 0.05 by the promise
+    assert clf.record(rest, truth).n == len(rest)
+    clf.export(tmp_path / "bundle", deadline="1s")
+    with cascade.Router.from_yaml(tmp_path / "bundle" / "policy.yaml") as router:
+        many = router.route_many(rest, at_least="large")
+        assert set(many.dispositions.tolist()) == {"accepted"}
+        alone = [router.route(x, at_least="large").value for x in rest[:100]]
+        assert alone == many.values[:100].tolist()
+        routed = [router.route(x) for x in rest]
+    assert [outcome.value for outcome in routed] == clf.predict(rest).tolist()
+    deciding = [("small", "large")[at] for at in clf.deciding_tiers(rest)]
+    assert [outcome.tier for outcome in routed] == deciding
+
+
+class Moody(LogisticRegression):
+    """Has no answer to some rows: those with a first feature of 1."""
+
+    def predict_proba(self, X):
+        found = super().predict_proba(X)
+        found[np.asarray(X)[:, 0] == 1.0] = np.nan
+        return found
+
+
+def test_a_top_tier_without_an_answer_is_not_taken_to_say_the_first_class():
+    X = np.random.default_rng(0).normal(size=(2_000, 2)).astype(np.float32)
+    X[::4, 0] = 1.0
+    y = (X[:, 1] < 0).astype(int)
+    ladder = [("small", FrozenEstimator(LogisticRegression().fit(X, y))),
+              ("large", FrozenEstimator(Moody().fit(X, y)))]  # fmt: skip
+    clf = CascadeClassifier(ladder, loss="disagreement", max_loss=0.05, random_state=0)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        clf.fit(X, y)
+    assert any("'large': no probabilities on 3" in str(one.message) for one in told)
+    assert clf.thresholds_[0] > 1.0  # nobody can agree with it on a quarter of the rows
+    with pytest.raises(ValueError, match=r"'large': no probabilities on 500 of 2,000 rows"):
+        clf.record(X, y)
+
+
+@pytest.mark.parametrize("last", [SVC(), LinearSVC(), RidgeClassifier()])
+def test_pipelines_without_probabilities_convert_for_two_classes_too(last):
+    X, y = load_breast_cancer(return_X_y=True)
+    ladder = [("small", make_pipeline(StandardScaler(), GaussianNB())),
+              ("large", make_pipeline(StandardScaler(), last))]  # fmt: skip
+    clf = CascadeClassifier(ladder, max_loss=0.1, random_state=0).fit(X, y)
+    assert [spec.kind for spec in clf.policy_.tiers] == ["onnx", "onnx"]
+
+
+def test_a_search_converts_as_what_it_found():
+    X, y = load_breast_cancer(return_X_y=True)
+    found = GridSearchCV(make_pipeline(StandardScaler(), SVC()), {"svc__C": [1, 10]}, cv=2)
+    clf = CascadeClassifier(
+        [("small", make_pipeline(StandardScaler(), GaussianNB())), ("large", found)],
+        max_loss=0.1, random_state=0,
+    ).fit(X, y)  # fmt: skip
+    assert [spec.kind for spec in clf.policy_.tiers] == ["onnx", "onnx"]
+
+
+def test_a_stack_is_a_classifier_before_it_is_fitted():
+    stack = StackingClassifier([("a", logistic()), ("b", DecisionTreeClassifier(max_depth=4))])
+    clf = fitted(tiers=[("small", GaussianNB(var_smoothing=1e-2)), ("large", stack)])
+    assert isinstance(clf.tiers_[1][1], StackingClassifier)
+
+
+def test_a_top_tier_whose_answer_is_not_its_most_probable_class_is_told():
+    X, y = make_classification(1_500, 12, n_informative=8, weights=[0.9], random_state=0)
+    tuned = TunedThresholdClassifierCV(LogisticRegression(), scoring="recall", cv=3)
+    with pytest.warns(UserWarning, match=r"'large': predict\(\) is not the most probable class on"):
+        CascadeClassifier([("small", GaussianNB()), ("large", tuned)], max_loss=0.1).fit(X, y)
+
+
+def test_a_rare_class_has_the_rows_that_calibration_takes():
+    X, y = make_classification(600, 8, n_informative=6, n_classes=3, random_state=0)
+    y[:4] = 9
+    clf = CascadeClassifier([("a", GaussianNB()), ("b", SVC())], max_loss=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few rows may certify nothing
+        for seed in range(8):
+            assert clf.set_params(random_state=seed).fit(X, y).classes_.tolist() == [0, 1, 2, 9]
+    y[1:4] = 0
+    with pytest.raises(ValueError, match="tier 'b': class 9 has one training row"):
+        clf.fit(X, y)

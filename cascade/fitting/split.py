@@ -18,13 +18,14 @@ LEARN_SHARE = 1.0 / 3.0
 
 
 def hold_out(
-    codes: npt.NDArray[Any], share: float, rng: np.random.RandomState
+    codes: npt.NDArray[Any], share: float, rng: np.random.RandomState, least: int = 1
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Split n rows at random into training rows and held-out rows, a share ``share`` of them.
 
     Not stratified: what is certified is the loss on a row drawn like these, and only a plain random
-    sample is that. A class that would have no training row gets its first one from the held-out
-    rows; with a share of 1 there are none. ``codes`` (n,) are the classes as integers.
+    sample is that. A class that would have less than ``least`` training rows gets what is missing
+    from the held-out rows; with a share of 1 there are none. ``codes`` (n,) are the classes as
+    integers.
     """
     n = len(codes)
     if share == 1.0:
@@ -32,8 +33,10 @@ def hold_out(
     order = rng.permutation(n)
     held = np.zeros(n, dtype=np.bool_)
     held[order[: round(share * n)]] = True
-    missing = np.setdiff1d(codes, codes[~held])
-    held[[order[np.flatnonzero(codes[order] == code)[0]] for code in missing]] = False
+    for code in np.unique(codes):
+        own = order[codes[order] == code]
+        missing = max(0, least - int((~held[own]).sum()))
+        held[own[held[own]][:missing]] = False
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 

@@ -60,9 +60,14 @@ def to_onnx(estimator: Any, features: int, *, tier: str | None = None) -> bytes:
 
 
 def unfrozen(estimator: Any) -> Any:
-    """Return a copy without ``FrozenEstimator`` around or inside: the converter cannot read it."""
+    """Return a copy of what is inside: the converter cannot read all that may stand around it.
+
+    Without ``FrozenEstimator`` and searches, and with a calibration of a pipeline as its last step.
+    """
     if isinstance(estimator, FrozenEstimator):
         return unfrozen(estimator.estimator)
+    if hasattr(estimator, "best_estimator_"):
+        return unfrozen(estimator.best_estimator_)
     if isinstance(estimator, Pipeline):
         twin = copy.copy(estimator)
         twin.steps = [(name, unfrozen(step)) for name, step in estimator.steps]
@@ -72,8 +77,18 @@ def unfrozen(estimator: Any) -> Any:
         twin.calibrated_classifiers_ = [copy.copy(one) for one in estimator.calibrated_classifiers_]
         for one in twin.calibrated_classifiers_:
             one.estimator = unfrozen(one.estimator)
-        return twin
+        return _calibrated_last(twin)
     return estimator
+
+
+def _calibrated_last(estimator: Any) -> Any:
+    """Move the calibration of a pipeline into it: around one the converter mistakes two classes."""
+    first, *others = estimator.calibrated_classifiers_
+    if others or not isinstance(first.estimator, Pipeline):
+        return estimator
+    *before, (_, last) = first.estimator.steps
+    first.estimator = estimator.estimator = last
+    return Pipeline([*before, ("calibrated", estimator)])
 
 
 def check_agreement(

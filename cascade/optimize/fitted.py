@@ -72,8 +72,13 @@ class FittedTier:
         return temper(log_probabilities(raw), self.temperature), values, confidences
 
     def read(self, raw: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
-        """Return class indices and confidences of raw probabilities, as serving reads them."""
-        return rows_reader("probabilities", "max_probability", self.temperature)(raw)
+        """Return class indices and confidences of raw probabilities, as serving reads them.
+
+        What serving refuses is NaN and the index -1, which is no class.
+        """
+        values, confidences = rows_reader("probabilities", "max_probability", self.temperature)(raw)
+        values[np.isnan(confidences)] = -1
+        return values, confidences
 
     def spec(self) -> TierSpec:
         """Say what a policy says of this tier."""

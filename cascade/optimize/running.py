@@ -102,10 +102,18 @@ class Running:
         return np.concatenate([self.tier.run_rows(row, 1, None)[0] for row in rows])
 
     def answers(self, outputs: Array) -> tuple[Array, Array]:
-        """Return values and confidences (n,) of outputs, as serving reads them."""
+        """Return values and confidences (n,) of outputs, as serving reads them.
+
+        What serving refuses is NaN and the value None, which is no label.
+        """
         values, confidences = self.tier.read_rows([outputs], len(outputs))
-        sure = np.full(len(outputs), np.nan) if confidences is None else confidences
-        return np.asarray(values), np.asarray(sure)
+        if confidences is None:
+            return np.asarray(values), np.full(len(outputs), np.nan)
+        faulty = np.isnan(confidences)
+        if faulty.any():
+            values = np.asarray(values, dtype=object)
+            values[faulty] = None
+        return np.asarray(values), np.asarray(confidences)
 
     def accuracy(self, values: Array, truth: Array | None) -> float | None:
         """Return the share of the model's own answers (n,) that are right; None without truth.
