@@ -370,3 +370,25 @@ def test_closing_an_asynchronous_router_is_bounded_too():
 
     assert asyncio.run(asyncio.wait_for(main(), 30.0)) == 1
     gate.set()
+
+
+def test_an_empty_label_is_none(tmp_path, capsys):
+    (tmp_path / "r.csv").write_text("id,a.value,b.value\n1,x,x\n2,x,y\n")
+    (tmp_path / "l.csv").write_text("id,truth\n1,x\n2,\n")
+    out = tmp_path / "o.csv.gz"
+    files = [str(tmp_path / "r.csv"), str(tmp_path / "l.csv")]
+    assert main(["label", *files, "--out", str(out)]) == 0
+    assert "1 of 2 rows labelled, 0 labels unused" in capsys.readouterr().out
+    assert Recording.read(out).truth.tolist() == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("out", "words"), [("o.parquet", "expected a .csv"), ("r.csv", "is the recording itself")]
+)
+def test_labelled_rows_go_to_a_file_of_their_own(tmp_path, capsys, out, words):
+    (tmp_path / "r.csv").write_text("id,a.value,b.value\n1,x,x\n")
+    (tmp_path / "l.csv").write_text("id,truth\n1,x\n")
+    files = [str(tmp_path / "r.csv"), str(tmp_path / "l.csv")]
+    assert main(["label", *files, "--out", str(tmp_path / out)]) == 2
+    assert words in capsys.readouterr().err
+    assert (tmp_path / "r.csv").read_text().endswith("1,x,x\n")

@@ -68,7 +68,7 @@ def fit(  # noqa: PLR0913  a command's options
         covers: adaptive, fixed_point or auto: whether load may move among the points.
         costs: Of a call per tier, such as 0.01,1; by default what was recorded.
         same: When two answers agree: casefold, strip, number:1e-6 or json.
-        complete_only: Leave out rows that lack a tier's value.
+        complete_only: Leave out rows that lack a tier's value, or the truth that others have.
         seed: Seed of the split.
         out: Folder for a policy of external tiers (default: cascade-policy).
         policy: A policy of yours: only its escalation and confidence are rewritten.
@@ -135,7 +135,7 @@ def replay(  # noqa: PLR0913  a command's options
         max_cost: Bound on the mean cost of a request.
         costs: Of a call per tier, such as 0.01,1; by default what was recorded.
         same: When two answers agree: casefold, strip, number:1e-6 or json.
-        complete_only: Leave out rows that lack a tier's value.
+        complete_only: Leave out rows that lack a tier's value, or the truth that others have.
         as_json: Print one JSON object.
     """
     from cascade.cli.fit import numbers
@@ -183,7 +183,7 @@ def simulate(  # noqa: PLR0913  a command's options
         slo: The share of requests to be answered in time.
         plot: Save a plot over time to this file.
         same: When two answers agree: casefold, strip, number:1e-6 or json.
-        complete_only: Leave out rows that lack a tier's value.
+        complete_only: Leave out rows that lack a tier's value, or the truth that others have.
         as_json: Print one JSON object.
     """
     from cascade.cli.simulate import simulate as run

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cascade.cli.edits import Edits, check_target
 from cascade.cli.reply import Reply
 from cascade.errors import CannotCertify, PolicyError
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from cascade.fitting import Fit
+    from cascade.policy import Policy
 
 __all__ = ["fit", "numbers"]
 
@@ -25,17 +27,21 @@ def fit(
 ) -> Reply:  # fmt: skip
     """Fit, and write what was found: to the folder ``out``, or into the user's own policy.
 
+    What cannot be written is said before anything is fitted, and the plots come before the policy.
+
     Raises:
         CannotCertify: no point holds.
         RecordingError: the recording cannot be used.
-        PolicyError: the policy has other tiers than those that were fitted.
+        PolicyError: the policy has other tiers than those that were fitted, or a file cannot be
+            written.
     """
     import cascade
-    from cascade.cli.edits import Edits
-    from cascade.fitting.files import merged
-    from cascade.optimize.policy_text import promise_lines
-    from cascade.policy import Policy
 
+    if policy is not None and out is not None:
+        raise PolicyError("--out and --policy: give one of them")
+    target = out or Path("cascade-policy")
+    for path in (policy or target / "policy.yaml", *([] if plots is None else [plots / "x.png"])):
+        check_target(path)
     names = None if tiers is None else [name.strip() for name in tiers.split(",")]
     if policy is not None:
         names = _tiers_of(policy, names)
@@ -45,22 +51,37 @@ def fit(
             found = cascade.fit(recording, tiers=names, progress=progress, **settings)
     except CannotCertify as error:
         return _nothing(error, settings)
-    said = [found.report()]
+    drawn = [] if plots is None else [f"Plot: {path}" for path in _draw(found, plots)]
+    said = [found.report(), ""]
     if policy is not None:
-        old = Policy.from_yaml(policy).certificate
-        before, _ = merged(found, policy)
-        edits = Edits(policy)
-        if old is not None:  # a bundle says on top what it promises
-            edits.comment(promise_lines(old), promise_lines(found.certificate))
-            edits.save()
-        said += ["", *_difference(before, edits.text, policy)]
+        said += _merge(found, policy)
         written = policy
     else:
-        written = found.save(out or Path("cascade-policy"))
-        said += ["", f"Written: {written}"]
-    if plots is not None:
-        said += [f"Plot: {path}" for path in _draw(found, plots)]
-    return Reply("\n".join(said), {**found.to_dict(), "policy": str(written)})
+        written = found.save(target)
+        said.append(f"Written: {written}")
+    return Reply("\n".join([*said, *drawn]), {**found.to_dict(), "policy": str(written)})
+
+
+def _merge(found: Fit, policy: Path) -> list[str]:
+    """Put a fit into the user's own policy, and return the lines that differ."""
+    from cascade.fitting.files import merged
+    from cascade.optimize.policy_text import promise_lines
+
+    old = _before(policy).certificate
+    before, _ = merged(found, policy)
+    edits = Edits(policy)
+    if old is not None:  # a bundle says on top what it promises
+        edits.comment(promise_lines(old), promise_lines(found.certificate))
+        edits.save()
+    return _difference(before, edits.text, policy)
+
+
+def _before(policy: Path) -> Policy:
+    """Read the policy as it is; certificate and tables may be of what was there before."""
+    from cascade.policy import Policy
+    from cascade.policy.loader import load
+
+    return load(Policy, policy, {}, absent_ok=True, stale_ok=True)
 
 
 @contextlib.contextmanager
@@ -92,9 +113,7 @@ def _draw(found: Fit, folder: Path) -> list[Path]:
 
 
 def _tiers_of(policy: Path, names: list[str] | None) -> list[str]:
-    from cascade.policy import Policy
-
-    held = [spec.name for spec in Policy.from_yaml(policy).tiers]
+    held = [spec.name for spec in _before(policy).tiers]
     if names is not None and held != names:
         raise PolicyError(f"{policy}: has the tiers {held}, --tiers says {names}")
     return held

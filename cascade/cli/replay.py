@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
 from typing import TYPE_CHECKING, Any
 
 from cascade.cli.reply import DONE, FAILED, Reply, table
+from cascade.errors import PolicyError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +29,9 @@ def replay(
     import cascade
     from cascade.fitting.recording import Recording
 
+    for name, bound in (("--max-loss", max_loss), ("--max-cost", max_cost)):
+        if bound is not None and not math.isfinite(bound):
+            raise PolicyError(f"{name}: expected a number, got {bound}")
     complete_only = settings.pop("complete_only")
     held = Recording.read(recording, complete_only=complete_only)
     found = cascade.replay(cascade.Policy.from_yaml(policy), held, **settings)

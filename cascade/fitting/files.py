@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from cascade.bundle import read_model, resolve_model
+from cascade.errors import ModelIntegrityError
 from cascade.files import all_or_none, replace_file
-from cascade.policy import Policy
+from cascade.policy import OnnxSpec, Policy
 from cascade.policy.digest import tier_digest
+from cascade.policy.loader import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,11 +42,11 @@ def save(fit: Fit, folder: str | Path) -> Path:
 
 
 def merged(fit: Fit, path: Path) -> tuple[str, str]:
-    """Put a fit into the user's own policy file: only escalation and confidence change.
+    """Put a fit into the user's own policy file: escalation, confidence and the models' digests.
 
-    Returns the text before and after; comments and order stay. The certificate and the tables are
-    written beside it. It is then certified with the models and settings of that file. What fails
-    leaves all files as they were.
+    Returns the text before and after; all else, comments and order stay. The certificate and the
+    tables are written beside it. It is then certified with the models and settings of that file.
+    What fails leaves all files as they were.
     """
     from ruamel.yaml import YAML
 
@@ -54,12 +57,14 @@ def merged(fit: Fit, path: Path) -> tuple[str, str]:
         yaml.indent(mapping=2, sequence=4, offset=2)
     tree: Any = yaml.load(before)
     _put(fit, tree)
+    _pin(load(Policy, path, {}, absent_ok=True, stale_ok=True), tree)
     stream = io.StringIO()
     yaml.dump(tree, stream)
     with _together(path):
         _write_tables(fit, path.parent)
-        _certificate(fit, json.loads(json.dumps(tree)), path).save(path.parent / CERTIFICATE)
+        fit.certificate.save(path.parent / CERTIFICATE)  # to be read with the policy
         replace_file(path.resolve(), stream.getvalue().encode())
+        _certificate(fit, load(Policy, path, {}, stale_ok=True)).save(path.parent / CERTIFICATE)
     return before, stream.getvalue()
 
 
@@ -84,10 +89,23 @@ def _put(fit: Fit, tree: Any) -> None:
             spec["confidence"].pop("calibration", None)
 
 
-def _certificate(fit: Fit, tree: dict[str, Any], path: Path) -> Certificate:
+def _pin(policy: Policy, tree: Any) -> None:
+    """Say which models are certified: those that are there now."""
+    for spec, settings in zip(policy.tiers, tree["tiers"], strict=True):
+        if not isinstance(spec, OnnxSpec):
+            continue
+        try:
+            found = read_model(resolve_model(policy, spec), spec)[1]
+        except ModelIntegrityError:  # it is elsewhere, and the recording was made there
+            continue
+        if "sha256" in settings:
+            settings["sha256"] = found
+        else:
+            settings.insert(list(settings).index("model") + 1, "sha256", found)
+
+
+def _certificate(fit: Fit, policy: Policy) -> Certificate:
     """Return the certificate for the models, scores and tables of this very policy."""
-    bare = {**tree, "mode": "top_only", "escalation": {}}  # to be read before it is certified
-    policy = Policy.from_dict(bare, root=path.parent)
     digests = {spec.name: tier_digest(policy, spec) for spec in policy.tiers}
     digests["data"] = fit.certificate.digests["data"]
     return attrs.evolve(fit.certificate, digests=digests)

@@ -34,6 +34,7 @@ _FLAGS = ("correct", "agrees")
 _FRACTIONS = ("confidence", "margin", "quality")
 _AMOUNTS = ("seconds", "cost")
 _FIELDS = ("value", *_FLAGS, *_FRACTIONS, *_AMOUNTS, "score")
+_DEAREST = 1e100  # a cost; sums and ratios of it stay finite
 _SHARED = ("truth", "id", "at", "policy", "sampled", "input", "tenant")
 
 
@@ -92,7 +93,8 @@ class Recording:
     def read(cls, path: str | Path, *, complete_only: bool = False) -> Self:
         """Read a CSV, CSV.gz or Parquet file, a folder of them, or a glob.
 
-        ``complete_only`` keeps the rows that have every tier's value.
+        ``complete_only`` keeps the rows that have every tier's value and, where others have one,
+        the truth.
 
         Raises:
             RecordingError: the file cannot be read, or a cell cannot be used; it names the place.
@@ -249,18 +251,20 @@ class Recording:
         """Return (K,): the mean cost of a call per tier: given, ``.cost``, else ``.seconds``.
 
         Raises:
-            RecordingError: there is none.
+            RecordingError: there is none, or one is negative or not finite.
         """
         if given is not None:
             if len(given) != len(self.tiers):
                 raise RecordingError(
                     f"costs: expected one per tier ({', '.join(self.names)}), got {len(given)}"
                 )
-            return np.asarray(given, dtype=np.float64)
+            return _sound_costs(given, "costs")
         for field in ("cost", "seconds"):
             columns = [getattr(tier, field) for tier in self.tiers]
             if all(column is not None for column in columns):
-                return np.array([column.mean() for column in columns])
+                with np.errstate(over="ignore"):
+                    means = [column.mean() for column in columns]
+                return _sound_costs(means, f"{self.source}: the mean of .{field}")
         missing = self.tiers[0].name
         raise RecordingError(
             f"{self.source}: no {missing}.cost and no {missing}.seconds for every tier; say what "
@@ -313,22 +317,36 @@ class _Reader:
         return RecordingError(f"{place}: expected {expected}, got {cell!r}")
 
     def complete(self, names: Sequence[str], *, only: bool) -> Column:
-        """Return the rows that have an answer of every tier; without ``only`` all must."""
+        """Return the rows that have an answer of every tier, and the truth where others have one.
+
+        Without ``only`` all must: on a row without a truth nothing could be lost.
+        """
         n = len(next(iter(self._table.values())))
-        whole = np.ones(n, dtype=np.bool_)
+        answered, known = np.ones(n, dtype=np.bool_), self._filled("truth", n)
         for name in names:
             said = next((f for f in ("value", "correct") if f"{name}.{f}" in self._table), None)
             if said is not None:
-                cells = self._table[f"{name}.{said}"]
-                whole &= np.fromiter((not _is_empty(cell) for cell in cells), np.bool_, n)
-        lacking = int(n - whole.sum())
-        if lacking and not only:
-            raise RecordingError(
-                f"{self._source}: {lacking} of {n} rows lack a tier's value (the first is row "
-                f"{int(np.flatnonzero(~whole)[0]) + 1}); --complete-only keeps the others, which "
-                "is sound if rows were sampled before routing"
-            )
-        return np.flatnonzero(whole)
+                answered &= self._filled(f"{name}.{said}", n)
+        known |= not known.any()  # a column that nobody filled in is not there
+        for whole, what, how in (
+            (answered, "a tier's value", "rows were sampled before routing"),
+            (known, "the truth", "the rows to be labelled were chosen at random"),
+        ):
+            lacking = int(n - whole.sum())
+            if lacking and not only:
+                raise RecordingError(
+                    f"{self._source}: {lacking} of {n} rows lack {what} (the first is row "
+                    f"{int(np.flatnonzero(~whole)[0]) + 1}); --complete-only keeps the others, "
+                    f"which is sound if {how}"
+                )
+        return np.flatnonzero(answered & known)
+
+    def _filled(self, name: str, n: int) -> npt.NDArray[np.bool_]:
+        """Return which cells of a column, if it is there, are not empty."""
+        cells = self._table.get(name)
+        if cells is None:
+            return np.zeros(n, dtype=np.bool_)
+        return np.fromiter((not _is_empty(cell) for cell in cells), np.bool_, n)
 
     def digest(self) -> str:
         """Return the digest of all the cells."""
@@ -350,6 +368,14 @@ def _tier_names(table: Mapping[str, Any], source: str) -> list[str]:
             raise RecordingError(f"{source}: unknown column {column!r}{hint}")
         names.setdefault(name)
     return list(names)
+
+
+def _sound_costs(costs: Sequence[float], where: str) -> npt.NDArray[np.float64]:
+    found = np.asarray(costs, dtype=np.float64)
+    for cost in found.tolist():
+        if not 0.0 <= cost <= _DEAREST:
+            raise RecordingError(f"{where}: expected finite numbers of 0 or more, got {cost:g}")
+    return found
 
 
 def _is_empty(cell: Any) -> bool:

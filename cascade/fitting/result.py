@@ -140,7 +140,7 @@ def fit(  # noqa: PLR0913  what may be asked for
             function of two values.
         entry: whether an entry rule by what the input shows (``x.*`` columns, or the statistics of
             ``input``) may be fitted; it is kept if it lowers the cost.
-        complete_only: leave out rows that lack a tier's value.
+        complete_only: leave out rows that lack a tier's value, or the truth that others have.
         seed: of the split.
         name: of the policy.
         progress: called now and then with what is being done, and how much of it is.

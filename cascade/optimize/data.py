@@ -122,13 +122,29 @@ def _checked(arrays: dict[str, Array], path: Path) -> Data:
             raise InputValueError(f"{path}: {name}: expected rows, got the shape {array.shape}")
     sizes = {name: len(array) for name, array in arrays.items()}
     if truth is not None:
-        sizes["y"] = truth.size if truth.ndim == 1 else -1
+        sizes["y"] = _labels(truth, path)
     if len(set(sizes.values())) > 1:
         said = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise InputValueError(f"{path}: expected as many rows in each, y with one axis; got {said}")
+        raise InputValueError(f"{path}: expected as many rows in each; got {said}")
     if set(arrays) == {"X"}:
         arrays = {"": arrays["X"]}
     return Data(arrays, truth)
+
+
+def _labels(truth: Array, path: Path) -> int:
+    """Count the labels of y; each row has one."""
+    if truth.ndim != 1:
+        raise InputValueError(
+            f"{path}: y: expected labels, one a row; got an array of {truth.ndim} axes"
+        )
+    lacking = int((truth != truth).sum()) if truth.dtype.kind == "f" else 0  # noqa: PLR0124  NaN
+    lacking += int((truth == "").sum()) if truth.dtype.kind == "U" else 0
+    if lacking:
+        raise InputValueError(
+            f"{path}: y: {lacking:,} of {len(truth):,} rows have no label, and nothing could be "
+            "lost on them; leave them out"
+        )
+    return len(truth)
 
 
 def golden_rows(policy: Policy) -> Data:

@@ -44,11 +44,13 @@ _READ = 1_000_000  # bytes; of a file up to here it is said how long it is
 def build(
     cls: type[P], data: Any, *, path: Path | None = None, places: Places | None = None,
     earlier: list[Issue] | None = None, given: Given | None = None, absent_ok: bool = False,
+    stale_ok: bool = False,
 ) -> P:  # fmt: skip
     """Make a policy of plain types; every problem goes into one PolicyError, in file order.
 
     What stands beside it is read too, and held against it where the policy itself is sound.
-    With ``absent_ok``, calibrations that are not there are left out.
+    With ``absent_ok``, calibrations that are not there are left out; with ``stale_ok`` the
+    certificate may be of other tiers, or still to come.
     """
     name = None if path is None or places is None else str(path)
     problems: list[Problem] = []
@@ -58,7 +60,7 @@ def build(
     if path is None:
         beside: list[Issue] = []
     else:
-        found, beside = _beside(Draft(values), path.parent, absent_ok=absent_ok)
+        found, beside = _beside(Draft(values), path.parent, absent_ok=absent_ok, stale_ok=stale_ok)
         values |= found
     problems += conflicts(Draft({"certificate": None, **values}))
     issues = list(earlier or [])
@@ -70,7 +72,7 @@ def build(
     if not issues:
         make: Any = cls
         made: P = make(**values, path=path)
-        issues += _differing(made)
+        issues += [] if stale_ok else _differing(made)
     if issues:
         raise refusal(issues)
     return made
@@ -84,7 +86,9 @@ def _issue(
     return Issue(variable or name, line, column, dotted(path), said)
 
 
-def _beside(draft: Any, folder: Path, *, absent_ok: bool) -> tuple[dict[str, Any], list[Issue]]:
+def _beside(
+    draft: Any, folder: Path, *, absent_ok: bool, stale_ok: bool
+) -> tuple[dict[str, Any], list[Issue]]:
     """Read the certificate and the tables that the tiers name, of a policy that may hold problems.
 
     Each file is read once, and all that is wrong with them is returned.
@@ -106,7 +110,7 @@ def _beside(draft: Any, folder: Path, *, absent_ok: bool) -> tuple[dict[str, Any
             issues += error.issues
     try:
         file = draft.escalation.certificate
-        if file is not None:
+        if file is not None and not (stale_ok and not (folder / file).exists()):
             found["certificate"] = Certificate.load(folder / file)
     except PolicyError as error:
         issues += error.issues
@@ -166,9 +170,12 @@ def _uncertified(policy: Any, certificate: Certificate) -> Iterator[str]:
         if want is None and any(name in digests for name in names):
             yield f"digests: none of tier {shown(spec.name)}, but of others; fit again"
         elif want is not None and want != tier_digest(policy, spec):
+            remedy = "fit again"
+            if spec.kind == "onnx" and spec.sha256 is None:
+                remedy = "if it is only that sha256 is missing: cascade pin; else fit again"
             yield (
                 f"tier {shown(spec.name)}: model, score or calibration differ from those "
-                f"certified; fit again"
+                f"certified; {remedy}"
             )
     entry = digests.get("entry")
     if entry is not None and entry != entry_digest(policy):
@@ -176,9 +183,14 @@ def _uncertified(policy: Any, certificate: Certificate) -> Iterator[str]:
 
 
 def load(
-    cls: type[P], path: Path, env: Mapping[str, str] | None, *, absent_ok: bool = False
+    cls: type[P], path: Path, env: Mapping[str, str] | None, *, absent_ok: bool = False,
+    stale_ok: bool = False,
 ) -> P:  # fmt: skip
-    """Read a policy file; with ``absent_ok``, calibrations that are not there are left out."""
+    """Read a policy file.
+
+    With ``absent_ok``, calibrations that are not there are left out; with ``stale_ok`` the
+    certificate may be of other tiers or still to come, as where one is about to be written.
+    """
     try:
         raw = read_file(path, _READ)
     except OSError as error:
@@ -191,8 +203,9 @@ def load(
         given, more = _override(data, os.environ if env is None else env)
         issues = more + issues
     return build(
-        cls, data, path=path, places=places, earlier=issues, given=given, absent_ok=absent_ok
-    )
+        cls, data, path=path, places=places, earlier=issues, given=given, absent_ok=absent_ok,
+        stale_ok=stale_ok,
+    )  # fmt: skip
 
 
 def _override(data: dict[str, Any], env: Mapping[str, str]) -> tuple[Given, list[Issue]]:

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
 
 from cascade import Policy
 from cascade.cli import main
+from tests.cli.conftest import model
 
 
 @pytest.fixture
@@ -107,6 +109,66 @@ def test_a_policy_with_other_tiers_is_left_alone(recording, policy, capsys):
     assert status == 2
     assert "has the tiers ['small', 'large']" in error
     assert policy.read_text() == before
+
+
+def test_what_cannot_be_drawn_leaves_the_policy_as_it_was(recording, policy, tmp_path, capsys):
+    before = policy.read_text()
+    (tmp_path / "file").touch()
+    for target in (["--policy", policy], ["--out", tmp_path / "out"]):
+        status, _, error = run(
+            capsys, "fit", recording, *target, "--max-loss", "0.05", "--plots", tmp_path / "file/x"
+        )
+        assert (status, "cannot be written" in error) == (2, True)
+    assert policy.read_text() == before
+    assert not (tmp_path / "out").exists()
+    both = ("--policy", policy, "--out", tmp_path / "out")
+    assert "give one of them" in run(capsys, "fit", recording, *both)[2]
+
+
+def test_a_certificate_is_of_the_models_that_are_there(recording, policy, capsys):
+    """Pinned with it, so that another model is refused, and refitted when there is one."""
+    policy.write_text(re.sub(r",? *sha256: \"?[0-9a-f]{64}\"?\n?", "", policy.read_text()))
+    fit = ("fit", recording, "--policy", policy, "--max-loss", "0.05")
+    assert run(capsys, *fit)[0] == 0
+    assert policy.read_text().count("sha256: ") == 2
+    assert run(capsys, "pin", policy)[0] == run(capsys, "check", policy)[0] == 0
+    (policy.parent / "large.onnx").write_bytes(model(3, seed=5))
+    assert run(capsys, "check", policy)[0] == 1
+    before = policy.read_text()
+    status, _, error = run(capsys, "pin", policy)
+    assert (status, "fit again" in error, policy.read_text() == before) == (2, True, True)
+    assert run(capsys, *fit)[0] == 0
+    assert run(capsys, "check", policy)[0] == 0
+
+
+def test_a_policy_whose_certificate_is_of_another_version_can_be_fitted_again(
+    recording, policy, capsys
+):
+    fit = ("fit", recording, "--policy", policy, "--max-loss", "0.05")
+    assert run(capsys, *fit)[0] == 0
+    policy.write_text(policy.read_text().replace("kind: onnx", "kind: onnx\n    threads: 1", 1))
+    certificate = policy.parent / "certificate.json"
+    certificate.write_text(certificate.read_text().replace('"small": "', '"small": "0', 1))
+    assert run(capsys, "check", policy)[0] == 2
+    assert run(capsys, *fit)[0] == 0
+    assert run(capsys, "check", policy)[0] == 0
+
+
+def test_a_policy_may_name_the_certificate_that_is_to_be_written(recording, policy, capsys):
+    text = policy.read_text().replace("thresholds: [0.8]", "certificate: certificate.json")
+    policy.write_text(text + "load: {}\n")
+    fit = ("fit", recording, "--policy", policy, "--max-loss", "0.05")
+    assert run(capsys, *fit)[0] == 0
+    assert run(capsys, "check", policy)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--max-loss", "nan"), ("--max-cost", "inf"), ("--costs", "-100,1")]
+)
+def test_a_gate_takes_no_number_that_is_none(fitted, recording, capsys, option, value):
+    status, _, error = run(capsys, "replay", fitted, recording, f"{option}={value}")
+    assert status == 2
+    assert option.strip("-") in error
 
 
 def test_replay_shows_what_would_have_been(fitted, recording, tmp_path, capsys):

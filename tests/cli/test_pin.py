@@ -9,6 +9,9 @@ import pytest
 
 from cascade.cli import main
 from cascade.cli.pin import _quoted
+from cascade.policy import Policy
+from cascade.policy.digest import tier_digest
+from cascade.policy.loader import load
 from tests.cli.conftest import edit, model
 
 if TYPE_CHECKING:
@@ -45,6 +48,31 @@ def test_only_what_changed_is_rewritten(policy: Path, capsys: pytest.CaptureFixt
     assert main(["pin", str(policy)]) == 0
     assert main(["check", str(policy)]) == 0
     assert policy.stat().st_mode == before.st_mode
+
+
+def test_a_certificate_of_models_without_a_digest_is_of_those_that_are_pinned(
+    policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(policy, "thresholds: [0.8]", "certificate: certificate.json")
+    pinned = policy.read_text()
+    policy.write_text(_strip(pinned))
+    loaded = load(Policy, policy, {}, stale_ok=True)
+    digests = {spec.name: tier_digest(loaded, spec) for spec in loaded.tiers}
+    point = {"thresholds": [2.0], "losses": 0, "p_value": 0.0, "escalation": [0.0, 1.0]}
+    certificate = {
+        "loss": "gross", "max_loss": 0.1, "alpha": 0.1, "n": 10, "path": [point],
+        "certified": 1, "tiers": ["small", "large"], "covers": "adaptive", "digests": digests,
+    }  # fmt: skip
+    (policy.parent / "certificate.json").write_text(json.dumps(certificate))
+    assert main(["check", str(policy)]) == 0
+    assert main(["pin", str(policy)]) == 0
+    assert main(["check", str(policy)]) == 0
+    policy.write_text(_strip(policy.read_text()))  # the digests are lost, and the models the same
+    capsys.readouterr()
+    assert main(["check", str(policy)]) == 2
+    assert "cascade pin" in capsys.readouterr().err
+    assert main(["pin", str(policy)]) == 0
+    assert main(["check", str(policy)]) == 0
 
 
 def test_a_link_to_the_policy_stays_a_link(policy: Path, tmp_path: Path) -> None:

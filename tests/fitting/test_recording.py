@@ -79,6 +79,29 @@ def test_incomplete_rows_are_counted_and_can_be_left_out():
     assert Recording.from_columns(holed, complete_only=True).n == 1
 
 
+@pytest.mark.parametrize("empty", ["", None, float("nan")])
+def test_a_row_without_a_truth_is_none_on_which_nothing_is_lost(empty):
+    holed = with_(truth=["a", empty, "a"])
+    with pytest.raises(RecordingError, match=r"1 of 3 rows lack the truth .*row 2.*at random"):
+        Recording.from_columns(holed)
+    assert Recording.from_columns(holed, complete_only=True).n == 2
+    assert Recording.from_columns(with_(truth=[empty] * 3)).truth is None
+
+
+@pytest.mark.parametrize("cost", [-1.0, float("nan"), float("inf"), 1e200])
+def test_costs_are_finite_and_not_negative(cost):
+    held = Recording.from_columns({"a.correct": [1], "b.correct": [1]})
+    with pytest.raises(RecordingError, match="costs: expected finite numbers of 0 or more"):
+        held.costs([1.0, cost])
+
+
+def test_costs_that_were_recorded_have_a_finite_mean():
+    columns = {"a.correct": [1, 1], "b.correct": [1, 1]}
+    columns |= {"a.cost": [1e308, 1e308], "b.cost": [1, 1]}
+    with pytest.raises(RecordingError, match=r"the mean of \.cost: expected finite"):
+        Recording.from_columns(columns).costs()
+
+
 @pytest.mark.parametrize(
     ("columns", "words"),
     [

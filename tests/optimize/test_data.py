@@ -30,7 +30,9 @@ def test_reads_an_array_per_input(tmp_path):
     ("arrays", "said"),
     [
         ({"X": np.ones((3, 2)), "y": np.ones(2)}, "as many rows in each.* got X 3, y 2"),
-        ({"X": np.ones((3, 2)), "y": np.ones((3, 1))}, "y with one axis"),
+        ({"X": np.ones((3, 2)), "y": np.ones((3, 1))}, "y: expected labels.* 2 axes"),
+        ({"X": np.ones((3, 2)), "y": np.array([1, np.nan, 0])}, "y: 1 of 3 rows have no label"),
+        ({"X": np.ones((3, 2)), "y": np.array(["a", "", ""])}, "y: 2 of 3 rows have no label"),
         ({"X": np.ones((3, 2)), "Y": np.ones(3)}, "beside Y"),
         ({"y": np.ones(3)}, "it has no rows"),
         ({"X": np.ones((0, 2))}, "expected rows, got the shape"),
