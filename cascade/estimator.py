@@ -150,8 +150,11 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, codes = self._encode(y, pairs)
         learned = all(isinstance(tier, FrozenEstimator) for _, tier in pairs)
         least = 1 if all(has_method(tier, "predict_proba") for _, tier in pairs) else 2
-        train, held = hold_out(codes, 1.0 if learned else self.calibration_size, rng, least)
-        learn, test = (held[part] for part in learn_and_test(len(held), rng))
+        share = 1.0 if learned else self.calibration_size
+        train, held, moved = hold_out(codes, share, rng, least)
+        parts = learn_and_test(len(held), rng)
+        lost = int(moved[parts[1]].sum())  # rows of the test that the tiers are trained on
+        learn, test = (held[part[~moved[part]]] for part in parts)
         own = [fit_tier(*pair, X, y, learn if is_frozen(pair[1]) else train) for pair in pairs]
         self.tiers_ = [(name, tier) for (name, _), tier in zip(pairs, own, strict=True)]
         compared = X[held] if len(held) else X
@@ -162,11 +165,14 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             tier.learn(X[learn], codes[learn])
         warn_of_other_answers(self._fitted[-1], compared)
         self._synthetic = synthetic_rows(compared, rng)
-        self._certify((X, codes), learn, test)
+        self._certify((X, codes), learn, test, lost)
         return self
 
-    def _certify(self, data: tuple[Array, Array], learn: Array, test: Array) -> None:
-        """Test the thresholds on rows that neither tiers nor temperatures have seen."""
+    def _certify(self, data: tuple[Array, Array], learn: Array, test: Array, lost: int) -> None:
+        """Test the thresholds on rows that neither tiers nor temperatures have seen.
+
+        Beside them so many are counted as lost: rows of the test that had to be trained on.
+        """
         X, codes = data
         costs = [tier.seconds for tier in self._fitted] if self.costs is None else self.costs
         confidences, losses = self._table(X[test], codes[test], tell=True)
@@ -176,7 +182,7 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             seen = self._table(X[learn], codes[learn])
             path = learned_path(*seen, costs, self.max_loss, self.alpha)
         tested = fixed_sequence_test(
-            path, confidences, losses, max_loss=self.max_loss, alpha=self.alpha
+            path, *_with_lost(confidences, losses, lost), max_loss=self.max_loss, alpha=self.alpha
         )
         problem = cannot_certify(tested)
         if problem is not None:
@@ -201,7 +207,7 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             fractions={"learn": LEARN_SHARE, "test": 1.0 - LEARN_SHARE},
             created=dt.datetime.now(dt.UTC).date().isoformat(),
             versions=_versions(),
-            note=_note(self._fitted),
+            note=_note(self._fitted, lost),
         )
         self.thresholds_ = self.certificate_.path[self.certificate_.certified - 1].thresholds
 
@@ -348,11 +354,20 @@ def _faulty(tier: str, faults: int, n: int) -> str:
     return f"tier {tier!r}: no probabilities on {faults:,} of {n:,} rows (NaN, or not summing to 1)"
 
 
-def _note(fitted: list[FittedTier]) -> str | None:
+def _with_lost(confidences: Array, losses: Array, lost: int) -> tuple[Array, Array]:
+    """Add rows that every tier would answer, and wrongly: no worse could be true of them."""
+    shape = lost, confidences.shape[1]
+    return np.vstack([confidences, np.ones(shape)]), np.vstack([losses, np.ones(shape, bool)])
+
+
+def _note(fitted: list[FittedTier], lost: int) -> str:
     unconverted = [tier.name for tier in fitted if tier.error is not None]
-    if not unconverted:
-        return "scored on the exported ONNX models, one row at a time"
-    return f"scored on scikit-learn's float32 probabilities: {', '.join(unconverted)}"
+    note = "scored on the exported ONNX models, one row at a time"
+    if unconverted:
+        note = f"scored on scikit-learn's float32 probabilities: {', '.join(unconverted)}"
+    if lost:
+        note += f"; {lost} rows of rare classes, which training needs, are counted as lost"
+    return note
 
 
 def _versions() -> dict[str, str]:

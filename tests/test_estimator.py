@@ -1,4 +1,5 @@
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -364,3 +365,21 @@ def test_a_rare_class_has_the_rows_that_calibration_takes():
     y[1:4] = 0
     with pytest.raises(ValueError, match="tier 'b': class 9 has one training row"):
         clf.fit(X, y)
+
+
+def test_rare_classes_that_training_needs_count_as_lost():
+    """Else they would be tested less often than they come: 300 labels of one row or two."""
+    rng = np.random.default_rng(0)
+    y = np.concatenate([np.zeros(900, int), np.arange(1, 301)])
+    X = rng.normal(size=(len(y), 3)).astype(np.float32)
+    ladder = [("small", FrozenEstimator(DecisionTreeClassifier(max_depth=1).fit(X, y))),
+              ("large", DecisionTreeClassifier())]  # fmt: skip
+    clf = CascadeClassifier(ladder, max_loss=0.1, calibration_size=0.8, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        clf.fit(X, y)
+    counted = int(re.search(r"(\d+) rows of rare classes", clf.certificate_.note)[1])
+    assert counted > 100
+    assert clf.certificate_.n == 640  # two thirds of 80 % of 1,200, those among them
+    assert clf.certificate_.path[-1].losses >= counted
+    assert verify_certificate(clf.certificate_) == []

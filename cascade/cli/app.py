@@ -202,6 +202,8 @@ def check(
     *,
     models: bool = True,
     recording: Path | None = None,
+    same: str | None = None,
+    complete_only: bool = False,
     as_json: AsJson = False,
 ) -> int:
     """Validate a policy, its models and its certificate; warn of known pitfalls.
@@ -210,11 +212,15 @@ def check(
         policy: The policy's YAML file.
         models: Read the models' digests and open them.
         recording: Redo the certificate's test on the recording that it was fitted from.
+        same: When two answers agree, as in that fit.
+        complete_only: Leave out rows that lack something, as in that fit.
         as_json: Print one JSON object: ok, issues, warnings.
     """
     from cascade.cli.check import check as run
 
-    return run(policy, models=models, recording=recording).print(as_json=as_json)
+    return run(
+        policy, models=models, recording=recording, same=same, complete_only=complete_only
+    ).print(as_json=as_json)
 
 
 @app.command

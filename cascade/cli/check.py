@@ -31,10 +31,12 @@ T = TypeVar("T")
 _LONG = 0.005  # s that a node may take without a warning
 
 
-def check(path: Path, *, models: bool = True, recording: Path | None = None) -> Reply:
+def check(
+    path: Path, *, models: bool = True, recording: Path | None = None, **fitted: Any
+) -> Reply:
     """Load the policy at ``path``, then look at what it names; report everything that is wrong.
 
-    With a ``recording`` the certificate's test is redone on it.
+    With a ``recording`` the certificate's test is redone on it, ``fitted`` as it was.
     """
     from cascade.policy import Policy
 
@@ -53,7 +55,7 @@ def check(path: Path, *, models: bool = True, recording: Path | None = None) -> 
         from cascade.fitting import redo_test
 
         where = ("escalation", "certificate")
-        issues += [places.issue(where, wrong) for wrong in redo_test(policy, recording)]
+        issues += [places.issue(where, wrong) for wrong in redo_test(policy, recording, **fitted)]
     return _reply(tuple(issues), warnings, FAILED if issues else DONE)
 
 

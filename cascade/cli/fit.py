@@ -46,6 +46,8 @@ def fit(
     if policy is not None:
         names = _tiers_of(policy, names)
         settings |= {"ladder": "all", "entry": False}
+        if settings["score"] == "auto" and _goes_by_margins(policy):
+            settings["score"] = "margin"
     try:
         with _progress() as progress:
             found = cascade.fit(recording, tiers=names, progress=progress, **settings)
@@ -117,6 +119,10 @@ def _tiers_of(policy: Path, names: list[str] | None) -> list[str]:
     if names is not None and held != names:
         raise PolicyError(f"{policy}: has the tiers {held}, --tiers says {names}")
     return held
+
+
+def _goes_by_margins(policy: Path) -> bool:
+    return any(spec.confidence.score == "margin" for spec in _before(policy).tiers[:-1])
 
 
 def _difference(before: str, after: str, path: Path) -> list[str]:

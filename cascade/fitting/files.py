@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from cascade.bundle import read_model, resolve_model
-from cascade.errors import ModelIntegrityError
+from cascade.errors import ModelIntegrityError, PolicyError
 from cascade.files import all_or_none, replace_file
 from cascade.policy import OnnxSpec, Policy
 from cascade.policy.digest import tier_digest
@@ -80,13 +80,31 @@ def _put(fit: Fit, tree: Any) -> None:
     escalation = tree.setdefault("escalation", {})
     escalation.pop("thresholds", None)
     escalation["certificate"] = CERTIFICATE
+    scores = {spec.name: spec.confidence.score for spec in fit.policy.tiers[:-1]}
     for spec in tree["tiers"]:
-        if spec["name"] in fit.policy.calibrations:
-            held = spec.get("confidence", {})
-            spec["confidence"] = held if hasattr(held, "items") else {"score": held}
-            spec["confidence"]["calibration"] = CALIBRATION
-        elif hasattr(spec.get("confidence"), "items"):
-            spec["confidence"].pop("calibration", None)
+        name, held = spec["name"], spec.get("confidence", {})
+        settings = held if hasattr(held, "items") else {"score": held}
+        settings.pop("calibration", None)
+        if name in fit.policy.calibrations:
+            settings["calibration"] = CALIBRATION
+        _score(name, settings, scores.get(name))
+        if settings and (settings is held or settings != {"score": held}):
+            spec["confidence"] = settings
+
+
+def _score(tier: str, settings: Any, fitted: str | None) -> None:
+    """Have a tier's score be the one that was fitted.
+
+    Raises:
+        PolicyError: confidences were fitted, and the policy goes by margins.
+    """
+    if fitted == "margin":
+        settings["score"] = "margin"
+    elif fitted is not None and settings.get("score") == "margin":
+        raise PolicyError(
+            f"tier {tier!r}: the policy goes by margins, and confidences were fitted; fit margins "
+            "(--score margin), or name the score of the recording's confidences in the policy"
+        )
 
 
 def _pin(policy: Policy, tree: Any) -> None:

@@ -32,7 +32,8 @@ def fit_learned(
     """Fit the score on n rows; ``losses`` (n,) count where they are above 0."""
     lost = losses > 0
     if lost.all() or not lost.any():
-        return Learned(0.0, 1.0)  # nothing to tell apart: the confidence as it is
+        # nothing to tell apart: the confidence as it is, or without one all alike
+        return Learned(0.0, 1.0 if np.ptp(confidences) else 0.0)
     names, counts = np.unique(values.astype(str), return_counts=True)
     often = np.argsort(-counts, kind="stable")[:_LABELS]
     common = names[often[counts[often] >= _ROWS_OF_A_LABEL]].tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -160,11 +161,10 @@ def fit(  # noqa: PLR0913  what may be asked for
     held = Recording.of(recording, complete_only=complete_only)
     held = held if tiers is None else held.select(tiers)
     held.check()
-    prices = held.costs(costs)
     rows = _rows(held, loss, same_as(same))
     if loss == "auto" and rows.right is not None:
         _worth_it(rows, held.names)
-    plan = _Plan(rows, prices, max_loss, alpha, np.random.RandomState(seed), progress)
+    plan = _Plan(rows, costs, max_loss, alpha, np.random.RandomState(seed), progress)
     return _made(plan, plan.run(loss, score, ladder, covers, entry=entry), seed, name)
 
 
@@ -193,7 +193,13 @@ def _rows(held: Recording, loss: str, same: Any) -> Rows:
             "use loss='disagreement'"
         )
     agrees = held.agrees(same) if right is None or loss == "disagreement" else None
-    return Rows(held, right, agrees)
+    rows = Rows(held, right, agrees)
+    if loss == "gross" and rows.graded:
+        raise RecordingError(
+            f"{held.source}: the gross loss needs what is right or wrong, and .quality is graded; "
+            "use loss='net'"
+        )
+    return rows
 
 
 def _worth_it(rows: Rows, names: Sequence[str]) -> None:
@@ -222,17 +228,27 @@ class _Found:
 @attrs.frozen(eq=False)
 class _Plan:
     rows: Rows
-    costs: npt.NDArray[np.float64]
+    given: Sequence[float] | None  # what a call costs; None: as it was recorded
     max_loss: float
     alpha: float
     rng: np.random.RandomState
     progress: Callable[[str, float], None] | None
+
+    @cached_property
+    def costs(self) -> npt.NDArray[np.float64]:
+        """What a call of each tier costs (K,), over all rows: to say what is saved.
+
+        What is chosen goes by the costs of the rows to learn from: a tier that is slow where it is
+        wrong would tell the choice about the test.
+        """
+        return self.rows.recording.costs(self.given)
 
     def run(self, loss: str, score: str, ladder: str, covers: str, *, entry: bool) -> _Found:
         """Choose, learn and test."""
         truth = "gross" if self.rows.right is not None else "disagreement"
         few = self.rows.n * self.max_loss < _FEW_LOSSES and (loss, score) == ("auto", "auto")
         settled = few or (loss in {"gross", "disagreement"} and score in {"plain", "margin"})
+        settled = settled and not self.rows.graded
         if len(self.costs) == 2 and settled:
             kind = candidates(
                 self.rows, "all", ["plain" if few else score], [truth if few else loss], covers
@@ -241,6 +257,8 @@ class _Plan:
                 return _Found(kind[0], self._test(kind[0], self.rows, None, {}, None))
         learn, test = (self.rows.take(part) for part in self._split())
         losses = [loss] if loss != "auto" else ["gross", "net"] if truth == "gross" else [truth]
+        if loss == "auto" and self.rows.graded:
+            losses = ["net"]
         scores = [score] if score != "auto" else ["plain", "margin", "by_label"]
         if score == "auto" and learn.recording.shown:
             scores.append("learned")  # without features it is by_label with less freedom
@@ -252,7 +270,8 @@ class _Plan:
                 f"{first!r}, so nothing says when its answer will do; ask {top!r} alone"
             )
         ratio = test.n / max(learn.n, 1)
-        search = Search(learn, self.costs, self.max_loss, self.alpha, ratio, self.progress)
+        costs = learn.recording.costs(self.given)
+        search = Search(learn, costs, self.max_loss, self.alpha, ratio, self.progress)
         chosen, judged = search.choose(given)
         tables = learn.tables(chosen)
         skip = search.entry(chosen) if entry else None
@@ -276,7 +295,8 @@ class _Plan:
             nested = len(kind.tiers) == 2
             seen = learn.scores(kind, tables) if nested else learn.fair_scores(kind)
             lost = learn.losses(kind.tiers, kind.loss)
-            path = path_of(kind, seen, lost, self.costs, self.max_loss, self.alpha)
+            costs = learn.recording.costs(self.given)
+            path = path_of(kind, seen, lost, costs, self.max_loss, self.alpha)
         tested = run_test(kind, path, scores, losses, self.max_loss, self.alpha)
         return tested if entry is None else entry.without_calls(test.recording, tested)
 

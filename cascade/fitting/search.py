@@ -77,6 +77,11 @@ class Rows:
         """The number of rows."""
         return self.recording.n
 
+    @property
+    def graded(self) -> bool:
+        """Whether answers are graded, and not right or wrong."""
+        return self.right is not None and bool(((self.right != 0) & (self.right != 1)).any())
+
     def losses(self, tiers: Sequence[int], loss: str) -> npt.NDArray[Any]:
         """Return (n, len(tiers) - 1): what is lost when a tier below the top answers."""
         *below, top = tiers

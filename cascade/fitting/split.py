@@ -19,25 +19,27 @@ LEARN_SHARE = 1.0 / 3.0
 
 def hold_out(
     codes: npt.NDArray[Any], share: float, rng: np.random.RandomState, least: int = 1
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
     """Split n rows at random into training rows and held-out rows, a share ``share`` of them.
 
     Not stratified: what is certified is the loss on a row drawn like these, and only a plain random
     sample is that. A class that would have less than ``least`` training rows gets what is missing
-    from the held-out rows; with a share of 1 there are none. ``codes`` (n,) are the classes as
-    integers.
+    from the held-out rows, which a mask (of the held-out rows) tells: they stand in both, as rows
+    that can only be counted as lost. With a share of 1 there are no training rows. ``codes`` (n,)
+    are the classes as integers.
     """
     n = len(codes)
     if share == 1.0:
-        return np.arange(0), np.arange(n)
+        return np.arange(0), np.arange(n), np.zeros(n, dtype=np.bool_)
     order = rng.permutation(n)
     held = np.zeros(n, dtype=np.bool_)
     held[order[: round(share * n)]] = True
+    moved = np.zeros(n, dtype=np.bool_)
     for code in np.unique(codes):
         own = order[codes[order] == code]
         missing = max(0, least - int((~held[own]).sum()))
-        held[own[held[own]][:missing]] = False
-    return np.flatnonzero(~held), np.flatnonzero(held)
+        moved[own[held[own]][:missing]] = True
+    return np.flatnonzero(~held | moved), np.flatnonzero(held), moved[held]
 
 
 def learn_and_test(

@@ -17,8 +17,9 @@ from cascade.fitting.split import learn_and_test
 from cascade.types import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from cascade.fitting.certify import TestedPath
     from cascade.policy import Policy
     from cascade.policy.certificate import Certificate
 
@@ -79,17 +80,19 @@ def _check_prefix(cert: Certificate, again: list[float]) -> list[str]:
 
 
 def redo_test(
-    policy: Policy, recording: Any, *, same: str | Callable[[Any, Any], bool] | None = None
-) -> list[str]:
-    """Count the losses of a policy's certificate again, on the recording it was fitted from.
+    policy: Policy, recording: Any, *, same: str | Callable[[Any, Any], bool] | None = None,
+    complete_only: bool = False,
+) -> list[str]:  # fmt: skip
+    """Test a policy's certificate again, on the recording it was fitted from.
 
     The rows of the test follow from the seed; scores are those of the policy's own tables. Returns
-    what differs; an empty list means that everything was counted as it is written.
+    what differs: losses, p-values, rows, and the points that hold; an empty list means that
+    everything is as it is written. ``same`` and ``complete_only`` are those of the fit.
     """
     cert = policy.certificate
     if cert is None:
         return ["the policy has no certificate"]
-    held = Recording.of(recording)
+    held = Recording.of(recording, complete_only=complete_only)
     if cert.digests.get("data") != held.digest:
         return ["this is another recording than the one that was tested"]
     held = held.select(cert.tiers)
@@ -108,12 +111,24 @@ def redo_test(
     path = np.array([point.thresholds for point in cert.path])
     losses = rows.losses(places, cert.loss)
     scores = rows.scores(kind, tables)
+    cuts = {point.skip_above for point in cert.path}
+    if len(cuts) > 1:
+        return ["the points enter by different rules (skip_above)"]
     if cert.path[-1].skip_above and policy.complexity is not None:
         rule = EntryRule(policy.complexity.intercept, policy.complexity.weights)
         scores = Entry(rule, cert.path[-1].skip_above[0]).applied(rows.recording, scores)
     tested = run_test(kind, path, scores, losses, cert.max_loss, cert.alpha)
-    return [
-        f"point {i}: {point.losses:g} losses, counted {counted:g}"
-        for i, (point, counted) in enumerate(zip(cert.path, tested.losses.tolist(), strict=True))
-        if not math.isclose(point.losses, counted, abs_tol=1e-6)
-    ]
+    return list(_differing(cert, tested))
+
+
+def _differing(cert: Certificate, tested: TestedPath) -> Iterator[str]:
+    if cert.n != tested.n:
+        yield f"{cert.n} rows are said to be tested, it was {tested.n}"
+    counted = zip(cert.path, tested.losses.tolist(), tested.p_values.tolist(), strict=True)
+    for i, (point, losses, p_value) in enumerate(counted):
+        if not math.isclose(point.losses, losses, abs_tol=1e-6):
+            yield f"point {i}: {point.losses:g} losses, counted {losses:g}"
+        if not math.isclose(point.p_value, p_value, rel_tol=_CLOSE, abs_tol=1e-12):
+            yield f"point {i}: p-value {point.p_value:.6g}, computed {p_value:.6g}"
+    if cert.certified != tested.certified:
+        yield f"{cert.certified} points are said to be certified, it is {tested.certified}"

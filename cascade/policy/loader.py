@@ -178,6 +178,12 @@ def _uncertified(policy: Any, certificate: Certificate) -> Iterator[str]:
                 f"certified; {remedy}"
             )
     entry = digests.get("entry")
+    cuts = any(point.skip_above for point in policy.points)
+    if entry is None and cuts and len(names) > 2 and digests:  # of two, the other one is the top
+        yield (
+            "was tested without an entry rule, and the policy's complexity enters above the first "
+            "tier (skip_above); take it out"
+        )
     if entry is not None and entry != entry_digest(policy):
         yield "the entry rule differs from the one certified; fit again"
 

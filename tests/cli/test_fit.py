@@ -260,3 +260,17 @@ def test_without_truth_there_is_no_plot_of_accuracies(tmp_path, capsys):
     status, _, error = run(capsys, "fit", tmp_path / "r.csv", *call)
     assert (status, error) == (0, "")
     assert [file.name for file in plots.iterdir()] == ["risk.png"]
+
+
+def test_a_fit_by_other_rules_is_checked_by_them(recording, tmp_path, capsys):
+    head, first, *rows = recording.read_text().splitlines()
+    cells = first.split(",")
+    cells[head.split(",").index("large.correct")] = ""
+    holed = tmp_path / "holed.csv"
+    holed.write_text("\n".join([head, ",".join(cells), *rows, ""]))
+    out = tmp_path / "complete"
+    fit = ("fit", holed, "--max-loss", "0.05", "--complete-only", "--out", out)
+    assert run(capsys, *fit)[0] == 0
+    check = ("check", out / "policy.yaml", "--recording", holed)
+    assert run(capsys, *check)[0] == 2
+    assert run(capsys, *check, "--complete-only")[0] == 0

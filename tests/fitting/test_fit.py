@@ -10,6 +10,8 @@ import cascade
 from cascade import CannotCertify, Policy, PolicyError, RecordingError, Router
 from cascade.fitting import redo_test
 from cascade.fitting.files import merged
+from cascade.fitting.learned import fit_learned
+from cascade.fitting.split import learn_and_test
 from cascade.fitting.words import warnings_of
 
 
@@ -354,3 +356,119 @@ def test_what_was_not_there_before_a_fit_failed_is_not_there_after_it(fitted, tm
     with pytest.raises(IsADirectoryError):
         fitted.save(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["policy.yaml"]
+
+
+# -- what is certified is what is served -----------------------------------------------------------
+
+
+def with_margins(n=6_000):
+    """Confidences that say nothing, and margins that do."""
+    table = population(n)
+    table["small.margin"] = table["small.confidence"]
+    table["small.confidence"] = np.random.default_rng(1).random(n)
+    return table
+
+
+def test_the_score_that_was_fitted_is_put_into_the_policy(tmp_path):
+    path = tmp_path / "policy.yaml"
+    for given in ("    confidence: max_probability\n", ""):
+        path.write_text(OWN.replace("    confidence: max_probability\n", given))
+        found = cascade.fit(with_margins(), score="margin", max_loss=0.02, costs=[1, 20])
+        merged(found, path)
+        policy = Policy.from_yaml(path, env={})
+        assert policy.tiers[0].confidence.score == "margin"
+        assert cascade.replay(policy, with_margins(), costs=[1, 20]).loss <= 0.02
+        assert redo_test(policy, with_margins()) == []
+
+
+def test_confidences_are_not_put_into_a_policy_that_goes_by_margins(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(OWN.replace("confidence: max_probability", "confidence: margin"))
+    found = cascade.fit(population(6_000), score="plain", max_loss=0.02, costs=[1, 20])
+    with pytest.raises(PolicyError, match="'small': the policy goes by margins"):
+        merged(found, path)
+    assert "confidence: margin" in path.read_text()
+
+
+def test_an_entry_rule_that_was_not_tested_is_refused(tmp_path):
+    skilled = population(6_000, small=0.7, middle=0.8, large=0.98)
+    skilled["x.hard"] = np.zeros(6_000)
+    table = skilled
+    found = cascade.fit(table, max_loss=0.05, costs=[1, 5, 20], entry=False, ladder="all",
+                        score="plain", loss="gross")  # fmt: skip
+    path = found.save(tmp_path)
+    rule = "complexity: {intercept: 0.0, weights: {hard: 1.0}, skip_above: [0.5, 0.9]}\n"
+    path.write_text(path.read_text() + rule)
+    with pytest.raises(PolicyError, match="tested without an entry rule"):
+        Policy.from_yaml(path, env={})
+
+
+def test_what_a_call_costs_on_the_rows_of_the_test_has_no_say_in_the_choice():
+    """A tier that is slow where it is wrong would tell it."""
+    n, rng = 4_000, np.random.default_rng(0)
+    table = population(n)
+    table["other.value"], table["other.confidence"] = table["small.value"], rng.random(n)
+    order = ["truth", "other.value", "other.confidence", "small.value", "small.confidence",
+             "large.value"]  # fmt: skip
+    table = {name: table[name] for name in order}
+    _, test = learn_and_test(n, np.random.RandomState(0))
+    for name in ("other", "small", "large"):
+        table[f"{name}.cost"] = np.full(n, {"other": 1.0, "small": 2.0, "large": 20.0}[name])
+    before = cascade.fit(table, max_loss=0.05)
+    for name, times in (("other", 0.01), ("small", 4.0)):
+        table[f"{name}.cost"] = table[f"{name}.cost"].copy()
+        table[f"{name}.cost"][test] *= times
+    after = cascade.fit(table, max_loss=0.05)
+    assert after.candidate == before.candidate
+    assert [(p.thresholds, p.losses) for p in after.certificate.path] == [
+        (p.thresholds, p.losses) for p in before.certificate.path
+    ]
+    assert after.costs != before.costs
+
+
+def test_graded_answers_are_judged_by_their_grades():
+    n = 4_000
+    rng = np.random.default_rng(0)
+    table = {"small.quality": np.full(n, 0.6), "small.confidence": rng.random(n),
+             "large.quality": np.full(n, 0.95)}  # fmt: skip
+    with pytest.raises(CannotCertify):
+        cascade.fit(table, max_loss=0.01, costs=[1, 20])
+    with pytest.raises(RecordingError, match=r"\.quality is graded; use loss='net'"):
+        cascade.fit(table, max_loss=0.01, costs=[1, 20], loss="gross")
+
+
+@pytest.mark.parametrize("change", ["n", "p_value", "certified", "skip", "max_loss"])
+@pytest.mark.parametrize("loss", ["gross", "net"])
+def test_a_certificate_that_was_changed_is_told(loss, change):
+    table = population(6_000)
+    found = cascade.fit(table, loss=loss, max_loss=0.02, costs=[1, 20])
+    cert = found.certificate
+    changed = {
+        "n": lambda: attrs.evolve(cert, n=4 * cert.n),
+        "p_value": lambda: attrs.evolve(
+            cert, path=[attrs.evolve(p, p_value=0.0) for p in cert.path]
+        ),
+        "certified": lambda: attrs.evolve(cert, certified=len(cert.path)),
+        "skip": lambda: attrs.evolve(
+            cert, path=[attrs.evolve(cert.path[0], skip_above=(0.5,)), *cert.path[1:]]
+        ),
+        "max_loss": lambda: attrs.evolve(cert, max_loss=0.001),
+    }[change]()
+    assert redo_test(found.policy, table) == []
+    assert redo_test(found.policy.certified(changed), table) != []
+
+
+def test_a_fit_of_complete_rows_can_be_redone():
+    table = population(6_000)
+    for name in ("truth", "small.value", "large.value"):
+        table[name] = table[name].astype(str)
+    table["large.value"][::7] = ""
+    found = cascade.fit(table, complete_only=True, costs=[1, 20])
+    assert redo_test(found.policy, table, complete_only=True) == []
+
+
+def test_a_learned_score_without_a_confidence_or_a_loss_is_served_blind():
+    n = 2_000
+    table = {"small.correct": np.ones(n), "large.correct": np.ones(n), "x.hard": np.zeros(n)}
+    learned = fit_learned(np.zeros(n), np.full(n, 0.5), np.zeros(n), {"hard": table["x.hard"]})
+    assert learned.blind
