@@ -1,8 +1,8 @@
 """What runs after the answer: shadows of mode ``observe``, and recordings of live traffic.
 
-One daemon thread per router takes jobs off a bounded queue; a job that finds it full is dropped and
-counted, so that neither ever slows a request. Every row is handed to the operating system at once:
-a crash loses what is queued, and a fork inherits nothing half written.
+One daemon thread per router takes jobs off a queue, into which nobody waits to put one: a request
+that finds it full is dropped and counted, a label is always taken. Every row is handed to the
+operating system at once: a crash loses what is queued, and a fork inherits nothing half written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import random
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 import numpy as np
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Aftermath", "Recorder", "Watched"]
 
-_QUEUED = 256  # jobs; beyond, they are dropped
+_QUEUED = 256  # jobs; beyond, requests are dropped
 
 
 class Recorder:
@@ -126,16 +126,18 @@ class _Job:
     keep: bool = False
 
 
+_Jobs: TypeAlias = "queue.SimpleQueue[_Job | None]"
+
+
 class Aftermath:
     """The thread, its queue, and what it does for one request."""
 
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
         self.dropped = 0
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(_QUEUED)
+        self._jobs: _Jobs = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
-        self._pid = os.getpid()
+        self._queueing = threading.Lock()  # nothing is put behind the end of a thread
 
     def take(self, plan: Plan, outcome: Outcome[Any], x: Any, *, record: bool) -> None:
         """Queue what is to be done for a request that was answered, or drop it."""
@@ -144,73 +146,74 @@ class Aftermath:
         except Exception:  # noqa: BLE001  not of every kind of object
             self.dropped += 1
             return
-        self._offer(_Job(lambda: self._complete(plan, outcome, kept, record=record)))
+        if self._jobs.qsize() < _QUEUED:
+            self._put(_Job(lambda: self._complete(plan, outcome, kept, record=record)))
+        else:
+            self.dropped += 1
 
     def label(self, outcome_id: str, truth: Any) -> None:
-        """Queue a label; unlike a row it is waited for, because it cannot be had again."""
+        """Queue a label; unlike a row it is never dropped, because it cannot be had again."""
         recorder = self.recorder
         assert recorder is not None  # noqa: S101  the router has looked
-        self._start()
-        self._jobs.put(_Job(lambda: recorder.label(outcome_id, truth), keep=True))
+        self._put(_Job(lambda: recorder.label(outcome_id, truth), keep=True))
 
     def drain(self) -> None:
         """Wait until everything queued is done."""
-        if self._thread is not None and self._pid == os.getpid():
-            done = threading.Event()
+        done = threading.Event()
+        with self._queueing:
+            if self._thread is None:
+                return
             self._jobs.put(_Job(done.set, keep=True))
-            done.wait()
+        done.wait()
 
     def close(self, grace: float) -> None:
         """Drain for at most ``grace`` seconds, stop the thread, close the files.
 
         What a hung tier has held up is dropped and counted; labels are written all the same.
         """
-        thread, self._thread = self._thread, None
-        if thread is not None and self._pid == os.getpid():
-            until = time.monotonic() + grace
-            with contextlib.suppress(queue.Full):
-                self._jobs.put(None, timeout=grace)
-                thread.join(max(0.0, until - time.monotonic()))
+        with self._queueing:
+            thread, self._thread = self._thread, None
+            jobs, self._jobs = self._jobs, queue.SimpleQueue()
+            jobs.put(None)
+        if thread is not None:
+            thread.join(grace)
             if thread.is_alive():
-                self._leave()
+                self._leave(jobs)
         if self.recorder is not None:
             self.recorder.close()
 
-    def _leave(self) -> None:
+    def _leave(self, jobs: _Jobs) -> None:
         """Take from a thread that hangs what it has not begun; it ends when it comes back."""
-        left, self._jobs = self._jobs, queue.Queue(_QUEUED)
         self.dropped += 1  # what it is at
         with contextlib.suppress(queue.Empty):
             while True:
-                job = left.get_nowait()
+                job = jobs.get_nowait()
                 if job is not None and job.keep:
                     self._do(job)
                 elif job is not None:
                     self.dropped += 1
-        left.put(None)
+        jobs.put(None)
+
+    def in_child(self) -> _Jobs:
+        """Begin anew after a fork; return what was queued in the parent, which does it."""
+        jobs, self._jobs = self._jobs, queue.SimpleQueue()
+        self._thread, self._queueing = None, threading.Lock()
+        return jobs
 
     # -- the queue -------------------------------------------------------------------------------
 
-    def _offer(self, job: _Job) -> None:
-        self._start()
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full:
-            self.dropped += 1
-
-    def _start(self) -> None:
-        if self._thread is not None and self._pid == os.getpid():
-            return
-        with self._starting:
-            if self._pid != os.getpid():  # a forked child has its own
-                self._pid, self._thread, self._jobs = os.getpid(), None, queue.Queue(_QUEUED)
+    def _put(self, job: _Job) -> None:
+        """Queue a job, for a thread that is started if there is none."""
+        with self._queueing:
+            self._jobs.put(job)
             if self._thread is None:
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._work, args=(self._jobs,), name="cascade-aftermath", daemon=True
                 )
-                self._thread.start()
+                thread.start()
+                self._thread = thread
 
-    def _work(self, jobs: queue.Queue[_Job | None]) -> None:
+    def _work(self, jobs: _Jobs) -> None:
         while (job := jobs.get()) is not None:
             self._do(job)
 
@@ -260,6 +263,10 @@ class Watched:
     def on_their_way(self) -> int:
         """Count the requests that are on their way up, where that is known: not in threads."""
         return 0
+
+    def in_child(self) -> Any:
+        """Begin anew after a fork; return what must not be destroyed here."""
+        return self._aftermath.in_child()
 
     def watch_again(self) -> None:
         """See whether anything is to run after the answers, now that something has changed."""

@@ -334,7 +334,8 @@ class Service:
 
     def in_child(self) -> None:
         """Begin anew after a fork: no thread, lock or session of the parent's is of use."""
-        _INHERITED.append((self.plan, self.bound, self._counted, self._earlier))
+        fronts = [front.in_child() for front in list(self.watchers)]
+        _INHERITED.append((self.plan, self.bound, self._counted, self._earlier, fronts))
         self.opening = threading.RLock()
         self._counted, self._earlier = {}, {}
         self.plan = self.leaving = self._last = None

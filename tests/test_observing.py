@@ -4,12 +4,14 @@ import asyncio
 import csv
 import os
 import threading
+from types import SimpleNamespace
 
 import attrs
 import numpy as np
 import pytest
 
 import cascade
+import cascade.observing
 from cascade import Mode, Policy, PolicyError, Recording, Router, TierError
 from cascade.calibration import ByLabel
 from cascade.cli import main
@@ -370,3 +372,66 @@ def test_closing_an_asynchronous_router_is_bounded_too():
 
     assert asyncio.run(asyncio.wait_for(main(), 30.0)) == 1
     gate.set()
+
+
+def ends(work):
+    """Say whether something ends; what does not stays behind in a thread."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(30.0)
+    return not thread.is_alive()
+
+
+def test_labels_wait_for_nobody_and_none_is_dropped(tmp_path):
+    begun, gate = threading.Event(), threading.Event()
+
+    def held(texts):
+        begun.set()
+        assert gate.wait(60.0)
+        return large(texts)
+
+    with router(tiers={"large": cascade.tier(held, returns="pairs")}) as routing:
+        routing.record(tmp_path, rate=1.0)
+        outcome = routing.route("text 1")
+        assert begun.wait(60.0)
+        assert ends(lambda: [routing.feedback(outcome.id, i) for i in range(1000)])
+        gate.set()
+    (labels,) = tmp_path.glob("labels-*.csv")
+    assert labels.read_text().splitlines()[1:] == [f"{outcome.id},{i}" for i in range(1000)]
+    assert routing.statistics().recorded == 1
+
+
+def test_labels_hold_up_no_event_loop_that_the_tiers_need(tmp_path):
+    async def slowly(texts):
+        await asyncio.sleep(0)
+        return large(texts)
+
+    async def main():
+        tiers = {
+            "small": cascade.tier(small, returns="pairs"),
+            "large": cascade.tier(slowly, returns="pairs"),
+        }
+        async with cascade.AsyncRouter(Policy.from_dict(TREE), tiers=tiers) as routing:
+            await routing.record(tmp_path, rate=1.0)
+            outcome = await routing.route("text 1")
+            for i in range(1000):
+                routing.feedback(outcome.id, i)
+
+    assert ends(lambda: asyncio.run(main()))
+    (labels,) = tmp_path.glob("labels-*.csv")
+    assert len(labels.read_text().splitlines()) == 1001
+
+
+def test_who_waits_for_what_is_queued_while_another_closes_is_not_forgotten(monkeypatch, tmp_path):
+    routing = router()
+    routing.record(tmp_path, rate=1.0)
+    routing.route("text 1")
+
+    def closing():
+        monkeypatch.undo()
+        routing.close()
+        return threading.Event()
+
+    monkeypatch.setattr(cascade.observing, "threading", SimpleNamespace(Event=closing))
+    assert ends(routing.flush)
+    assert routing.statistics().recorded == 1
