@@ -270,7 +270,7 @@ class Watched:
 
     def watch_again(self) -> None:
         """See whether anything is to run after the answers, now that something has changed."""
-        with self._service.opening:
+        with self._service.guard:
             self._watch()
 
     def _watch(self) -> None:
@@ -323,14 +323,14 @@ class Watched:
         """
         if not 0.0 < rate <= 1.0:
             raise ValueError(f"rate: expected a number in (0, 1], got {rate!r}")
-        self._aftermath.drain()
-        with self._service.opening:
-            if self._aftermath.recorder is not None:
-                self._aftermath.recorder.close()
-            self._aftermath.recorder = Recorder(
-                Path(folder), rate, self._service.policy.digest, inputs=inputs, complete=complete
-            )
+        after, digest = self._aftermath, self._service.policy.digest
+        after.drain()
+        recorder = Recorder(Path(folder), rate, digest, inputs=inputs, complete=complete)
+        with self._service.guard:
+            before, after.recorder = after.recorder, recorder
             self._watch()
+        if before is not None:
+            before.close()
 
     def feedback(self, outcome_id: str, truth: Any) -> None:
         """Write down what the right answer to a request was; ``cascade label`` joins the two.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -23,7 +24,7 @@ from cascade.telemetry.shared import SharedMetrics
 from cascade.types import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from cascade.binding import Functions, PerTier
@@ -81,7 +82,8 @@ class Service:
         self.leaving: Plan | None = None  # of what is under way, while the router closes
         self._last: Standing | None = None  # what had been counted when it was closed
         self.closed = False
-        self.opening = threading.RLock()  # guards everything here but the reading of ``plan``
+        self.opening = threading.RLock()  # held while models are opened: one policy at a time
+        self.guard = threading.Lock()  # held briefly: of all here but the reading of ``plan``
         self.clock = clock
         self._counted: dict[tuple[str, tuple[str, ...]], Ledger] = {}  # by policy's name and tiers
         self._earlier: dict[tuple[str, ...], Ledger] = {}  # of policies before those, by tiers
@@ -93,6 +95,9 @@ class Service:
         self._asynchronous = asynchronous
         self._reloads: tuple[PolicyFiles, float] | None = None
         self._reloader: threading.Event | None = None  # stops it
+        environment = os.environ if given.env is None else given.env
+        self._folder = environment.get("CASCADE_METRICS_DIR")  # of metrics that are shared
+        self._sharing = threading.Lock()
         self._shared: SharedMetrics | None = None
         self.bound, self._functions = self._bind(policy, given)
         _LIVE.add(self)
@@ -125,35 +130,38 @@ class Service:
             ModelIntegrityError: a model cannot be loaded, or answers its golden input differently.
         """
         with self.opening:
-            if self.closed:
-                msg = "the router is closed"
-                raise PolicyError(msg)
+            self._refuse_closed()
             if self.plan is None:
                 shared = self._share()
-                self.plan = self._opened(self.policy, self.bound, self._functions, None)
+                with _open_or_closed(self.bound):
+                    plan = self._opened(self.policy, self.bound, self._functions, None)
+                    with self.guard:
+                        self.plan = plan = in_mode(plan, self.mode)
+                        self._count(plan)
                 if shared is not None:
                     shared.keep_writing(self, Service._own_metrics)
                 self._watch_file()
+                return plan
             return self.plan
+
+    def _refuse_closed(self) -> None:
+        if self.closed:
+            msg = "the router is closed"
+            raise PolicyError(msg)
 
     def _opened(
         self, policy: Policy, bound: tuple[BoundTier, ...], named: tuple[Functions, Functions],
         before: Plan | None,
     ) -> Plan:  # fmt: skip
-        env = self._given.env
-        try:
-            plan = open_plan(
-                policy, bound, self.clock, *named, lambda: self._engine(policy, bound, before), env
-            )
-        except BaseException:
-            for tier in bound:
-                tier.close()
-            raise
-        return in_mode(plan, self.mode)
+        return open_plan(
+            policy, bound, self.clock, *named, lambda: self._engine(policy, bound, before),
+            self._given.env,
+        )  # fmt: skip
 
     def _engine(self, policy: Policy, bound: tuple[BoundTier, ...], before: Plan | None) -> Engine:
         """Return the cache and flights of a policy: those there are, if it answers the same."""
-        ledger = self._ledger(policy.name, tuple(tier.name for tier in bound))
+        tiers = tuple(tier.name for tier in bound)
+        ledger = self._counted.get((policy.name, tiers)) or Ledger(len(tiers))
         if before is not None:
             old = before.policy, [lane.tier for lane in before.lanes]
             if before.policy.cache == policy.cache and _answers(*old) == _answers(policy, bound):
@@ -168,17 +176,17 @@ class Service:
             engine.cache = ResultCache(*sizes) if share is None else FairCache(*sizes, share)
         return engine
 
-    def _ledger(self, name: str, tiers: tuple[str, ...]) -> Ledger:
-        """Return where a policy is counted; the names of all but the latest few are forgotten."""
-        ledger = self._counted.pop((name, tiers), None) or Ledger(len(tiers))
-        self._counted[name, tiers] = ledger  # the latest is the last
+    def _count(self, plan: Plan) -> None:
+        """Have a plan in force counted; the names of all but the latest few are forgotten."""
+        key = plan.policy.name, plan.site.tiers
+        self._counted.pop(key, None)
+        self._counted[key] = plan.engine.ledger  # the latest is the last
         if len(self._counted) > _NAMED:
             (_, old), gone = next(iter(self._counted.items()))
             del self._counted[next(iter(self._counted))]
             self._earlier.setdefault(old, Ledger(len(old))).absorb(gone)
         if len(self._earlier) > _LADDERS:
             del self._earlier[next(iter(self._earlier))]
-        return ledger
 
     # -- changing --------------------------------------------------------------------------------
 
@@ -189,7 +197,7 @@ class Service:
         except ValueError:
             known = ", ".join(Mode)
             raise PolicyError(f"mode: expected one of {known}, got {mode!r}") from None
-        with self.opening:
+        with self.guard:
             _check_mode(self.policy, wanted)
             self.mode, self._mode_was_set = wanted, True
             if self.plan is not None:
@@ -205,29 +213,33 @@ class Service:
         if not isinstance(policy, Policy):
             policy = Policy.from_yaml(policy, env=self._given.env)
         with self.opening:
-            if self.closed:
-                raise PolicyError("the router is closed")
-            mode = self.mode if self._mode_was_set else policy.mode
-            _check_mode(policy, mode)
+            self._refuse_closed()
+            self._mode_for(policy)  # before anything is opened
             given = self._given
             if tiers is not None:
                 given = attrs.evolve(given, tiers=tiers)
             bound, named = self._bind(policy, given if tiers is not None else given.of(policy))
             before, bound_before = self.plan, self.bound
-            mode_before = self.mode
-            try:
-                self.mode = mode
+            with _open_or_closed(bound):
                 plan = None if before is None else self._opened(policy, bound, named, before)
-            except BaseException:
-                self.mode = mode_before
-                raise
-            self._given = given
-            self.policy, self.bound, self._functions, self.plan = policy, bound, named, plan
+                with self.guard:
+                    self.mode = self._mode_for(policy)  # one may have been set meanwhile
+                    self._given, self.policy = given, policy
+                    self.bound, self._functions = bound, named
+                    if plan is not None:
+                        self.plan = in_mode(plan, self.mode)
+                        self._count(plan)
         if before is not None:
             before.retire()
             for tier in bound_before:
                 tier.retire()
         self._changed()
+
+    def _mode_for(self, policy: Policy) -> Mode:
+        """Return the mode that a policy would be served in: its own, unless one was set."""
+        mode = self.mode if self._mode_was_set else policy.mode
+        _check_mode(policy, mode)
+        return mode
 
     def reload(self, path: Path, seconds: float) -> None:
         """Look every few seconds whether the policy file or a model has changed; swap it in."""
@@ -274,23 +286,24 @@ class Service:
 
     def _share(self) -> SharedMetrics | None:
         """Return where metrics are shared with other processes, if ``CASCADE_METRICS_DIR`` says."""
-        env = os.environ if self._given.env is None else self._given.env
-        folder = env.get("CASCADE_METRICS_DIR")
-        with self.opening:
-            if folder and self._shared is None and not self.closed:
-                self._shared = SharedMetrics(folder)
+        if not self._folder:
+            return None
+        with self._sharing:
+            if self._shared is None and not self.closed:
+                self._shared = SharedMetrics(self._folder)
             return self._shared
 
     def _own_metrics(self) -> str:
         now = self.standing()
-        kept = {("", names): ledger for names, ledger in self._earlier.copy().items()}
-        kept |= self._counted
-        counted = [(*key, ledger.totals()) for key, ledger in kept.items()]
+        with self.guard:
+            kept = {("", names): ledger for names, ledger in self._earlier.items()}
+            kept |= self._counted
+            counted = [(*key, ledger.totals()) for key, ledger in kept.items()]
         return prometheus(now, counted, self.mode, self.reload_failures)
 
     def metrics(self) -> str:
         """Return the counters as Prometheus text, of all processes that share a folder."""
-        shared, own = self._shared or self._share(), self._own_metrics()
+        shared, own = self._share(), self._own_metrics()
         return own if shared is None else shared.all(own)
 
     # -- ending ----------------------------------------------------------------------------------
@@ -336,12 +349,24 @@ class Service:
         """Begin anew after a fork: no thread, lock or session of the parent's is of use."""
         fronts = [front.in_child() for front in list(self.watchers)]
         _INHERITED.append((self.plan, self.bound, self._counted, self._earlier, fronts))
-        self.opening = threading.RLock()
+        self.opening, self.guard = threading.RLock(), threading.Lock()
+        self._sharing = threading.Lock()
         self._counted, self._earlier = {}, {}
         self.plan = self.leaving = self._last = None
         self._shared = self._reloader = None  # a file and a thread of the parent's
         for tier in self.bound:
             tier.reset()
+
+
+@contextlib.contextmanager
+def _open_or_closed(bound: Iterable[BoundTier]) -> Iterator[None]:
+    """Close the tiers again if anything is wrong."""
+    try:
+        yield
+    except BaseException:
+        for tier in bound:
+            tier.close()
+        raise
 
 
 def _answers(policy: Policy, tiers: Iterable[BoundTier]) -> tuple[Any, ...]:
