@@ -137,7 +137,7 @@ class Aftermath:
         self.dropped = 0
         self._jobs: _Jobs = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._queueing = threading.Lock()  # nothing is put behind the end of a thread
+        self._queueing = threading.RLock()  # nothing is put behind the end of a thread
 
     def take(self, plan: Plan, outcome: Outcome[Any], x: Any, *, record: bool) -> None:
         """Queue what is to be done for a request that was answered, or drop it."""
@@ -197,7 +197,7 @@ class Aftermath:
     def in_child(self) -> _Jobs:
         """Begin anew after a fork; return what was queued in the parent, which does it."""
         jobs, self._jobs = self._jobs, queue.SimpleQueue()
-        self._thread, self._queueing = None, threading.Lock()
+        self._thread, self._queueing = None, threading.RLock()
         return jobs
 
     # -- the queue -------------------------------------------------------------------------------

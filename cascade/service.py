@@ -20,6 +20,7 @@ from cascade.plan import in_mode, same_classes
 from cascade.policy import Policy
 from cascade.reloading import PolicyFiles
 from cascade.telemetry import Standing, prometheus, standing
+from cascade.telemetry.counters import Counters
 from cascade.telemetry.shared import SharedMetrics
 from cascade.types import Mode
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from cascade.protocols import BoundTier, Clock, Observer
 
 __all__ = ["Given", "Service"]
-
-_NAMED, _LADDERS = 4, 8  # policies that are counted by name, ladders of those before them
 
 _LIVE: weakref.WeakSet[Service] = weakref.WeakSet()
 _INHERITED: list[Any] = []  # of a parent: a child must not destroy the sessions in it
@@ -83,10 +82,9 @@ class Service:
         self._last: Standing | None = None  # what had been counted when it was closed
         self.closed = False
         self.opening = threading.RLock()  # held while models are opened: one policy at a time
-        self.guard = threading.Lock()  # held briefly: of all here but the reading of ``plan``
+        self.guard = threading.RLock()  # held briefly; a signal may come in it
         self.clock = clock
-        self._counted: dict[tuple[str, tuple[str, ...]], Ledger] = {}  # by policy's name and tiers
-        self._earlier: dict[tuple[str, ...], Ledger] = {}  # of policies before those, by tiers
+        self._counted = Counters()
         self.reload_failures = 0
         self.watchers: weakref.WeakSet[Watched] = weakref.WeakSet()  # of mode and policy
         self._mode_was_set = False
@@ -97,7 +95,7 @@ class Service:
         self._reloader: threading.Event | None = None  # stops it
         environment = os.environ if given.env is None else given.env
         self._folder = environment.get("CASCADE_METRICS_DIR")  # of metrics that are shared
-        self._sharing = threading.Lock()
+        self._sharing = threading.RLock()
         self._shared: SharedMetrics | None = None
         self.bound, self._functions = self._bind(policy, given)
         _LIVE.add(self)
@@ -137,7 +135,7 @@ class Service:
                     plan = self._opened(self.policy, self.bound, self._functions, None)
                     with self.guard:
                         self.plan = plan = in_mode(plan, self.mode)
-                        self._count(plan)
+                        self._counted.add(plan.policy.name, plan.site.tiers, plan.engine.ledger)
                 if shared is not None:
                     shared.keep_writing(self, Service._own_metrics)
                 self._watch_file()
@@ -160,8 +158,7 @@ class Service:
 
     def _engine(self, policy: Policy, bound: tuple[BoundTier, ...], before: Plan | None) -> Engine:
         """Return the cache and flights of a policy: those there are, if it answers the same."""
-        tiers = tuple(tier.name for tier in bound)
-        ledger = self._counted.get((policy.name, tiers)) or Ledger(len(tiers))
+        ledger = self._counted.ledger(policy.name, tuple(tier.name for tier in bound))
         if before is not None:
             old = before.policy, [lane.tier for lane in before.lanes]
             if before.policy.cache == policy.cache and _answers(*old) == _answers(policy, bound):
@@ -175,18 +172,6 @@ class Service:
             share = settings.per_tenant
             engine.cache = ResultCache(*sizes) if share is None else FairCache(*sizes, share)
         return engine
-
-    def _count(self, plan: Plan) -> None:
-        """Have a plan in force counted; the names of all but the latest few are forgotten."""
-        key = plan.policy.name, plan.site.tiers
-        self._counted.pop(key, None)
-        self._counted[key] = plan.engine.ledger  # the latest is the last
-        if len(self._counted) > _NAMED:
-            (_, old), gone = next(iter(self._counted.items()))
-            del self._counted[next(iter(self._counted))]
-            self._earlier.setdefault(old, Ledger(len(old))).absorb(gone)
-        if len(self._earlier) > _LADDERS:
-            del self._earlier[next(iter(self._earlier))]
 
     # -- changing --------------------------------------------------------------------------------
 
@@ -228,7 +213,7 @@ class Service:
                     self.bound, self._functions = bound, named
                     if plan is not None:
                         self.plan = in_mode(plan, self.mode)
-                        self._count(plan)
+                        self._counted.add(plan.policy.name, plan.site.tiers, plan.engine.ledger)
         if before is not None:
             before.retire()
             for tier in bound_before:
@@ -296,9 +281,7 @@ class Service:
     def _own_metrics(self) -> str:
         now = self.standing()
         with self.guard:
-            kept = {("", names): ledger for names, ledger in self._earlier.items()}
-            kept |= self._counted
-            counted = [(*key, ledger.totals()) for key, ledger in kept.items()]
+            counted = self._counted.totals()
         return prometheus(now, counted, self.mode, self.reload_failures)
 
     def metrics(self) -> str:
@@ -348,10 +331,10 @@ class Service:
     def in_child(self) -> None:
         """Begin anew after a fork: no thread, lock or session of the parent's is of use."""
         fronts = [front.in_child() for front in list(self.watchers)]
-        _INHERITED.append((self.plan, self.bound, self._counted, self._earlier, fronts))
-        self.opening, self.guard = threading.RLock(), threading.Lock()
-        self._sharing = threading.Lock()
-        self._counted, self._earlier = {}, {}
+        _INHERITED.append((self.plan, self.bound, self._counted, fronts))
+        self.opening, self.guard = threading.RLock(), threading.RLock()
+        self._sharing = threading.RLock()
+        self._counted = Counters()
         self.plan = self.leaving = self._last = None
         self._shared = self._reloader = None  # a file and a thread of the parent's
         for tier in self.bound:
