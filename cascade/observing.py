@@ -342,6 +342,10 @@ class Watched:
             raise PolicyError("feedback: call record(folder) first")
         self._aftermath.label(outcome_id, truth)
 
+    def end_aftermath(self, grace: float) -> None:
+        """End what runs after the answers, in at most ``grace`` seconds."""
+        self._aftermath.close(grace)
+
     def flush(self) -> None:
         """Wait until what runs after the answers so far is done and written."""
         self._aftermath.drain()

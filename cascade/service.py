@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,8 @@ class Service:
         self.leaving: Plan | None = None  # of what is under way, while the router closes
         self._last: Standing | None = None  # what had been counted when it was closed
         self.closed = False
+        self.over = threading.Event()  # it has been closed to the end
+        self._claimed = False  # by who closes it
         self.opening = threading.RLock()  # held while models are opened: one policy at a time
         self.guard = threading.RLock()  # held briefly; a signal may come in it
         self.clock = clock
@@ -291,15 +294,21 @@ class Service:
 
     # -- ending ----------------------------------------------------------------------------------
 
+    def claim(self) -> bool:
+        """Whether it is the caller's to end this: nobody else is closing it."""
+        with self.guard:
+            first, self._claimed = not self._claimed, True
+        return first
+
     def refuse(self) -> Plan | None:
         """Refuse what comes from now on; return the plan of what is under way."""
-        with self.opening:
+        with self.opening, self.guard:
             if self._reloader is not None:
                 self._reloader.set()
             self.closed = True
             plan, self.plan = self.plan, None
             self.leaving = plan or self.leaving
-        return plan
+            return self.leaving
 
     def busy(self, plan: Plan) -> bool:
         """Whether any request is on its way, as far as can be seen at one look."""
@@ -308,6 +317,16 @@ class Service:
             or any(lane.live() for lane in plan.lanes)
             or any(front.on_their_way() for front in list(self.watchers))
         )
+
+    def end(self, grace: float, *, idle: bool) -> None:
+        """End what runs after the answers of all fronts, in ``grace`` seconds, and let go."""
+        until = time.monotonic() + grace
+        try:
+            for front in list(self.watchers):
+                front.end_aftermath(max(0.0, until - time.monotonic()))
+        finally:
+            self.let_go(self.refuse(), idle=idle)
+            self.over.set()
 
     def let_go(self, plan: Plan | None, *, idle: bool) -> None:
         """Close lanes and tiers; what still waits is refused, unless all seemed ``idle``.
@@ -318,22 +337,26 @@ class Service:
             plan.retire()
             for lane in () if idle else plan.lanes:
                 lane.close()
-        tiers, self.bound = self.bound, ()
+        with self.guard:
+            tiers, self.bound = self.bound, ()
+            self._last, self.leaving = self.standing(), None
         for tier in tiers:
             tier.close()
-        with self.opening:
-            if plan is not None or self.leaving is None:  # else another is still closing it
-                self._last, self.leaving = self.standing(), None
-                self._last.engine.forget()
-                if self._shared is not None:
-                    self._shared.close(self._own_metrics())
+        self._last.engine.forget()
+        with self._sharing:
+            shared = self._shared
+        if shared is not None:
+            shared.close(self._own_metrics())
 
     def in_child(self) -> None:
         """Begin anew after a fork: no thread, lock or session of the parent's is of use."""
         fronts = [front.in_child() for front in list(self.watchers)]
         _INHERITED.append((self.plan, self.bound, self._counted, fronts))
         self.opening, self.guard = threading.RLock(), threading.RLock()
-        self._sharing = threading.RLock()
+        self._sharing, self.over = threading.RLock(), threading.Event()
+        self._claimed = self.closed  # else a thread of the parent's was at it
+        if self.closed:
+            self.over.set()
         self._counted = Counters()
         self.plan = self.leaving = self._last = None
         self._shared = self._reloader = None  # a file and a thread of the parent's
