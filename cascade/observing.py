@@ -43,21 +43,18 @@ _QUEUED = 256  # jobs; beyond, requests are dropped
 
 
 class Recorder:
-    """Appends rows to a file of this process; used by one thread, but for ``draw``."""
+    """Appends rows to files of this process, one per ladder; used by one thread, but ``draw``."""
 
-    def __init__(
-        self, folder: Path, rate: float, policy: str, *, inputs: bool, complete: bool
-    ) -> None:
+    def __init__(self, folder: Path, rate: float, *, inputs: bool, complete: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self.rows = 0
         self.complete = complete
         self._rate = rate
         self._inputs = inputs
-        self._policy = policy
         self._random = random.Random()  # noqa: S311  sampling, not a secret
         self._closed = False
-        self._files: dict[tuple[str, int], Any] = {}  # by what they hold, and whose they are
+        self._files: dict[tuple[str, ...], Any] = {}  # by process, what they hold, and columns
 
     def draw(self) -> bool:
         """Whether this request is sampled; asked before it is routed."""
@@ -68,7 +65,7 @@ class Recorder:
         if self._closed:  # by who did not wait for a tier that hung
             return
         cells = {
-            "id": outcome.id, "at": f"{time.time():.6f}", "policy": self._policy, "sampled": "1",
+            "id": outcome.id, "at": f"{time.time():.6f}", "policy": outcome.policy, "sampled": "1",
         } | ({"input": _cell(x)} if self._inputs else {})  # fmt: skip
         for answer in answers:
             cells |= answer.cells()
@@ -80,11 +77,11 @@ class Recorder:
         self._append("labels", {"id": outcome_id, "truth": _cell(truth)})
 
     def _append(self, what: str, cells: dict[str, str]) -> None:
-        pid = os.getpid()
-        file = self._files.get((what, pid))
+        key = str(os.getpid()), what, *cells
+        file = self._files.get(key)
         if file is None:
-            path = self._folder / f"{what}-{pid}-{time.time_ns():x}.csv"
-            file = self._files[what, pid] = path.open("a", encoding="utf-8", newline="")
+            path = self._folder / f"{what}-{os.getpid()}-{time.time_ns():x}.csv"
+            file = self._files[key] = path.open("a", encoding="utf-8", newline="")
             csv.writer(file).writerow(cells)
         csv.writer(file).writerow(cells.values())
         file.flush()
@@ -315,17 +312,17 @@ class Watched:
 
         They are sampled before routing; with ``complete`` the tiers that were not asked are asked
         in the background, on a bounded queue (what finds it full is dropped and counted). One file
-        per process is written to ``folder``; ``inputs`` adds the inputs. ``cascade fit`` reads the
-        folder.
+        per process is written to ``folder``, and one more for each policy with other columns that
+        is swapped in; ``inputs`` adds the inputs. ``cascade fit`` reads the folder.
 
         Raises:
             ValueError: ``rate`` is not in (0, 1].
         """
         if not 0.0 < rate <= 1.0:
             raise ValueError(f"rate: expected a number in (0, 1], got {rate!r}")
-        after, digest = self._aftermath, self._service.policy.digest
+        after = self._aftermath
         after.drain()
-        recorder = Recorder(Path(folder), rate, digest, inputs=inputs, complete=complete)
+        recorder = Recorder(Path(folder), rate, inputs=inputs, complete=complete)
         with self._service.guard:
             before, after.recorder = after.recorder, recorder
             self._watch()

@@ -12,7 +12,7 @@ import pytest
 
 import cascade
 import cascade.observing
-from cascade import Mode, Policy, PolicyError, Recording, Router, TierError
+from cascade import Mode, Policy, PolicyError, Recording, RecordingError, Router, TierError
 from cascade.calibration import ByLabel
 from cascade.cli import main
 
@@ -435,3 +435,38 @@ def test_who_waits_for_what_is_queued_while_another_closes_is_not_forgotten(monk
     monkeypatch.setattr(cascade.observing, "threading", SimpleNamespace(Event=closing))
     assert ends(routing.flush)
     assert routing.statistics().recorded == 1
+
+
+def test_what_is_recorded_after_a_swap_says_so_and_stands_under_its_own_columns(tmp_path, capsys):
+    def ladder(*names, **more):
+        tiers = [{"name": name, "kind": "external"} for name in names]
+        thresholds = {"thresholds": [0.8] * (len(names) - 1)}
+        return Policy.from_dict(TREE | {"tiers": tiers, "escalation": thresholds} | more)
+
+    pairs = cascade.tier(small, returns="pairs")
+    old, same = ladder("small", "large"), ladder("small", "large", revision="2")
+    new = ladder("small", "m", "large")
+    with Router(old, tiers={"small": pairs, "large": pairs}) as routing:
+        routing.record(tmp_path, rate=1.0)
+        routing.route("text 1")
+        routing.swap(same)
+        routing.route("text 2")
+        routing.swap(new, tiers=dict.fromkeys(("small", "m", "large"), pairs))
+        outcome = routing.route("text 3")
+        routing.swap(old, tiers={"small": pairs, "large": pairs})
+        routing.route("text 4")
+        routing.feedback(outcome.id, 0)
+    found = {}
+    for path in tmp_path.glob("recording-*.csv"):
+        with path.open(newline="") as lines:
+            found[Recording.read(path).names] = path, list(csv.DictReader(lines))
+    assert {names: [row["policy"] for row in rows] for names, (_, rows) in found.items()} == {
+        ("small", "large"): [old.digest, same.digest, old.digest],
+        ("small", "m", "large"): [new.digest],
+    }
+    assert all(None not in row for _, rows in found.values() for row in rows)
+    with pytest.raises(RecordingError, match="read those of each ladder by themselves"):
+        Recording.read(tmp_path)
+    (path, _), out = found["small", "m", "large"], tmp_path / "labelled"
+    assert main(["label", str(path), str(tmp_path), "--out", str(out)]) == 0
+    assert "1 of 1 rows labelled" in capsys.readouterr().out
