@@ -102,7 +102,7 @@ class _Answer:
     score: str
     value: Any = None
     confidence: float | None = None
-    seconds: float = 0.0
+    seconds: float | None = None
     error: BaseException | None = None
 
     def cells(self) -> dict[str, str]:
@@ -111,7 +111,7 @@ class _Answer:
         return {
             f"{self.tier}.value": "" if failed else _cell(self.value),
             f"{self.tier}.{sure}": "" if self.confidence is None else repr(self.confidence),
-            f"{self.tier}.seconds": f"{self.seconds:.9f}",
+            f"{self.tier}.seconds": "" if self.seconds is None else f"{self.seconds:.9f}",
         }
 
 
@@ -139,12 +139,12 @@ class Aftermath:
     def take(self, plan: Plan, outcome: Outcome[Any], x: Any, *, record: bool) -> None:
         """Queue what is to be done for a request that was answered, or drop it."""
         try:
-            kept = copy.deepcopy(x)  # the caller may change it
+            kept, value = copy.deepcopy((x, outcome.value))  # the caller may change them
         except Exception:  # noqa: BLE001  not of every kind of object
             self.dropped += 1
             return
         if self._jobs.qsize() < _QUEUED:
-            self._put(_Job(lambda: self._complete(plan, outcome, kept, record=record)))
+            self._put(_Job(lambda: self._complete(plan, outcome, kept, value, record=record)))
         else:
             self.dropped += 1
 
@@ -222,26 +222,29 @@ class Aftermath:
 
     # -- one request -----------------------------------------------------------------------------
 
-    def _complete(self, plan: Plan, outcome: Outcome[Any], x: Any, *, record: bool) -> None:
+    def _complete(
+        self, plan: Plan, outcome: Outcome[Any], x: Any, value: Any, *, record: bool
+    ) -> None:
         row = plan.row(x)
-        answers = list(self._answers(plan, outcome, row))
+        answers = list(self._answers(plan, outcome, row, value))
         if plan.site.mode is Mode.OBSERVE:
             hard = 0.0 if plan.complexity is None else plan.complexity(x if plan.by_name else row)
-            outcome.add_shadow(_shadow(plan, row, hard, answers, outcome))
+            outcome.add_shadow(_shadow(plan, row, hard, answers, value))
         if record and self.recorder is not None:
             self.recorder.write(outcome, x, answers)
 
-    def _answers(self, plan: Plan, outcome: Outcome[Any], row: Any) -> Iterator[_Answer]:
-        """Ask the tiers that did not answer; the one that did is taken at its word."""
+    def _answers(self, plan: Plan, outcome: Outcome[Any], row: Any, said: Any) -> Iterator[_Answer]:
+        """Ask the tiers that did not run for this; the one that answered is taken at its word."""
         recorder = self.recorder
         complete = recorder is None or recorder.complete or plan.site.mode is Mode.OBSERVE
-        took = {step.tier: step.latency.compute for step in outcome.steps}
+        ran = (step for step in outcome.steps if step.result != "shared")
+        took = {step.tier: step.latency.compute for step in ran}
         for lane, spec in zip(plan.lanes, plan.policy.tiers, strict=True):
             score = spec.confidence.score
             plain = plan.post is None and lane.calibration is None
             if spec.name == outcome.tier and spec.name in took and plain:
                 seconds = took[spec.name]
-                yield _Answer(spec.name, score, outcome.value, outcome.confidence, seconds)
+                yield _Answer(spec.name, score, said, outcome.confidence, seconds)
             elif not complete:
                 yield _Answer(spec.name, score, error=LookupError("not asked"))
             else:
@@ -361,7 +364,7 @@ def _ask(lane: Lane, name: str, score: str, plan: Plan, row: Any) -> _Answer:
 
 
 def _shadow(
-    plan: Plan, row: Any, hard: float, answers: Sequence[_Answer], outcome: Outcome[Any]
+    plan: Plan, row: Any, hard: float, answers: Sequence[_Answer], said: Any
 ) -> dict[str, Any]:
     """Say what the cascade would have done with these answers, had there been time."""
     decision, etas = Decision(plan.ladder), [int] * len(answers)  # int() is 0: time for all
@@ -383,7 +386,7 @@ def _shadow(
         "disposition": str(move.disposition),  # type: ignore[union-attr]
         "value": value,
         "confidence": None if best is None else best.confidence,
-        "agrees": _agree(value, outcome.value),
+        "agrees": _agree(value, said),
     }
 
 

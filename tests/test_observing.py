@@ -4,6 +4,7 @@ import asyncio
 import csv
 import os
 import threading
+import time
 from types import SimpleNamespace
 
 import attrs
@@ -470,3 +471,56 @@ def test_what_is_recorded_after_a_swap_says_so_and_stands_under_its_own_columns(
     (path, _), out = found["small", "m", "large"], tmp_path / "labelled"
     assert main(["label", str(path), str(tmp_path), "--out", str(out)]) == 0
     assert "1 of 1 rows labelled" in capsys.readouterr().out
+
+
+def test_what_the_caller_does_to_an_answer_is_not_recorded(tmp_path):
+    begun, gate = threading.Event(), threading.Event()
+
+    def held(texts):
+        begun.set()
+        assert gate.wait(60.0)
+        return [["it"] for _ in texts]
+
+    sure = cascade.tier(lambda x: (["it"], 0.9), returns="pairs", rows="one")
+    with router(tiers={"small": sure, "large": held}) as routing:
+        routing.record(tmp_path, rate=1.0)
+        routing.route("first")
+        assert begun.wait(60.0)  # what is recorded from now on waits
+        routing.route("second").value.append("mine")
+        gate.set()
+    assert [row["small.value"] for row in rows_of(tmp_path)] == ['["it"]'] * 2
+
+
+def test_the_tier_that_ran_for_another_is_asked_anew_or_said_nothing(tmp_path):
+    for complete in (True, False):
+        begun, gate, answers = threading.Event(), threading.Event(), []
+
+        def held(texts, begun=begun, gate=gate):
+            begun.set()
+            assert gate.wait(60.0)
+            return [("it", 0.9) for _ in texts]
+
+        tiers = {"large": cascade.tier(held, returns="pairs")}
+        folder = tmp_path / str(complete)
+        with router(tiers=tiers, cache={}) as routing:
+            routing.record(folder, rate=1.0, complete=complete)
+
+            def ask(routing=routing, answers=answers):
+                answers.append(routing.route("text"))
+
+            asking = [threading.Thread(target=ask) for _ in range(2)]
+            asking[0].start()
+            assert begun.wait(60.0)
+            asking[1].start()
+            flights = routing._service.plan.engine.flights
+            while not any(flight.followers for flight in flights.values()):
+                time.sleep(0.001)
+            gate.set()
+            for thread in asking:
+                thread.join(60.0)
+        shared = {o.id for o in answers if "shared" in [step.result for step in o.steps]}
+        assert len(shared) == 1
+        for row in rows_of(folder):
+            asked = complete or row["id"] not in shared
+            assert (row["large.value"], bool(row["large.seconds"])) == ("it" * asked, asked)
+            assert not asked or float(row["large.seconds"]) > 0.0
