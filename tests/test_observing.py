@@ -1,6 +1,7 @@
 """What runs after the answers: shadows, recordings, labels; and that it never slows a request."""
 
 import asyncio
+import contextlib
 import csv
 import os
 import threading
@@ -524,3 +525,32 @@ def test_the_tier_that_ran_for_another_is_asked_anew_or_said_nothing(tmp_path):
             asked = complete or row["id"] not in shared
             assert (row["large.value"], bool(row["large.seconds"])) == ("it" * asked, asked)
             assert not asked or float(row["large.seconds"]) > 0.0
+
+
+def test_the_complete_rows_of_a_recording_can_be_read(tmp_path):
+    def moody(texts):
+        if texts[0].endswith("7"):
+            raise LookupError
+        return large(texts)
+
+    with router(tiers={"large": cascade.tier(moody, returns="pairs")}) as routing:
+        routing.record(tmp_path, rate=1.0)
+        for text in TEXTS:
+            with contextlib.suppress(TierError):
+                routing.route(text)
+    rows = rows_of(tmp_path)
+    with pytest.raises(RecordingError, match="4 of 40 rows lack a tier's value"):
+        Recording.read(tmp_path)
+    whole = [row for row in rows if row["large.value"]]
+    held = Recording.read(tmp_path, complete_only=True)
+    assert held.n == len(whole) == 36
+    assert held.tiers[1].confidence.tolist() == [float(row["large.confidence"]) for row in whole]
+
+
+def test_of_a_tier_that_is_not_asked_no_time_is_recorded(tmp_path):
+    with router() as routing:
+        routing.record(tmp_path, rate=1.0, complete=False)
+        routing.route("text 1")
+    (row,) = rows_of(tmp_path)
+    assert (row["small.value"], row["large.value"], row["large.seconds"]) == ("0", "", "")
+    assert float(row["small.seconds"]) > 0.0
