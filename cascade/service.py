@@ -147,7 +147,7 @@ class Service:
 
     def _refuse_closed(self) -> None:
         if self.closed:
-            msg = "the router is closed"
+            msg = "the router is closed for good: build another; a policy is replaced by swap()"
             raise PolicyError(msg)
 
     def _opened(

@@ -82,7 +82,7 @@ def test_what_has_not_ended_after_the_grace_is_not_waited_for():
     asking.join()
     assert not large.begun.is_set()  # its lane is closed
     assert answers == ["x"]  # the best answer there is
-    with pytest.raises(PolicyError, match="closed"):
+    with pytest.raises(PolicyError, match="closed for good: build another"):
         router.route("late")
 
 
