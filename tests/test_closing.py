@@ -197,3 +197,18 @@ def test_what_is_recorded_at_another_front_is_written_when_one_closes(tmp_path):
     router = asyncio.run(asyncio.wait_for(main(), 30.0))
     assert router.statistics().recorded == 1
     assert not router._aftermath.recorder._files
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_the_child_of_a_parent_that_was_closing_waits_for_nobody(closed):
+    router = Router(Policy.from_dict(ONE), tiers={"only": lambda xs: xs})
+    service = router._service
+    if closed:
+        router.close()
+    else:
+        assert service.claim()
+    service.in_child()  # as after a fork: the thread that was at it is not here
+    assert service.over.is_set() is closed
+    router.close(grace=60.0)
+    assert service.over.is_set()
+    assert router.health().closed

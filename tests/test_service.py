@@ -455,3 +455,15 @@ def test_what_is_being_opened_is_in_force_before_the_router_closes_and_is_closed
         closing.start()
     closing.join(LONG)
     assert (raised, opening.closed, router.policy.revision) == ([], list(opening.tiers), "2")
+
+
+def test_a_signal_that_comes_while_something_changes_can_change_the_mode():
+    with router_for(two(), small=("a", 0.9), large="b") as router:
+
+        def handled():  # by the thread that is at it
+            with router._service.guard:
+                router.set_mode("top_only")
+                router.metrics()
+
+        assert ends(handled)
+        assert router.route("x").value == "b"
