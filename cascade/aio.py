@@ -123,17 +123,24 @@ class AsyncRouter(Front, Generic[X, V]):
     async def close(self, grace: float = 5.0) -> None:
         """Let go of the models; further requests are refused with a PolicyError.
 
-        What is on its way has ``grace`` seconds to end, on all tiers that it needs.
+        What is on its way has ``grace`` seconds to end, on all tiers that it needs; no more than
+        it has had, when this is cancelled. While another is closing the router, wait as long for
+        that.
         """
-        plan, idle = await in_thread(self._service.refuse), False
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace) as limit:
-                for pause in self._idling(plan):
-                    await asyncio.sleep(pause)
-                idle = True
-        left = max(0.0, (limit.when() or 0.0) - get_running_loop().time())
-        await in_thread(lambda: self._aftermath.close(left))
-        await in_thread(lambda: self._service.let_go(plan, idle=idle))
+        until, service = get_running_loop().time() + grace, self._service
+        if not service.claim() and not await in_thread(lambda: service.over.wait(grace)):
+            return
+        idle, left = False, 0.0  # as they are when the wait is cancelled
+        try:
+            plan = await in_thread(service.refuse)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    for pause in self._idling(plan):
+                        await asyncio.sleep(pause)
+                    idle = True
+            left = max(0.0, until - get_running_loop().time())
+        finally:
+            await in_thread(lambda: service.end(left, idle=idle))
 
     def on_their_way(self) -> int:
         """Count the requests that are on their way up, in all event loops."""

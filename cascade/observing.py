@@ -1,8 +1,8 @@
 """What runs after the answer: shadows of mode ``observe``, and recordings of live traffic.
 
-One daemon thread per router takes jobs off a bounded queue; a job that finds it full is dropped and
-counted, so that neither ever slows a request. Every row is handed to the operating system at once:
-a crash loses what is queued, and a fork inherits nothing half written.
+One daemon thread per router takes jobs off a queue, into which nobody waits to put one: a request
+that finds it full is dropped and counted, a label is always taken. Every row is handed to the
+operating system at once: a crash loses what is queued, and a fork inherits nothing half written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import random
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 import numpy as np
@@ -39,25 +39,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Aftermath", "Recorder", "Watched"]
 
-_QUEUED = 256  # jobs; beyond, they are dropped
+_QUEUED = 256  # jobs; beyond, requests are dropped
 
 
 class Recorder:
-    """Appends rows to a file of this process; used by one thread, but for ``draw``."""
+    """Appends rows to files of this process, one per ladder; used by one thread, but ``draw``."""
 
-    def __init__(
-        self, folder: Path, rate: float, policy: str, *, inputs: bool, complete: bool
-    ) -> None:
+    def __init__(self, folder: Path, rate: float, *, inputs: bool, complete: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self.rows = 0
         self.complete = complete
         self._rate = rate
         self._inputs = inputs
-        self._policy = policy
         self._random = random.Random()  # noqa: S311  sampling, not a secret
         self._closed = False
-        self._files: dict[tuple[str, int], Any] = {}  # by what they hold, and whose they are
+        self._files: dict[tuple[str, ...], Any] = {}  # by process, what they hold, and columns
 
     def draw(self) -> bool:
         """Whether this request is sampled; asked before it is routed."""
@@ -68,7 +65,7 @@ class Recorder:
         if self._closed:  # by who did not wait for a tier that hung
             return
         cells = {
-            "id": outcome.id, "at": f"{time.time():.6f}", "policy": self._policy, "sampled": "1",
+            "id": outcome.id, "at": f"{time.time():.6f}", "policy": outcome.policy, "sampled": "1",
         } | ({"input": _cell(x)} if self._inputs else {})  # fmt: skip
         for answer in answers:
             cells |= answer.cells()
@@ -80,11 +77,11 @@ class Recorder:
         self._append("labels", {"id": outcome_id, "truth": _cell(truth)})
 
     def _append(self, what: str, cells: dict[str, str]) -> None:
-        pid = os.getpid()
-        file = self._files.get((what, pid))
+        key = str(os.getpid()), what, *cells
+        file = self._files.get(key)
         if file is None:
-            path = self._folder / f"{what}-{pid}-{time.time_ns():x}.csv"
-            file = self._files[what, pid] = path.open("a", encoding="utf-8", newline="")
+            path = self._folder / f"{what}-{os.getpid()}-{time.time_ns():x}.csv"
+            file = self._files[key] = path.open("a", encoding="utf-8", newline="")
             csv.writer(file).writerow(cells)
         csv.writer(file).writerow(cells.values())
         file.flush()
@@ -105,7 +102,7 @@ class _Answer:
     score: str
     value: Any = None
     confidence: float | None = None
-    seconds: float = 0.0
+    seconds: float | None = None
     error: BaseException | None = None
 
     def cells(self) -> dict[str, str]:
@@ -114,7 +111,7 @@ class _Answer:
         return {
             f"{self.tier}.value": "" if failed else _cell(self.value),
             f"{self.tier}.{sure}": "" if self.confidence is None else repr(self.confidence),
-            f"{self.tier}.seconds": f"{self.seconds:.9f}",
+            f"{self.tier}.seconds": "" if self.seconds is None else f"{self.seconds:.9f}",
         }
 
 
@@ -126,91 +123,94 @@ class _Job:
     keep: bool = False
 
 
+_Jobs: TypeAlias = "queue.SimpleQueue[_Job | None]"
+
+
 class Aftermath:
     """The thread, its queue, and what it does for one request."""
 
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
         self.dropped = 0
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(_QUEUED)
+        self._jobs: _Jobs = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
-        self._pid = os.getpid()
+        self._queueing = threading.RLock()  # nothing is put behind the end of a thread
 
     def take(self, plan: Plan, outcome: Outcome[Any], x: Any, *, record: bool) -> None:
         """Queue what is to be done for a request that was answered, or drop it."""
         try:
-            kept = copy.deepcopy(x)  # the caller may change it
+            kept, value = copy.deepcopy((x, outcome.value))  # the caller may change them
         except Exception:  # noqa: BLE001  not of every kind of object
             self.dropped += 1
             return
-        self._offer(_Job(lambda: self._complete(plan, outcome, kept, record=record)))
+        if self._jobs.qsize() < _QUEUED:
+            self._put(_Job(lambda: self._complete(plan, outcome, kept, value, record=record)))
+        else:
+            self.dropped += 1
 
     def label(self, outcome_id: str, truth: Any) -> None:
-        """Queue a label; unlike a row it is waited for, because it cannot be had again."""
+        """Queue a label; unlike a row it is never dropped, because it cannot be had again."""
         recorder = self.recorder
         assert recorder is not None  # noqa: S101  the router has looked
-        self._start()
-        self._jobs.put(_Job(lambda: recorder.label(outcome_id, truth), keep=True))
+        self._put(_Job(lambda: recorder.label(outcome_id, truth), keep=True))
 
     def drain(self) -> None:
         """Wait until everything queued is done."""
-        if self._thread is not None and self._pid == os.getpid():
-            done = threading.Event()
+        done = threading.Event()
+        with self._queueing:
+            if self._thread is None:
+                return
             self._jobs.put(_Job(done.set, keep=True))
-            done.wait()
+        done.wait()
 
     def close(self, grace: float) -> None:
         """Drain for at most ``grace`` seconds, stop the thread, close the files.
 
         What a hung tier has held up is dropped and counted; labels are written all the same.
         """
-        thread, self._thread = self._thread, None
-        if thread is not None and self._pid == os.getpid():
-            until = time.monotonic() + grace
-            with contextlib.suppress(queue.Full):
-                self._jobs.put(None, timeout=grace)
-                thread.join(max(0.0, until - time.monotonic()))
+        with self._queueing:
+            thread, self._thread = self._thread, None
+            jobs, self._jobs = self._jobs, queue.SimpleQueue()
+            jobs.put(None)
+        if thread is not None:
+            thread.join(grace)
             if thread.is_alive():
-                self._leave()
+                self._leave(jobs)
         if self.recorder is not None:
             self.recorder.close()
 
-    def _leave(self) -> None:
+    def _leave(self, jobs: _Jobs) -> None:
         """Take from a thread that hangs what it has not begun; it ends when it comes back."""
-        left, self._jobs = self._jobs, queue.Queue(_QUEUED)
         self.dropped += 1  # what it is at
         with contextlib.suppress(queue.Empty):
             while True:
-                job = left.get_nowait()
+                job = jobs.get_nowait()
                 if job is not None and job.keep:
                     self._do(job)
                 elif job is not None:
                     self.dropped += 1
-        left.put(None)
+        jobs.put(None)
+
+    def in_child(self) -> _Jobs:
+        """Begin anew after a fork; return what was queued in the parent, which does it."""
+        jobs, self._jobs = self._jobs, queue.SimpleQueue()
+        self._thread, self._queueing = None, threading.RLock()
+        return jobs
 
     # -- the queue -------------------------------------------------------------------------------
 
-    def _offer(self, job: _Job) -> None:
-        self._start()
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full:
-            self.dropped += 1
-
-    def _start(self) -> None:
-        if self._thread is not None and self._pid == os.getpid():
-            return
-        with self._starting:
-            if self._pid != os.getpid():  # a forked child has its own
-                self._pid, self._thread, self._jobs = os.getpid(), None, queue.Queue(_QUEUED)
+    def _put(self, job: _Job) -> None:
+        """Queue a job, for a thread that is started if there is none."""
+        with self._queueing:
+            self._jobs.put(job)
             if self._thread is None:
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._work, args=(self._jobs,), name="cascade-aftermath", daemon=True
                 )
-                self._thread.start()
+                thread.start()
+                self._thread = thread
 
-    def _work(self, jobs: queue.Queue[_Job | None]) -> None:
+    def _work(self, jobs: _Jobs) -> None:
         while (job := jobs.get()) is not None:
             self._do(job)
 
@@ -222,26 +222,29 @@ class Aftermath:
 
     # -- one request -----------------------------------------------------------------------------
 
-    def _complete(self, plan: Plan, outcome: Outcome[Any], x: Any, *, record: bool) -> None:
+    def _complete(
+        self, plan: Plan, outcome: Outcome[Any], x: Any, value: Any, *, record: bool
+    ) -> None:
         row = plan.row(x)
-        answers = list(self._answers(plan, outcome, row))
+        answers = list(self._answers(plan, outcome, row, value))
         if plan.site.mode is Mode.OBSERVE:
             hard = 0.0 if plan.complexity is None else plan.complexity(x if plan.by_name else row)
-            outcome.add_shadow(_shadow(plan, row, hard, answers, outcome))
+            outcome.add_shadow(_shadow(plan, row, hard, answers, value))
         if record and self.recorder is not None:
             self.recorder.write(outcome, x, answers)
 
-    def _answers(self, plan: Plan, outcome: Outcome[Any], row: Any) -> Iterator[_Answer]:
-        """Ask the tiers that did not answer; the one that did is taken at its word."""
+    def _answers(self, plan: Plan, outcome: Outcome[Any], row: Any, said: Any) -> Iterator[_Answer]:
+        """Ask the tiers that did not run for this; the one that answered is taken at its word."""
         recorder = self.recorder
         complete = recorder is None or recorder.complete or plan.site.mode is Mode.OBSERVE
-        took = {step.tier: step.latency.compute for step in outcome.steps}
+        ran = (step for step in outcome.steps if step.result != "shared")
+        took = {step.tier: step.latency.compute for step in ran}
         for lane, spec in zip(plan.lanes, plan.policy.tiers, strict=True):
             score = spec.confidence.score
             plain = plan.post is None and lane.calibration is None
             if spec.name == outcome.tier and spec.name in took and plain:
                 seconds = took[spec.name]
-                yield _Answer(spec.name, score, outcome.value, outcome.confidence, seconds)
+                yield _Answer(spec.name, score, said, outcome.confidence, seconds)
             elif not complete:
                 yield _Answer(spec.name, score, error=LookupError("not asked"))
             else:
@@ -261,9 +264,13 @@ class Watched:
         """Count the requests that are on their way up, where that is known: not in threads."""
         return 0
 
+    def in_child(self) -> Any:
+        """Begin anew after a fork; return what must not be destroyed here."""
+        return self._aftermath.in_child()
+
     def watch_again(self) -> None:
         """See whether anything is to run after the answers, now that something has changed."""
-        with self._service.opening:
+        with self._service.guard:
             self._watch()
 
     def _watch(self) -> None:
@@ -308,22 +315,22 @@ class Watched:
 
         They are sampled before routing; with ``complete`` the tiers that were not asked are asked
         in the background, on a bounded queue (what finds it full is dropped and counted). One file
-        per process is written to ``folder``; ``inputs`` adds the inputs. ``cascade fit`` reads the
-        folder.
+        per process is written to ``folder``, and one more for each policy with other columns that
+        is swapped in; ``inputs`` adds the inputs. ``cascade fit`` reads the folder.
 
         Raises:
             ValueError: ``rate`` is not in (0, 1].
         """
         if not 0.0 < rate <= 1.0:
             raise ValueError(f"rate: expected a number in (0, 1], got {rate!r}")
-        self._aftermath.drain()
-        with self._service.opening:
-            if self._aftermath.recorder is not None:
-                self._aftermath.recorder.close()
-            self._aftermath.recorder = Recorder(
-                Path(folder), rate, self._service.policy.digest, inputs=inputs, complete=complete
-            )
+        after = self._aftermath
+        after.drain()
+        recorder = Recorder(Path(folder), rate, inputs=inputs, complete=complete)
+        with self._service.guard:
+            before, after.recorder = after.recorder, recorder
             self._watch()
+        if before is not None:
+            before.close()
 
     def feedback(self, outcome_id: str, truth: Any) -> None:
         """Write down what the right answer to a request was; ``cascade label`` joins the two.
@@ -334,6 +341,10 @@ class Watched:
         if self._aftermath.recorder is None:
             raise PolicyError("feedback: call record(folder) first")
         self._aftermath.label(outcome_id, truth)
+
+    def end_aftermath(self, grace: float) -> None:
+        """End what runs after the answers, in at most ``grace`` seconds."""
+        self._aftermath.close(grace)
 
     def flush(self) -> None:
         """Wait until what runs after the answers so far is done and written."""
@@ -353,7 +364,7 @@ def _ask(lane: Lane, name: str, score: str, plan: Plan, row: Any) -> _Answer:
 
 
 def _shadow(
-    plan: Plan, row: Any, hard: float, answers: Sequence[_Answer], outcome: Outcome[Any]
+    plan: Plan, row: Any, hard: float, answers: Sequence[_Answer], said: Any
 ) -> dict[str, Any]:
     """Say what the cascade would have done with these answers, had there been time."""
     decision, etas = Decision(plan.ladder), [int] * len(answers)  # int() is 0: time for all
@@ -375,7 +386,7 @@ def _shadow(
         "disposition": str(move.disposition),  # type: ignore[union-attr]
         "value": value,
         "confidence": None if best is None else best.confidence,
-        "agrees": _agree(value, outcome.value),
+        "agrees": _agree(value, said),
     }
 
 

@@ -112,16 +112,23 @@ class Router(Front, Generic[X, V]):
     def close(self, grace: float = 5.0) -> None:
         """Let go of the models; further requests are refused with a PolicyError.
 
-        What is on its way has ``grace`` seconds to end, on all tiers that it needs.
+        What is on its way has ``grace`` seconds to end, on all tiers that it needs. While another
+        is closing the router, wait as long for that.
         """
-        until, plan, idle = time.monotonic() + grace, self._service.refuse(), True
-        for pause in self._idling(plan):
-            idle = time.monotonic() < until
-            if not idle:
-                break
-            time.sleep(pause)
-        self._aftermath.close(max(0.0, until - time.monotonic()))
-        self._service.let_go(plan, idle=idle)
+        until, service = time.monotonic() + grace, self._service
+        if not service.claim() and not service.over.wait(grace):
+            return
+        idle, left = False, 0.0  # as they are when the wait is interrupted
+        try:
+            for pause in self._idling(service.refuse()):
+                if time.monotonic() >= until:
+                    break
+                time.sleep(pause)
+            else:
+                idle = True
+            left = max(0.0, until - time.monotonic())
+        finally:
+            service.end(left, idle=idle)
 
     # -- serving ---------------------------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +21,12 @@ from cascade.plan import in_mode, same_classes
 from cascade.policy import Policy
 from cascade.reloading import PolicyFiles
 from cascade.telemetry import Standing, prometheus, standing
+from cascade.telemetry.counters import Counters
 from cascade.telemetry.shared import SharedMetrics
 from cascade.types import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from cascade.binding import Functions, PerTier
@@ -32,8 +35,6 @@ if TYPE_CHECKING:
     from cascade.protocols import BoundTier, Clock, Observer
 
 __all__ = ["Given", "Service"]
-
-_NAMED, _LADDERS = 4, 8  # policies that are counted by name, ladders of those before them
 
 _LIVE: weakref.WeakSet[Service] = weakref.WeakSet()
 _INHERITED: list[Any] = []  # of a parent: a child must not destroy the sessions in it
@@ -81,10 +82,12 @@ class Service:
         self.leaving: Plan | None = None  # of what is under way, while the router closes
         self._last: Standing | None = None  # what had been counted when it was closed
         self.closed = False
-        self.opening = threading.RLock()  # guards everything here but the reading of ``plan``
+        self.over = threading.Event()  # it has been closed to the end
+        self._claimed = False  # by who closes it
+        self.opening = threading.RLock()  # held while models are opened: one policy at a time
+        self.guard = threading.RLock()  # held briefly; a signal may come in it
         self.clock = clock
-        self._counted: dict[tuple[str, tuple[str, ...]], Ledger] = {}  # by policy's name and tiers
-        self._earlier: dict[tuple[str, ...], Ledger] = {}  # of policies before those, by tiers
+        self._counted = Counters()
         self.reload_failures = 0
         self.watchers: weakref.WeakSet[Watched] = weakref.WeakSet()  # of mode and policy
         self._mode_was_set = False
@@ -93,6 +96,9 @@ class Service:
         self._asynchronous = asynchronous
         self._reloads: tuple[PolicyFiles, float] | None = None
         self._reloader: threading.Event | None = None  # stops it
+        environment = os.environ if given.env is None else given.env
+        self._folder = environment.get("CASCADE_METRICS_DIR")  # of metrics that are shared
+        self._sharing = threading.RLock()
         self._shared: SharedMetrics | None = None
         self.bound, self._functions = self._bind(policy, given)
         _LIVE.add(self)
@@ -125,35 +131,37 @@ class Service:
             ModelIntegrityError: a model cannot be loaded, or answers its golden input differently.
         """
         with self.opening:
-            if self.closed:
-                msg = "the router is closed"
-                raise PolicyError(msg)
+            self._refuse_closed()
             if self.plan is None:
                 shared = self._share()
-                self.plan = self._opened(self.policy, self.bound, self._functions, None)
+                with _open_or_closed(self.bound):
+                    plan = self._opened(self.policy, self.bound, self._functions, None)
+                    with self.guard:
+                        self.plan = plan = in_mode(plan, self.mode)
+                        self._counted.add(plan.policy.name, plan.site.tiers, plan.engine.ledger)
                 if shared is not None:
                     shared.keep_writing(self, Service._own_metrics)
                 self._watch_file()
+                return plan
             return self.plan
+
+    def _refuse_closed(self) -> None:
+        if self.closed:
+            msg = "the router is closed for good: build another; a policy is replaced by swap()"
+            raise PolicyError(msg)
 
     def _opened(
         self, policy: Policy, bound: tuple[BoundTier, ...], named: tuple[Functions, Functions],
         before: Plan | None,
     ) -> Plan:  # fmt: skip
-        env = self._given.env
-        try:
-            plan = open_plan(
-                policy, bound, self.clock, *named, lambda: self._engine(policy, bound, before), env
-            )
-        except BaseException:
-            for tier in bound:
-                tier.close()
-            raise
-        return in_mode(plan, self.mode)
+        return open_plan(
+            policy, bound, self.clock, *named, lambda: self._engine(policy, bound, before),
+            self._given.env,
+        )  # fmt: skip
 
     def _engine(self, policy: Policy, bound: tuple[BoundTier, ...], before: Plan | None) -> Engine:
         """Return the cache and flights of a policy: those there are, if it answers the same."""
-        ledger = self._ledger(policy.name, tuple(tier.name for tier in bound))
+        ledger = self._counted.ledger(policy.name, tuple(tier.name for tier in bound))
         if before is not None:
             old = before.policy, [lane.tier for lane in before.lanes]
             if before.policy.cache == policy.cache and _answers(*old) == _answers(policy, bound):
@@ -168,18 +176,6 @@ class Service:
             engine.cache = ResultCache(*sizes) if share is None else FairCache(*sizes, share)
         return engine
 
-    def _ledger(self, name: str, tiers: tuple[str, ...]) -> Ledger:
-        """Return where a policy is counted; the names of all but the latest few are forgotten."""
-        ledger = self._counted.pop((name, tiers), None) or Ledger(len(tiers))
-        self._counted[name, tiers] = ledger  # the latest is the last
-        if len(self._counted) > _NAMED:
-            (_, old), gone = next(iter(self._counted.items()))
-            del self._counted[next(iter(self._counted))]
-            self._earlier.setdefault(old, Ledger(len(old))).absorb(gone)
-        if len(self._earlier) > _LADDERS:
-            del self._earlier[next(iter(self._earlier))]
-        return ledger
-
     # -- changing --------------------------------------------------------------------------------
 
     def set_mode(self, mode: Mode | str) -> None:
@@ -189,7 +185,7 @@ class Service:
         except ValueError:
             known = ", ".join(Mode)
             raise PolicyError(f"mode: expected one of {known}, got {mode!r}") from None
-        with self.opening:
+        with self.guard:
             _check_mode(self.policy, wanted)
             self.mode, self._mode_was_set = wanted, True
             if self.plan is not None:
@@ -205,29 +201,33 @@ class Service:
         if not isinstance(policy, Policy):
             policy = Policy.from_yaml(policy, env=self._given.env)
         with self.opening:
-            if self.closed:
-                raise PolicyError("the router is closed")
-            mode = self.mode if self._mode_was_set else policy.mode
-            _check_mode(policy, mode)
+            self._refuse_closed()
+            self._mode_for(policy)  # before anything is opened
             given = self._given
             if tiers is not None:
                 given = attrs.evolve(given, tiers=tiers)
             bound, named = self._bind(policy, given if tiers is not None else given.of(policy))
             before, bound_before = self.plan, self.bound
-            mode_before = self.mode
-            try:
-                self.mode = mode
+            with _open_or_closed(bound):
                 plan = None if before is None else self._opened(policy, bound, named, before)
-            except BaseException:
-                self.mode = mode_before
-                raise
-            self._given = given
-            self.policy, self.bound, self._functions, self.plan = policy, bound, named, plan
+                with self.guard:
+                    self.mode = self._mode_for(policy)  # one may have been set meanwhile
+                    self._given, self.policy = given, policy
+                    self.bound, self._functions = bound, named
+                    if plan is not None:
+                        self.plan = in_mode(plan, self.mode)
+                        self._counted.add(plan.policy.name, plan.site.tiers, plan.engine.ledger)
         if before is not None:
             before.retire()
             for tier in bound_before:
                 tier.retire()
         self._changed()
+
+    def _mode_for(self, policy: Policy) -> Mode:
+        """Return the mode that a policy would be served in: its own, unless one was set."""
+        mode = self.mode if self._mode_was_set else policy.mode
+        _check_mode(policy, mode)
+        return mode
 
     def reload(self, path: Path, seconds: float) -> None:
         """Look every few seconds whether the policy file or a model has changed; swap it in."""
@@ -274,36 +274,41 @@ class Service:
 
     def _share(self) -> SharedMetrics | None:
         """Return where metrics are shared with other processes, if ``CASCADE_METRICS_DIR`` says."""
-        env = os.environ if self._given.env is None else self._given.env
-        folder = env.get("CASCADE_METRICS_DIR")
-        with self.opening:
-            if folder and self._shared is None and not self.closed:
-                self._shared = SharedMetrics(folder)
+        if not self._folder:
+            return None
+        with self._sharing:
+            if self._shared is None and not self.closed:
+                self._shared = SharedMetrics(self._folder)
             return self._shared
 
     def _own_metrics(self) -> str:
         now = self.standing()
-        kept = {("", names): ledger for names, ledger in self._earlier.copy().items()}
-        kept |= self._counted
-        counted = [(*key, ledger.totals()) for key, ledger in kept.items()]
+        with self.guard:
+            counted = self._counted.totals()
         return prometheus(now, counted, self.mode, self.reload_failures)
 
     def metrics(self) -> str:
         """Return the counters as Prometheus text, of all processes that share a folder."""
-        shared, own = self._shared or self._share(), self._own_metrics()
+        shared, own = self._share(), self._own_metrics()
         return own if shared is None else shared.all(own)
 
     # -- ending ----------------------------------------------------------------------------------
 
+    def claim(self) -> bool:
+        """Whether it is the caller's to end this: nobody else is closing it."""
+        with self.guard:
+            first, self._claimed = not self._claimed, True
+        return first
+
     def refuse(self) -> Plan | None:
         """Refuse what comes from now on; return the plan of what is under way."""
-        with self.opening:
+        with self.opening, self.guard:
             if self._reloader is not None:
                 self._reloader.set()
             self.closed = True
             plan, self.plan = self.plan, None
             self.leaving = plan or self.leaving
-        return plan
+            return self.leaving
 
     def busy(self, plan: Plan) -> bool:
         """Whether any request is on its way, as far as can be seen at one look."""
@@ -312,6 +317,16 @@ class Service:
             or any(lane.live() for lane in plan.lanes)
             or any(front.on_their_way() for front in list(self.watchers))
         )
+
+    def end(self, grace: float, *, idle: bool) -> None:
+        """End what runs after the answers of all fronts, in ``grace`` seconds, and let go."""
+        until = time.monotonic() + grace
+        try:
+            for front in list(self.watchers):
+                front.end_aftermath(max(0.0, until - time.monotonic()))
+        finally:
+            self.let_go(self.refuse(), idle=idle)
+            self.over.set()
 
     def let_go(self, plan: Plan | None, *, idle: bool) -> None:
         """Close lanes and tiers; what still waits is refused, unless all seemed ``idle``.
@@ -322,25 +337,42 @@ class Service:
             plan.retire()
             for lane in () if idle else plan.lanes:
                 lane.close()
-        tiers, self.bound = self.bound, ()
+        with self.guard:
+            tiers, self.bound = self.bound, ()
+            self._last, self.leaving = self.standing(), None
         for tier in tiers:
             tier.close()
-        with self.opening:
-            if plan is not None or self.leaving is None:  # else another is still closing it
-                self._last, self.leaving = self.standing(), None
-                self._last.engine.forget()
-                if self._shared is not None:
-                    self._shared.close(self._own_metrics())
+        self._last.engine.forget()
+        with self._sharing:
+            shared = self._shared
+        if shared is not None:
+            shared.close(self._own_metrics())
 
     def in_child(self) -> None:
         """Begin anew after a fork: no thread, lock or session of the parent's is of use."""
-        _INHERITED.append((self.plan, self.bound, self._counted, self._earlier))
-        self.opening = threading.RLock()
-        self._counted, self._earlier = {}, {}
+        fronts = [front.in_child() for front in list(self.watchers)]
+        _INHERITED.append((self.plan, self.bound, self._counted, fronts))
+        self.opening, self.guard = threading.RLock(), threading.RLock()
+        self._sharing, self.over = threading.RLock(), threading.Event()
+        self._claimed = self.closed  # else a thread of the parent's was at it
+        if self.closed:
+            self.over.set()
+        self._counted = Counters()
         self.plan = self.leaving = self._last = None
         self._shared = self._reloader = None  # a file and a thread of the parent's
         for tier in self.bound:
             tier.reset()
+
+
+@contextlib.contextmanager
+def _open_or_closed(bound: Iterable[BoundTier]) -> Iterator[None]:
+    """Close the tiers again if anything is wrong."""
+    try:
+        yield
+    except BaseException:
+        for tier in bound:
+            tier.close()
+        raise
 
 
 def _answers(policy: Policy, tiers: Iterable[BoundTier]) -> tuple[Any, ...]:

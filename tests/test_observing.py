@@ -1,16 +1,20 @@
 """What runs after the answers: shadows, recordings, labels; and that it never slows a request."""
 
 import asyncio
+import contextlib
 import csv
 import os
 import threading
+import time
+from types import SimpleNamespace
 
 import attrs
 import numpy as np
 import pytest
 
 import cascade
-from cascade import Mode, Policy, PolicyError, Recording, Router, TierError
+import cascade.observing
+from cascade import Mode, Policy, PolicyError, Recording, RecordingError, Router, TierError
 from cascade.calibration import ByLabel
 from cascade.cli import main
 
@@ -392,3 +396,183 @@ def test_labelled_rows_go_to_a_file_of_their_own(tmp_path, capsys, out, words):
     assert main(["label", *files, "--out", str(tmp_path / out)]) == 2
     assert words in capsys.readouterr().err
     assert (tmp_path / "r.csv").read_text().endswith("1,x,x\n")
+
+
+def ends(work):
+    """Say whether something ends; what does not stays behind in a thread."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(30.0)
+    return not thread.is_alive()
+
+
+def test_labels_wait_for_nobody_and_none_is_dropped(tmp_path):
+    begun, gate = threading.Event(), threading.Event()
+
+    def held(texts):
+        begun.set()
+        assert gate.wait(60.0)
+        return large(texts)
+
+    with router(tiers={"large": cascade.tier(held, returns="pairs")}) as routing:
+        routing.record(tmp_path, rate=1.0)
+        outcome = routing.route("text 1")
+        assert begun.wait(60.0)
+        assert ends(lambda: [routing.feedback(outcome.id, i) for i in range(1000)])
+        gate.set()
+    (labels,) = tmp_path.glob("labels-*.csv")
+    assert labels.read_text().splitlines()[1:] == [f"{outcome.id},{i}" for i in range(1000)]
+    assert routing.statistics().recorded == 1
+
+
+def test_labels_hold_up_no_event_loop_that_the_tiers_need(tmp_path):
+    async def slowly(texts):
+        await asyncio.sleep(0)
+        return large(texts)
+
+    async def main():
+        tiers = {
+            "small": cascade.tier(small, returns="pairs"),
+            "large": cascade.tier(slowly, returns="pairs"),
+        }
+        async with cascade.AsyncRouter(Policy.from_dict(TREE), tiers=tiers) as routing:
+            await routing.record(tmp_path, rate=1.0)
+            outcome = await routing.route("text 1")
+            for i in range(1000):
+                routing.feedback(outcome.id, i)
+
+    assert ends(lambda: asyncio.run(main()))
+    (labels,) = tmp_path.glob("labels-*.csv")
+    assert len(labels.read_text().splitlines()) == 1001
+
+
+def test_who_waits_for_what_is_queued_while_another_closes_is_not_forgotten(monkeypatch, tmp_path):
+    routing = router()
+    routing.record(tmp_path, rate=1.0)
+    routing.route("text 1")
+
+    def closing():
+        monkeypatch.undo()
+        routing.close()
+        return threading.Event()
+
+    monkeypatch.setattr(cascade.observing, "threading", SimpleNamespace(Event=closing))
+    assert ends(routing.flush)
+    assert routing.statistics().recorded == 1
+
+
+def test_what_is_recorded_after_a_swap_says_so_and_stands_under_its_own_columns(tmp_path, capsys):
+    def ladder(*names, **more):
+        tiers = [{"name": name, "kind": "external"} for name in names]
+        thresholds = {"thresholds": [0.8] * (len(names) - 1)}
+        return Policy.from_dict(TREE | {"tiers": tiers, "escalation": thresholds} | more)
+
+    pairs = cascade.tier(small, returns="pairs")
+    old, same = ladder("small", "large"), ladder("small", "large", revision="2")
+    new = ladder("small", "m", "large")
+    with Router(old, tiers={"small": pairs, "large": pairs}) as routing:
+        routing.record(tmp_path, rate=1.0)
+        routing.route("text 1")
+        routing.swap(same)
+        routing.route("text 2")
+        routing.swap(new, tiers=dict.fromkeys(("small", "m", "large"), pairs))
+        outcome = routing.route("text 3")
+        routing.swap(old, tiers={"small": pairs, "large": pairs})
+        routing.route("text 4")
+        routing.feedback(outcome.id, 0)
+    found = {}
+    for path in tmp_path.glob("recording-*.csv"):
+        with path.open(newline="") as lines:
+            found[Recording.read(path).names] = path, list(csv.DictReader(lines))
+    assert {names: [row["policy"] for row in rows] for names, (_, rows) in found.items()} == {
+        ("small", "large"): [old.digest, same.digest, old.digest],
+        ("small", "m", "large"): [new.digest],
+    }
+    assert all(None not in row for _, rows in found.values() for row in rows)
+    with pytest.raises(RecordingError, match="read those of each ladder by themselves"):
+        Recording.read(tmp_path)
+    (path, _), out = found["small", "m", "large"], tmp_path / "labelled"
+    assert main(["label", str(path), str(tmp_path), "--out", str(out)]) == 0
+    assert "1 of 1 rows labelled" in capsys.readouterr().out
+
+
+def test_what_the_caller_does_to_an_answer_is_not_recorded(tmp_path):
+    begun, gate = threading.Event(), threading.Event()
+
+    def held(texts):
+        begun.set()
+        assert gate.wait(60.0)
+        return [["it"] for _ in texts]
+
+    sure = cascade.tier(lambda x: (["it"], 0.9), returns="pairs", rows="one")
+    with router(tiers={"small": sure, "large": held}) as routing:
+        routing.record(tmp_path, rate=1.0)
+        routing.route("first")
+        assert begun.wait(60.0)  # what is recorded from now on waits
+        routing.route("second").value.append("mine")
+        gate.set()
+    assert [row["small.value"] for row in rows_of(tmp_path)] == ['["it"]'] * 2
+
+
+def test_the_tier_that_ran_for_another_is_asked_anew_or_said_nothing(tmp_path):
+    for complete in (True, False):
+        begun, gate, answers = threading.Event(), threading.Event(), []
+
+        def held(texts, begun=begun, gate=gate):
+            begun.set()
+            assert gate.wait(60.0)
+            return [("it", 0.9) for _ in texts]
+
+        tiers = {"large": cascade.tier(held, returns="pairs")}
+        folder = tmp_path / str(complete)
+        with router(tiers=tiers, cache={}) as routing:
+            routing.record(folder, rate=1.0, complete=complete)
+
+            def ask(routing=routing, answers=answers):
+                answers.append(routing.route("text"))
+
+            asking = [threading.Thread(target=ask) for _ in range(2)]
+            asking[0].start()
+            assert begun.wait(60.0)
+            asking[1].start()
+            flights = routing._service.plan.engine.flights
+            while not any(flight.followers for flight in flights.values()):
+                time.sleep(0.001)
+            gate.set()
+            for thread in asking:
+                thread.join(60.0)
+        shared = {o.id for o in answers if "shared" in [step.result for step in o.steps]}
+        assert len(shared) == 1
+        for row in rows_of(folder):
+            asked = complete or row["id"] not in shared
+            assert (row["large.value"], bool(row["large.seconds"])) == ("it" * asked, asked)
+            assert not asked or float(row["large.seconds"]) > 0.0
+
+
+def test_the_complete_rows_of_a_recording_can_be_read(tmp_path):
+    def moody(texts):
+        if texts[0].endswith("7"):
+            raise LookupError
+        return large(texts)
+
+    with router(tiers={"large": cascade.tier(moody, returns="pairs")}) as routing:
+        routing.record(tmp_path, rate=1.0)
+        for text in TEXTS:
+            with contextlib.suppress(TierError):
+                routing.route(text)
+    rows = rows_of(tmp_path)
+    with pytest.raises(RecordingError, match="4 of 40 rows lack a tier's value"):
+        Recording.read(tmp_path)
+    whole = [row for row in rows if row["large.value"]]
+    held = Recording.read(tmp_path, complete_only=True)
+    assert held.n == len(whole) == 36
+    assert held.tiers[1].confidence.tolist() == [float(row["large.confidence"]) for row in whole]
+
+
+def test_of_a_tier_that_is_not_asked_no_time_is_recorded(tmp_path):
+    with router() as routing:
+        routing.record(tmp_path, rate=1.0, complete=False)
+        routing.route("text 1")
+    (row,) = rows_of(tmp_path)
+    assert (row["small.value"], row["large.value"], row["large.seconds"]) == ("0", "", "")
+    assert float(row["small.seconds"]) > 0.0

@@ -1,5 +1,6 @@
 """Life of a router: policies replaced under traffic, forks, closing, leaving."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 import cascade
+import cascade.service
 from cascade import ModelIntegrityError, Policy, PolicyError, Router
 from cascade.testing import router_for
+from cascade.tiers.python import PythonTier
 from tests.benchmarks.deadlines import EXIT
 from tests.benchmarks.models import chain, perceptron
 
@@ -363,3 +366,104 @@ def test_looking_at_a_router_that_is_not_open_opens_nothing():
     never.close()
     assert never.statistics().requests == 0
     assert "cascade_policy_info{" in never.metrics()
+
+
+class Opening:
+    """What opens models, and takes until it is let; what became of the tiers."""
+
+    def __init__(self, monkeypatch):
+        self.closed = []
+        self.begun, self.gate = threading.Event(), threading.Event()
+        self._really = cascade.service.open_plan
+        monkeypatch.setattr(cascade.service, "open_plan", self)
+
+        def close(tier):
+            self.closed.append(tier)
+
+        monkeypatch.setattr(PythonTier, "close", close)
+
+    def __call__(self, *given):
+        self.tiers = given[1]
+        self.begun.set()
+        assert self.gate.wait(LONG)
+        return self._really(*given)
+
+
+@contextlib.contextmanager
+def swapping(opening, router, policy, **tiers):
+    """Be in the middle of a swap; the list that is yielded says what came of it."""
+    raised = []
+
+    def swap():
+        try:
+            router.swap(policy, tiers=tiers)
+        except PolicyError as error:
+            raised.append(str(error))
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        assert opening.begun.wait(LONG)
+        yield raised
+    finally:
+        opening.gate.set()
+        thread.join(LONG)
+
+
+def ends(work):
+    """Say whether something ends; what does not stays behind in a thread."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(LONG)
+    return not thread.is_alive()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_swap_that_opens_models_holds_up_neither_metrics_nor_the_mode(
+    tmp_path, monkeypatch, shared
+):
+    env, texts = {"CASCADE_METRICS_DIR": str(tmp_path)} if shared else {}, []
+    policy, tiers = Policy.from_dict(two()), {"small": says("small"), "large": says("large")}
+    with Router(policy, tiers=tiers, env=env) as router:
+        opening = Opening(monkeypatch)
+        with swapping(opening, router, policy, small=says("small"), large=says("new")):
+            assert ends(lambda: texts.append(router.metrics()))
+            assert ends(lambda: router.set_mode("top_only"))
+            assert router.route("x").value == "large"
+        assert (router.mode, router.route("y").value) == ("top_only", "new")
+    assert "cascade_policy_info{" in texts[0]
+
+
+def test_a_mode_set_while_a_swap_opens_models_that_the_new_policy_does_not_allow(monkeypatch):
+    tiers = {"small": says("small"), "large": says("large")}
+    bare = Policy.from_dict(two(mode="top_only", escalation={}))
+    with Router(Policy.from_dict(two()), tiers=tiers) as router:
+        opening = Opening(monkeypatch)
+        with swapping(opening, router, bare, **tiers) as raised:
+            router.set_mode("enforce")
+        assert "needs escalation.certificate" in raised[0]
+        assert opening.closed == list(opening.tiers)
+        assert (router.mode, router.route("x").value) == ("enforce", "small")
+
+
+def test_what_is_being_opened_is_in_force_before_the_router_closes_and_is_closed(monkeypatch):
+    router = Router(Policy.from_dict(tree()), tiers={"only": says("old")})
+    router.warmup()
+    opening = Opening(monkeypatch)
+    with swapping(opening, router, Policy.from_dict(tree("2")), only=says("new")) as raised:
+        closing = threading.Thread(target=router.close)
+        closing.start()
+    closing.join(LONG)
+    assert (raised, opening.closed, router.policy.revision) == ([], list(opening.tiers), "2")
+
+
+def test_a_signal_that_comes_while_something_changes_can_change_the_mode():
+    with router_for(two(), small=("a", 0.9), large="b") as router:
+
+        def handled():  # by the thread that is at it
+            with router._service.guard:
+                router.set_mode("top_only")
+                router.metrics()
+
+        assert ends(handled)
+        assert router.route("x").value == "b"

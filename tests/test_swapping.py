@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 import cascade
+import cascade.plan
 from cascade import Policy, PolicyError, Router
 from tests.benchmarks.models import perceptron
 from tests.lanes.targets import double
@@ -151,3 +152,23 @@ def test_what_one_policy_has_counted_does_not_become_anothers():
         assert 'cascade_latency_seconds_count{part="total"} 4' in router.metrics()
         assert f'digest="{router.policy.digest}"' in samples(router, "cascade_policy_info{")[0]
         assert router.statistics().requests == 2  # of this name and these tiers
+
+
+def test_swaps_that_fail_push_nothing_out_of_the_counters(monkeypatch):
+    spec = {"name": "it", "kind": "external", "version": "1"}
+    with Router(Policy.from_dict(tree(name="p", tiers=[spec])), tiers={"it": says("x")}) as router:
+        router.route("x")
+        before = router.metrics()
+
+        def refused(*_):
+            raise PolicyError("it does not fit")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(cascade.plan, "common_inputs", refused)
+            for i in range(6):
+                with pytest.raises(PolicyError, match="does not fit"):
+                    router.swap(Policy.from_dict(tree(name=f"p{i}", tiers=[spec])))
+        assert router.metrics() == before
+        router.route("y")
+        (calls,) = samples(router, "cascade_tier_calls_total{")
+        assert calls.endswith(" 2")

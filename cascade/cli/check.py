@@ -76,7 +76,7 @@ def _models(policy: Policy, places: Places, warnings: list[str]) -> list[Issue]:
     from cascade.policy import OnnxSpec
 
     issues: list[Issue] = []
-    profiles = _beside(load_profile, policy, issues)
+    profiles = _beside(load_profile, policy, issues) or {}
     golden = _beside(load_golden, policy, issues)
     opened: list[BoundTier] = []
     for index, spec in enumerate(policy.tiers):
@@ -88,8 +88,13 @@ def _models(policy: Policy, places: Places, warnings: list[str]) -> list[Issue]:
             profile = profiles.get(spec.name)
             warnings += _batching(spec, profile, batches=tier.batches)
             warnings += _stopping(spec, profile, model)
-            if spec.name in golden:
+            if golden and spec.name in golden:
                 replay(tier, golden[spec.name])
+            elif golden is not None and policy.golden is not None:
+                warnings.append(
+                    f"golden: {policy.golden} has no input of tier {spec.name!r}: what its model "
+                    f"answers is not looked at when it is loaded"
+                )
         except CascadeError as error:
             issues.append(places.issue(("tiers", index, "model"), str(error)))
     issues += [places.issue(("tiers",), wrong) for wrong in _together(policy, opened)]
@@ -100,12 +105,13 @@ def _models(policy: Policy, places: Places, warnings: list[str]) -> list[Issue]:
 
 def _beside(
     load: Callable[[Policy], dict[str, T]], policy: Policy, issues: list[Issue]
-) -> dict[str, T]:
+) -> dict[str, T] | None:
+    """Read a file beside the policy; None: what is wrong with it is among the issues."""
     try:
         return load(policy)
     except PolicyError as error:
         issues += error.issues
-        return {}
+        return None
 
 
 def _open(policy: Policy, spec: OnnxSpec) -> tuple[BoundTier, bytes]:

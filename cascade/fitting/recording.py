@@ -299,10 +299,11 @@ class _Reader:
     def numbers(self, name: str, keep: Column) -> npt.NDArray[np.float64]:
         """Return a column of finite numbers."""
         cells = self._table[name]
+        kept = cells if len(keep) == len(cells) else [cells[i] for i in keep]
         try:
-            numbers = np.asarray(cells, dtype=np.float64)[keep]
+            numbers = np.asarray(kept, dtype=np.float64)
         except (TypeError, ValueError):
-            at = next(i for i, cell in enumerate(cells) if not _is_number(cell))
+            at = next(int(i) for i in keep if not _is_number(cells[i]))
             raise self._error(name, at, cells[at], "a number") from None
         self._all(name, keep, np.isfinite(numbers), "a finite number")
         return numbers

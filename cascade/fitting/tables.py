@@ -26,7 +26,9 @@ def read_table(path: Path, *, only: str) -> dict[str, Sequence[Any]]:
     names = list(tables[0])
     for file, table in zip(files, tables, strict=True):
         if list(table) != names:
-            raise RecordingError(f"{file}: other columns than {files[0]}")
+            raise RecordingError(
+                f"{file}: other columns than {files[0]}; read those of each ladder by themselves"
+            )
     return {name: [cell for table in tables for cell in table[name]] for name in names}
 
 

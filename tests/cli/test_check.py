@@ -162,6 +162,19 @@ def test_golden_inputs_are_asked(policy: Path, check: Any) -> None:
     assert check(policy, "--no-models")[0] == 0
 
 
+def test_models_without_a_golden_input_are_warned_of(policy: Path, check: Any) -> None:
+    edit(policy, "deadline: 50ms", "deadline: 50ms\ngolden: golden.json")
+    golden(policy, [1 / 3] * 3)
+    warned = [one for one in check(policy)[1]["warnings"] if one.startswith("golden:")]
+    (warning,) = warned
+    assert warning.startswith("golden: golden.json has no input of tier 'large': what its model")
+    (policy.parent / "golden.json").write_text("{}")
+    warned = [one for one in check(policy)[1]["warnings"] if one.startswith("golden:")]
+    assert [one.split("'")[1] for one in warned] == ["small", "large"]
+    (policy.parent / "golden.json").write_text("[]")
+    assert not [one for one in check(policy)[1]["warnings"] if one.startswith("golden:")]
+
+
 def test_files_beside_it_are_read_and_hide_nothing(policy: Path, check: Any) -> None:
     edit(policy, "deadline: 50ms", "deadline: 50ms\ngolden: golden.json\nprofile: profile.json")
     (policy.parent / "profile.json").write_text('{"small": {"overhead": 1}}')

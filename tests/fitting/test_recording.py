@@ -170,3 +170,15 @@ def test_every_shared_recording_can_be_read(shared):
             continue
         held = Recording.read(file)
         assert np.isfinite(held.right().mean())
+
+
+def test_of_rows_that_are_left_out_no_cell_is_looked_at():
+    table = {
+        "a.value": ["x", "x", "y"], "a.confidence": ["0.5", "0.6", "0.7"],
+        "b.value": ["x", "", "y"], "b.confidence": ["0.9", "", "1"], "b.seconds": ["1", "", "3"],
+    }  # fmt: skip
+    held = Recording.from_columns(table, complete_only=True)
+    assert held.tiers[1].confidence.tolist() == [0.9, 1.0]
+    assert held.tiers[1].seconds.tolist() == [1.0, 3.0]
+    with pytest.raises(RecordingError, match=r"row 3, column b\.seconds: expected a number"):
+        Recording.from_columns(table | {"b.seconds": ["1", "", "s"]}, complete_only=True)
