@@ -13,6 +13,7 @@ from cascade.decide import Ladder
 from cascade.errors import PolicyError, RecordingError
 from cascade.fitting.recording import Recording
 from cascade.fitting.same import same_as
+from cascade.lanes.choose import workers_of
 from cascade.simulation.arrivals import Arrivals
 from cascade.simulation.queueing import Events, Server, World
 from cascade.simulation.replaying import complexities_of, confidences_of
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Simulation", "find_capacity", "simulate"]
 
 _NANO = 1e9
+_CORES = 1 << 20  # what serves is another machine: this one's cores limit nothing
 _CLOSE = 1.02  # two speeds that a search for the capacity does not tell apart
 
 
@@ -254,14 +256,16 @@ def _server(
             f"{held.source}: no column {spec.name}.seconds, and no profile; say how long it takes: "
             f"seconds={{{spec.name!r}: '10ms'}} (--seconds {spec.name}=10ms)"
         )
+    # inline is one at a time, as in an event loop
+    low, most = (1, 1) if spec.execution == "inline" else workers_of(spec, _CORES)
     return Server(
         np.maximum(1, np.round(taken * _NANO)).astype(np.int64),
-        1 if spec.workers is None else spec.workers.low,
+        low,
         1 if spec.batch is None else spec.batch.max_size,
         spec.queue,
         round(overhead * _NANO),
         can_stop=spec.kind == "onnx" or spec.execution == "process",
-        most=1 if spec.workers is None else spec.workers.max,
+        most=most,
     )
 
 

@@ -23,7 +23,8 @@ KEYS = {
 def given(tmp_path: Path) -> list[str]:
     (tmp_path / "policy.yaml").write_text(
         "version: 1\nname: p\ndeadline: 250ms\ntiers:\n"
-        "  - {name: small, kind: external}\n  - {name: large, kind: external}\n"
+        "  - {name: small, kind: external, workers: 1}\n"
+        "  - {name: large, kind: external, workers: 1}\n"
         "escalation: {thresholds: [0.5]}\n"
     )
     (tmp_path / "recording.csv").write_text(

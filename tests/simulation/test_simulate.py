@@ -69,6 +69,34 @@ def test_more_workers_and_batches_answer_more():
     assert two.calls["large"] == 2 * one.calls["large"]
 
 
+@pytest.mark.parametrize(
+    ("large", "workers"),
+    [
+        ({}, 8),  # a Python tier may well wait for something else
+        ({"workers": 3}, 3),
+        ({"workers": {"min": 1, "max": 4}}, 4),
+        ({"execution": "worker"}, 8),
+        ({"execution": "inline"}, 1),
+        ({"execution": "process"}, 1),
+        ({"kind": "onnx", "model": "absent.onnx"}, 1),
+        ({"kind": "onnx", "model": "absent.onnx", "workers": 64}, 64),
+    ],
+)
+def test_each_tier_has_the_workers_that_serve_it(large, workers):
+    tiers = [{"name": "small", "kind": "external", "workers": 1},
+             {"name": "large", "kind": "external", **large}]  # fmt: skip
+    given = Policy.from_dict({**policy().to_dict(), "tiers": tiers})
+    found = simulate(given, recording(), [0.0], seconds=TIMES, baselines=False)
+    assert found.workers == {"small": 1, "large": workers}
+
+
+def test_as_many_calls_run_at_a_time_as_there_are_workers():
+    tiers = [{"name": name, "kind": "external"} for name in TIMES]
+    given = Policy.from_dict({**policy().to_dict(), "tiers": tiers})
+    found = simulate(given, recording(1, share=2.0), [0.0] * 16, seconds=TIMES, baselines=False)
+    assert found.calls["large"] == 1.0  # twice eight, 100 ms each, in 250 ms
+
+
 def test_batches_share_the_overhead_of_the_profile(tmp_path):
     import json
 
