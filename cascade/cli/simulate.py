@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import cascade
 from cascade.cli.reply import Reply, table
 from cascade.errors import PolicyError
 from cascade.simulation import Arrivals, find_capacity, gamma, on_off, poisson
+from cascade.types import finite
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,26 +20,29 @@ __all__ = ["simulate", "times"]
 
 _SHOWN = 10  # moves
 _REQUESTS = 100_000
+_SLO = 0.99
 
 
 def simulate(  # noqa: PLR0913  a command's options
     policy: Path, recording: Path, *, trace: Path | None, process: str | None, requests: int | None,
-    seed: int, capacity: bool, slo: float, plot: Path | None, seconds: str | None, speed: float,
-    **settings: Any,
+    seed: int, capacity: bool, slo: float | None, plot: Path | None, seconds: str | None,
+    speed: float | None, **settings: Any,
 ) -> Reply:  # fmt: skip
     """Simulate a policy and its baselines, or find the highest speed that holds the SLO."""
     from cascade.fitting.recording import Recording
 
+    if capacity:
+        _unused("--find-capacity", **{"--speed": speed, "--plot": plot})
+    else:
+        _unused("a simulation at one speed", **{"--slo": slo})
     complete_only = settings.pop("complete_only")
     given = cascade.Policy.from_yaml(policy)
     held = Recording.read(recording, complete_only=complete_only)
     when = _arrivals(trace, process, requests, seed)
     settings["seconds"] = times(seconds)
     if capacity:
-        found = find_capacity(given, held, when, slo=slo, **settings)
-        rate = when.rate * found
-        text = f"{slo:.2%} of the answers are in time up to speed {found:.4g} ({rate:.4g} / s)"
-        return Reply(text, {"speed": found, "rate": rate, "slo": slo})
+        return _capacity(given, held, when, _SLO if slo is None else slo, settings)
+    speed = 1.0 if speed is None else speed
     run = cascade.simulate(given, held, when, speed=speed, **settings)
     lines = [_title(when, speed), table(_rows(run), indent=""), *_moves(run)]
     if plot is not None:
@@ -46,6 +51,25 @@ def simulate(  # noqa: PLR0913  a command's options
         LoadDisplay.from_simulation(run).save(plot)
         lines.append(f"Plot: {plot}")
     return Reply("\n".join(lines), run.to_dict())
+
+
+def _unused(beside: str, **options: object) -> None:
+    """Refuse options that would change nothing."""
+    for name, given in options.items():
+        if given is not None:
+            raise PolicyError(f"{name}: means nothing to {beside}")
+
+
+def _capacity(
+    policy: cascade.Policy, held: Any, when: Arrivals, slo: float, settings: dict[str, Any]
+) -> Reply:
+    speed = find_capacity(policy, held, when, slo=slo, **settings)
+    rate = when.rate * speed
+    upto = f"up to speed {speed:.4g} ({rate:.4g} / s)"
+    if math.isinf(speed):
+        upto = f"at any speed that was tried: {len(when.times):,} arrivals are too few to tell"
+    text = f"{slo:.2%} of the answers are in time {upto}"
+    return Reply(text, {"speed": finite(speed), "rate": finite(rate), "slo": slo})
 
 
 def _arrivals(trace: Path | None, process: str | None, requests: int | None, seed: int) -> Arrivals:

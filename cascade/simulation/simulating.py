@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Simulation", "find_capacity", "simulate"]
 
 _NANO = 1e9
+_FASTEST = 2.0**20  # speed that a search for the capacity tries; and the slowest is its inverse
 _CORES = 1 << 20  # what serves is another machine: this one's cores limit nothing
 _CLOSE = 1.02  # two speeds that a search for the capacity does not tell apart
 
@@ -152,11 +154,14 @@ def find_capacity(
 ) -> float:
     """Return the highest speed of the trace at which the SLO attainment is still ``slo``.
 
-    ``settings`` are those of :func:`simulate`. Found by bisection, to within 2 %.
+    ``settings`` are those of :func:`simulate`. Found by bisection, to within 2 %; infinite where
+    the trace is too short to tell: all of it may come at once.
 
     Raises:
-        ValueError: it is not reached however slow the trace is.
+        ValueError: ``slo`` is no share, or not reached however slow the trace is.
     """
+    if not 0.0 < slo <= 1.0:
+        raise ValueError(f"slo: expected a share above 0 and at most 1, got {slo!r}")
     held, when = Recording.of(recording), Arrivals.of(arrivals)
 
     def holds(speed: float) -> bool:
@@ -164,11 +169,13 @@ def find_capacity(
         return run.slo_attainment >= slo
 
     low, high = 1.0, 1.0
-    while holds(high) and high < 2.0**20:
+    while holds(high):
+        if high >= _FASTEST:
+            return math.inf
         low, high = high, 2 * high
     while not holds(low):
         low, high = low / 2, low
-        if low < 2.0**-20:
+        if low < 1.0 / _FASTEST:
             raise ValueError(f"slo: {slo:.2%} is not reached at any speed")
     while high / low > _CLOSE:
         middle = (low * high) ** 0.5

@@ -70,6 +70,34 @@ def test_the_capacity_is_found(given: list[str], capsys: pytest.CaptureFixture[s
     assert 20 < said["rate"] < 60  # the small tier answers 50 a second
 
 
+def test_a_capacity_that_the_trace_cannot_tell_is_none(
+    given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*given, "--arrivals", "poisson:10", "--requests", "20", *TIMES, "--find-capacity"]
+    assert main(["simulate", *asked, "--slo", "0.5"]) == 0
+    said = "50.00% of the answers are in time at any speed that was tried: 20 arrivals are too few"
+    assert said in capsys.readouterr().out
+    assert main(["simulate", *asked, "--slo", "0.5", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"speed": None, "rate": None, "slo": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--find-capacity", "--slo", "2"], "slo: expected a share"),
+        (["--find-capacity", "--plot", "x.png"], "--plot: means nothing to --find-capacity"),
+        (["--find-capacity", "--speed", "2"], "--speed: means nothing to --find-capacity"),
+        (["--slo", "0.9"], "--slo: means nothing to a simulation at one speed"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(
+    given: list[str], more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = given[0].replace("policy.yaml", "trace.csv")
+    assert main(["simulate", *given, "--trace", trace, *TIMES, *more]) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -207,6 +207,17 @@ def test_the_capacity_is_found_below_the_traces_own_speed_too():
         find_capacity(given, table, when, slo=0.9, **never)
 
 
+def test_a_trace_that_may_come_all_at_once_tells_no_capacity():
+    given, table = policy(), recording(2, share=0.0)
+    assert find_capacity(given, table, [0.0, 1.0, 2.0], slo=0.99, seconds=TIMES) == float("inf")
+
+
+@pytest.mark.parametrize("slo", [2.0, 0.0, -0.5, float("nan")])
+def test_an_slo_is_a_share(slo):
+    with pytest.raises(ValueError, match="slo: expected a share above 0 and at most 1"):
+        find_capacity(policy(), recording(), [0.0], slo=slo, seconds=TIMES)
+
+
 def test_deadlines_of_a_trace_are_held_to_the_policys_longest():
     given = Policy.from_dict({**policy().to_dict(), "deadline": "20ms", "max_deadline": "50ms"})
     when = Arrivals(np.arange(5.0), deadlines=np.full(5, 3_600.0))
