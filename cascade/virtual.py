@@ -80,9 +80,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Return the virtual time in integer nanoseconds."""
         return round(self.now * 1e9)
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for no thread: a time limit would have passed before any could end."""
+
 
 def run_virtual(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
     """Run ``main(loop)`` in virtual time, as ``asyncio.run`` would in real time.
+
+    Tasks and asynchronous generators that are left are ended; threads are not waited for.
 
     >>> async def main(loop):
     ...     before = loop.time()
@@ -91,11 +96,6 @@ def run_virtual(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
     >>> run_virtual(main)
     3600.0
     """
-    loop = VirtualLoop()
-    try:
-        return loop.run_until_complete(main(loop))
-    finally:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        loop: Any = runner.get_loop()
+        return runner.run(main(loop))
