@@ -2,7 +2,10 @@
 
 import asyncio
 import gc
+import threading
 import warnings
+
+import pytest
 
 from cascade.testing import run_virtual
 
@@ -54,3 +57,28 @@ def test_no_thread_is_waited_for():
         warnings.simplefilter("error")
         assert run_virtual(main) == "from a thread"
         gc.collect()
+
+
+def test_to_wait_for_what_never_comes_is_an_error():
+    async def never(loop):
+        loop.patience = 0.01
+        await asyncio.Event().wait()
+
+    with pytest.raises(RuntimeError, match=r"nothing is left to wait for: .* waits: .*\.never$"):
+        run_virtual(never)
+
+
+def test_a_thread_may_wake_the_loop():
+    async def main(loop):
+        woken, begin = asyncio.Event(), threading.Event()
+
+        def wake():
+            begin.wait(60.0)
+            loop.call_soon_threadsafe(woken.set)
+
+        threading.Thread(target=wake, daemon=True).start()
+        loop.call_soon(begin.set)
+        await woken.wait()
+        return loop.time()
+
+    assert run_virtual(main) == 1_000.0
