@@ -21,6 +21,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -232,7 +233,9 @@ def async_router_for(
     policy: Policy | Mapping[str, Any] | str | Path, *, loop: VirtualLoop | None = None,
     **tiers: Any,
 ) -> AsyncRouter[Any, Any]:  # fmt: skip
-    """Build an AsyncRouter as :func:`router_for` does; with ``loop`` it goes by virtual time.
+    """Build an AsyncRouter as :func:`router_for` does.
+
+    It goes by virtual time with ``loop``, or where a VirtualLoop runs; else by real time.
 
     >>> policy = {
     ...     "version": 1,
@@ -260,6 +263,7 @@ def async_router_for(
     if given is not None and not isinstance(given, VirtualLoop):
         what = f"expected a VirtualLoop, got {a_kind(given)}"
         raise TypeError(f"loop: {what}; a tier of that name cannot be given here")
+    loop = _running() if loop is None else loop
     time: Any = None if loop is None else loop.clock
     found, bound, functions = _parts(policy, tiers, clock=time, asynchronous=True)
     more: dict[str, Any] = {} if loop is None else {"clock": time}
@@ -267,6 +271,14 @@ def async_router_for(
     if loop is not None:
         router._service.open()  # noqa: SLF001  no thread may open it: it would not see the time
     return router
+
+
+def _running() -> VirtualLoop | None:
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:  # none
+        return None
+    return running if isinstance(running, VirtualLoop) else None
 
 
 def _parts(

@@ -69,6 +69,17 @@ def test_deadlines_are_met_in_virtual_time():
     assert now == pytest.approx(1_000.0 + 0.05 + 0.21)
 
 
+def test_a_router_goes_by_the_virtual_loop_that_runs():
+    async def main(loop):
+        slow = scripted(default=("cat", 0.9), seconds=0.04)
+        router = async_router_for(TREE, small=slow)
+        return await router.route("x"), loop.time()
+
+    found, now = run_virtual(main)
+    assert_tier(found, "small")
+    assert (found.latency.total, now) == pytest.approx((0.04, 1_000.04))
+
+
 def test_virtual_time_ends_what_still_runs():
     ended = []
 
