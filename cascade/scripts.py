@@ -60,6 +60,11 @@ class Scripted:
         self.version = version
         self.clock = clock
         self.calls: list[Any] = []
+        self.times: Callable[[Any], float] | None = None  # of each row, where they differ
+
+    def takes(self, batch: Any) -> float:
+        """Return how long a call for these rows takes: a time of its own each, or one for all."""
+        return self.seconds if self.times is None else sum(map(self.times, each(batch)))
 
     def _answer(self, x: Any) -> Any:
         self.calls.append(x)
@@ -101,7 +106,7 @@ class Scripted:
         try:
             return self.answer(batch)
         finally:
-            await asyncio.sleep(self.seconds)
+            await asyncio.sleep(self.takes(batch))
 
     def predict(self, batch: Any, context: Any) -> Prediction:  # noqa: ARG002  the protocol
         """Answer each row by the script."""
@@ -109,7 +114,7 @@ class Scripted:
             return self.answer(batch)
         finally:  # what fails takes its time too
             if self.clock is not None:
-                self.clock.advance(self.seconds)
+                self.clock.advance(self.takes(batch))
 
     def __repr__(self) -> str:
         """Say how often it was asked."""
@@ -207,13 +212,13 @@ class _InVirtualTime(BoundTier):
         try:
             return self._tier.run(job)
         finally:
-            self._pass(job)
+            self._pass(job, [job.row])
 
     def run_rows(self, rows: Any, n: int, context: Context) -> Any:
         try:
             return self._tier.run_rows(rows, n, context)
         finally:
-            self._pass(context)
+            self._pass(context, rows)
 
     def read(self, raw: Any) -> tuple[Any, float | None]:
         return self._tier.read(raw)
@@ -224,10 +229,10 @@ class _InVirtualTime(BoundTier):
     def remarks(self, raw: Any, i: int = 0) -> tuple[bool, float | None]:
         return self._tier.remarks(raw, i)
 
-    def _pass(self, context: Any) -> None:
+    def _pass(self, context: Any, rows: Any) -> None:
         """Let the script's time pass; at the deadline nobody waits any more."""
         left = context.remaining()
-        takes = 0.0 if self._script is None else self._script.seconds
+        takes = 0.0 if self._script is None else self._script.takes(rows)
         if takes > left or left < 0.0:
             if left >= 0.0:
                 self._clock.advance(left + 1e-9)  # who waits wakes when it has passed

@@ -108,11 +108,16 @@ def scripted(
     return made(answers, default, FOREVER if hangs else seconds, clock, error, version)
 
 
-def recorded(recording: Any, *, asynchronous: bool = False) -> dict[str, Scripted]:
+def recorded(
+    recording: Any, *, asynchronous: bool = False, timed: bool = True
+) -> dict[str, Scripted]:
     """Make a tier of each tier of a recording; the input is the number of a row.
 
     Where every row has its own ``input``, that is the input instead. A dict is found by the
     recording's features, ``x.<name>``. To be asked for another row is a fault of the tier.
+
+    A row takes the ``<tier>.seconds`` that were recorded, in virtual time as ``scripted(seconds=)``
+    does, and a batch the sum; none with ``timed=False``.
 
     >>> tiers = recorded(
     ...     {
@@ -135,12 +140,25 @@ def recorded(recording: Any, *, asynchronous: bool = False) -> dict[str, Scripte
         known = tier.margin if tier.confidence is None else tier.confidence
         sure = [None] * held.n if known is None else known.tolist()
         rows = list(zip(values, sure, strict=True))
-        found[tier.name] = scripted(partial(_answer_of, rows, row_of), asynchronous=asynchronous)
+        taken = np.zeros(1) if tier.seconds is None or not timed else tier.seconds
+        script = scripted(
+            partial(_answer_of, rows, row_of), asynchronous=asynchronous, seconds=float(taken.max())
+        )
+        if script.seconds:
+            script.times = partial(_time_of, taken.tolist(), row_of)
+        found[tier.name] = script
     return found
 
 
 def _answer_of(rows: list[Any], row_of: Callable[[Any], int], x: Any) -> Any:
     return rows[row_of(x)]
+
+
+def _time_of(taken: list[float], row_of: Callable[[Any], int], x: Any) -> float:
+    try:
+        return taken[row_of(x)]
+    except TierError:  # no such row: the answer says so
+        return 0.0
 
 
 def _finder(held: Recording) -> Callable[[Any], int]:

@@ -109,6 +109,38 @@ def test_recordings_answer_by_row_or_by_input():
         assert router.route("wuff").tier == "large"
 
 
+TIMED = {
+    "truth": ["cat", "dog"], "small.value": ["cat", "cat"], "small.confidence": [0.9, 0.4],
+    "large.value": ["cat", "dog"], "small.seconds": [0.001, 0.002], "large.seconds": [0.02, 0.03],
+}  # fmt: skip
+
+
+def test_a_recordings_times_pass_in_virtual_time():
+    with router_for(TREE, **recorded(TIMED)) as router:
+        taken = [router.route(i).latency.total for i in range(2)]
+        assert taken == pytest.approx([0.001, 0.032])
+        assert_disposition(router.route(1, deadline=0.01), "degraded", "deadline")
+        with pytest.raises(TierError, match="no such row"):
+            router.route(2)
+
+    async def main(loop):
+        router = async_router_for(TREE, **recorded(TIMED, asynchronous=True))
+        return (await router.route(1)).latency.total
+
+    assert run_virtual(main) == pytest.approx(0.032)
+
+
+def test_a_recordings_times_may_be_left_out():
+    assert [tier.seconds for tier in recorded(TIMED, timed=False).values()] == [0.0, 0.0]
+
+
+def test_a_batch_takes_what_its_rows_do():
+    with router_for(TREE, **recorded(TIMED)) as router:
+        many = router.route_many([0, 1] * 4, deadline=0.011)
+    # 4 × 1 ms and 4 × 2 ms are more than there is
+    assert {str(reason) for reason in many.reasons} == {"deadline"}
+
+
 def test_recordings_say_which_rows_they_have():
     table = {
         "truth": ["cat", "dog"], "small.value": ["cat", "cat"], "small.confidence": [0.9, 0.4],
