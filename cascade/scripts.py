@@ -11,9 +11,11 @@ import asyncio
 import math
 from collections.abc import Hashable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import numpy as np
 
 from cascade.binding import StandIn, bind_python, check_version
 from cascade.errors import TierError, TierTimeout
@@ -27,10 +29,11 @@ from cascade.types import Prediction, a_kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from cascade.fitting.recording import Recording
     from cascade.protocols import Context, Rows
     from cascade.virtual import VirtualClock
 
-__all__ = ["FOREVER", "NOTHING", "Awaited", "Scripted", "Standing"]
+__all__ = ["FOREVER", "NOTHING", "Awaited", "Scripted", "Standing", "recorded"]
 
 FOREVER = 365 * 24 * 3600.0
 NOTHING: Any = object()
@@ -135,6 +138,92 @@ def _can_be_key(x: Any) -> bool:
     except TypeError:  # also of a tuple that holds a list
         return False
     return isinstance(x, Hashable)
+
+
+# -- from a recording ------------------------------------------------------------------------------
+
+
+def recorded(
+    recording: Any, *, asynchronous: bool = False, timed: bool = True
+) -> dict[str, Scripted]:
+    """Make a tier of each tier of a recording; the input is the number of a row.
+
+    Where every row has its own ``input``, that is the input instead. A dict is found by the
+    recording's features, ``x.<name>``. To be asked for another row is a fault of the tier.
+
+    A row takes the ``<tier>.seconds`` that were recorded, in virtual time as ``scripted(seconds=)``
+    does, and a batch the sum; none with ``timed=False``.
+
+    >>> from cascade.testing import recorded
+    >>> tiers = recorded(
+    ...     {
+    ...         "truth": ["cat", "dog"],
+    ...         "small.value": ["cat", "cat"],
+    ...         "small.confidence": [0.9, 0.4],
+    ...         "large.value": ["cat", "dog"],
+    ...     }
+    ... )
+    >>> tiers["small"].predict([1], None).values
+    ['cat']
+    """
+    from cascade.fitting.recording import Recording
+
+    held = Recording.of(recording)
+    row_of = _finder(held)
+    found = {}
+    for tier in held.tiers:
+        values = [None] * held.n if tier.value is None else tier.value.tolist()
+        known = tier.margin if tier.confidence is None else tier.confidence
+        sure = [None] * held.n if known is None else known.tolist()
+        rows = list(zip(values, sure, strict=True))
+        taken = np.zeros(1) if tier.seconds is None or not timed else tier.seconds
+        answers, made = partial(_answer_of, rows, row_of), Awaited if asynchronous else Scripted
+        script = made(answers, NOTHING, float(taken.max()), None, None, None)
+        if script.seconds:
+            script.times = partial(_time_of, taken.tolist(), row_of)
+        found[tier.name] = script
+    return found
+
+
+def _answer_of(rows: list[Any], row_of: Callable[[Any], int], x: Any) -> Any:
+    return rows[row_of(x)]
+
+
+def _time_of(taken: list[float], row_of: Callable[[Any], int], x: Any) -> float:
+    try:
+        return taken[row_of(x)]
+    except TierError:  # no such row: the answer says so
+        return 0.0
+
+
+def _finder(held: Recording) -> Callable[[Any], int]:
+    """Return what finds an input's row: by its features, its text, or its number."""
+    names, n = tuple(held.features), held.n
+    texts = [] if held.text is None else held.text.tolist()
+    by_text = {text: i for i, text in enumerate(texts)}
+    columns = [held.features[name].tolist() for name in names]
+    by_features = {row: i for i, row in enumerate(zip(*columns, strict=True))}
+
+    def row_of(x: Any) -> int:
+        row: Any
+        if isinstance(x, Mapping):
+            missing = [name for name in names if name not in x]
+            if missing or not names:
+                said = f"x.{missing[0]}" if missing else "x.<feature>"
+                raise TierError(f"a dict is found by its features: {said} is in one of both only")
+            if len(by_features) < n:
+                raise TierError("the recording has rows whose features are the same")
+            row = by_features.get(tuple(float(x[name]) for name in names))
+        elif len(by_text) == n:
+            row = by_text.get(x) if isinstance(x, str) else None
+        else:
+            row = x if isinstance(x, (int, np.integer)) and 0 <= x < n else None
+        if row is None:
+            what = "its inputs" if len(by_text) == n else f"their numbers, 0 to {n - 1}"
+            raise TierError(f"no such row in the recording; rows are asked for by {what}")
+        return int(row)
+
+    return row_of
 
 
 # -- in the place of a policy's tiers --------------------------------------------------------------
