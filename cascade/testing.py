@@ -25,12 +25,13 @@ import asyncio
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
 from cascade.errors import InputValueError, PolicyError
 from cascade.outcome import Outcome, next_serial
+from cascade.policy.walk import nearest
 from cascade.scripts import FOREVER, NOTHING, Awaited, Scripted, Standing, recorded
 from cascade.types import Disposition, Finish, Mode, Reason, Site, a_kind
 from cascade.virtual import VirtualClock, VirtualLoop, run_virtual
@@ -48,24 +49,79 @@ __all__ = [
     "scripted",
 ]  # fmt: skip
 
+K = TypeVar("K", Disposition, Reason)
+
+_ENDS: dict[Disposition, tuple[Reason, ...]] = {
+    Disposition.ACCEPTED: (Reason.CONFIDENT, Reason.TOP),
+    Disposition.CACHED: (Reason.CACHE,),
+    Disposition.DEGRADED: (
+        Reason.DEADLINE, Reason.LOAD, Reason.OVERLOAD, Reason.BREAKER, Reason.ALLOWANCE,
+        Reason.FAULT, Reason.MODE,
+    ),
+    Disposition.ABSTAINED: (Reason.UNSURE,),
+    Disposition.SHED: (Reason.OVERLOAD, Reason.DEADLINE, Reason.BREAKER, Reason.ALLOWANCE),
+    Disposition.FAILED: (Reason.FAULT, Reason.DEADLINE),
+}  # fmt: skip
+"""How requests end, and why; the first reason is taken where none is given."""
+
 
 def outcome(
     value: Any,
     *,
-    tier: str = "small",
+    tier: str | None = NOTHING,
     confidence: float | None = None,
     disposition: Disposition | str = Disposition.ACCEPTED,
-    reason: Reason | str = Reason.CONFIDENT,
-    covered: bool = True,
+    reason: Reason | str | None = None,
+    covered: bool | None = None,
 ) -> Outcome[Any]:
     """Make an outcome as a router would, for a test of what consumes it.
 
+    The rest follows from ``disposition`` where it is not given: the usual reason; ``covered`` where
+    it is accepted or cached; no tier where it is shed or failed, else ``small``. What an abstention
+    withholds is ``value`` here, and ``best`` of the outcome.
+
+    Raises:
+        ValueError: no request ends so.
+
     >>> outcome("cat", confidence=0.9).confidence
     0.9
+    >>> withheld = outcome("cat", disposition="abstained")
+    >>> withheld.value, withheld.best, withheld.reason.value, withheld.covered
+    (None, 'cat', 'unsure', False)
     """
-    finish = Finish(Disposition(disposition), Reason(reason), tier, covered)
-    site = Site("0" * 32, Mode.ENFORCE, (tier,), 0)
-    return Outcome(next_serial(), value, confidence, None, (finish, 0, 0, 0, ()), site)
+    end = _named(Disposition, disposition)
+    reasons = _ENDS[end]
+    why = reasons[0] if reason is None else _named(Reason, reason)
+    if why not in reasons:
+        raise ValueError(f"reason: expected {_any_of(reasons)} of {end}, got {str(why)!r}")
+    answered = end not in {Disposition.SHED, Disposition.FAILED}
+    if value is not None and not answered:
+        raise ValueError(f"value: expected None, for {end} is without an answer")
+    if tier is NOTHING:
+        tier = "small" if answered else None
+    if covered is None:
+        covered = end in {Disposition.ACCEPTED, Disposition.CACHED}
+    extra = {"best": value} if end is Disposition.ABSTAINED else None
+    finish = Finish(end, why, tier, covered)
+    site = Site("0" * 32, Mode.ENFORCE, () if tier is None else (tier,), 0)
+    trace = (finish, 0, 0, 0, ())
+    kept = value if extra is None else None
+    return Outcome(next_serial(), kept, confidence, None, trace, site, extra)
+
+
+def _named(kind: type[K], given: Any) -> K:
+    """Return the disposition or reason of this name; an error lists those there are."""
+    try:
+        return kind(given)
+    except ValueError:
+        known = [str(one) for one in kind]
+        near = nearest(str(given), known)
+        listed = f"{near} ({', '.join(known)})" if "did you mean" in near else near
+        raise ValueError(f"{kind.__name__.lower()}: none is {given!r}; {listed}") from None
+
+
+def _any_of(reasons: tuple[Reason, ...]) -> str:
+    return " or ".join(map(repr, map(str, reasons)))
 
 
 # -- tiers -----------------------------------------------------------------------------------------
@@ -296,7 +352,10 @@ def assert_disposition(
 
     >>> assert_disposition(outcome("cat"), "accepted", "confident")
     """
-    wanted = (Disposition(disposition), None if reason is None else Reason(reason))
+    wanted = (
+        _named(Disposition, disposition),
+        None if reason is None else _named(Reason, reason),
+    )
     got = (found.disposition, None if reason is None else found.reason)
     if wanted != got:
         say = " / ".join

@@ -192,9 +192,53 @@ def test_failures_show_the_decision():
     assert "1. small: unsure, confidence 0.5000 against threshold 0.8000" in said
     with pytest.raises(AssertionError, match="expected degraded / deadline, got accepted / top"):
         assert_disposition(found, "degraded", "deadline")
-    with pytest.raises(ValueError, match="acepted"):
+    said = r"disposition: none is 'acepted'; did you mean 'accepted'\? \(accepted, cached, "
+    with pytest.raises(ValueError, match=said):
         assert_disposition(found, "acepted")
+    with pytest.raises(ValueError, match="reason: none is 'x'; expected one of confident, top"):
+        assert_disposition(found, "accepted", "x")
     assert_disposition(outcome("cat", disposition="cached", reason="cache"), "cached")
+
+
+@pytest.mark.parametrize(
+    ("disposition", "reason", "tier", "covered"),
+    [
+        ("accepted", "confident", "small", True),
+        ("cached", "cache", "small", True),
+        ("degraded", "deadline", "small", False),
+        ("abstained", "unsure", "small", False),
+        ("shed", "overload", None, False),
+        ("failed", "fault", None, False),
+    ],
+)
+def test_an_outcome_is_one_that_a_router_makes(disposition, reason, tier, covered):
+    value = None if tier is None else "cat"
+    found = outcome(value, disposition=disposition)
+    assert (str(found.reason), found.tier, found.covered) == (reason, tier, covered)
+    withheld = disposition == "abstained"
+    assert (found.value, found.best) == ((None, "cat") if withheld else (value, None))
+    assert found.explain()
+    assert found.to_dict()["disposition"] == disposition
+
+
+def test_what_is_said_of_an_outcome_goes_before_what_follows():
+    found = outcome("cat", disposition="accepted", reason="top", tier="large", covered=False)
+    assert (str(found.reason), found.tier, found.covered) == ("top", "large", False)
+    assert outcome(None, disposition="failed", tier="small").tier == "small"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"disposition": "accepted", "reason": "overload"}, "'confident' or 'top' of accepted"),
+        ({"disposition": "shed"}, "value: expected None, for shed is without an answer"),
+        ({"disposition": "failed"}, "value: expected None, for failed is without an answer"),
+        ({"disposition": "degradd"}, "did you mean 'degraded'"),
+    ],
+)
+def test_an_outcome_that_no_router_makes_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        outcome("cat", **wrong)
 
 
 class Sound:
