@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cascade.protocols import Context, Rows
     from cascade.virtual import VirtualClock
 
-__all__ = ["FOREVER", "NOTHING", "Awaited", "Scripted", "Standing", "recorded"]
+__all__ = ["FOREVER", "NOTHING", "Awaited", "Scripted", "Standing", "raises", "recorded"]
 
 FOREVER = 365 * 24 * 3600.0
 NOTHING: Any = object()
@@ -74,7 +74,7 @@ class Scripted:
         if self.error is not None:
             raise self.error
         answer = self._looked_up(x)
-        if isinstance(answer, BaseException):
+        if raises(answer):
             raise answer
         return answer
 
@@ -130,6 +130,13 @@ class Awaited(Scripted):
     async def predict(self, batch: Any, context: Any) -> Prediction:  # type: ignore[override]  # noqa: ARG002
         """Answer each row by the script, after its time."""
         return await self.answer_in_time(batch)
+
+
+def raises(given: Any) -> bool:
+    """Whether what a tier is to say is an exception, or a kind of them."""
+    if isinstance(given, type):
+        return issubclass(given, BaseException)
+    return isinstance(given, BaseException)
 
 
 def _can_be_key(x: Any) -> bool:

@@ -32,7 +32,7 @@ import attrs
 from cascade.errors import InputValueError, PolicyError
 from cascade.outcome import Outcome, next_serial
 from cascade.policy.walk import nearest
-from cascade.scripts import FOREVER, NOTHING, Awaited, Scripted, Standing, recorded
+from cascade.scripts import FOREVER, NOTHING, Awaited, Scripted, Standing, raises, recorded
 from cascade.types import Disposition, Finish, Mode, Reason, Site, a_kind
 from cascade.virtual import VirtualClock, VirtualLoop, run_virtual
 
@@ -136,8 +136,9 @@ def scripted(
     """Make a tier that answers by a script: input → value, or (value, confidence), or an exception.
 
     ``answers`` is a mapping or a function; ``default`` answers what a mapping lacks, without it
-    that is a fault. ``error`` is raised for every input. ``seconds`` is how long a call takes, and
-    ``hangs`` is for ever: in virtual time, or asynchronously.
+    that is a fault. ``error`` is raised for every input, and so is an answer that is an exception.
+    ``seconds`` is how long a call takes, and ``hangs`` is for ever: in virtual time, or
+    asynchronously.
 
     Raises:
         TypeError, ValueError: an argument is not what it should be.
@@ -170,10 +171,10 @@ def router_for(
 ) -> Router[Any, Any]:  # fmt: skip
     """Build a Router from a policy, its file or its tree, with every tier scripted.
 
-    A tier that is not a tier stands for its answer to everything; one that is not named answers
-    None, surely. Models, and what was measured of them, are not needed, and the environment is
-    shut out. Where a script takes time, or with ``clock``, the router goes by virtual time: tiers
-    run where they are asked, and nobody waits.
+    A tier that is not a tier stands for its answer to everything, an exception for its fault; one
+    that is not named answers None, surely. Models, and what was measured of them, are not needed,
+    and the environment is shut out. Where a script takes time, or with ``clock``, the router goes
+    by virtual time: tiers run where they are asked, and nobody waits.
 
     Raises:
         PolicyError: the policy is not valid, or has no such tier.
@@ -315,6 +316,8 @@ def _without_models(policy: Policy) -> Policy:
 
 
 def _tier(given: Any) -> Any:
+    if raises(given):
+        return scripted(error=given)
     if callable(given) or callable(getattr(given, "predict", None)):
         return given
     return scripted(default=given if isinstance(given, tuple) else (given, 1.0))
