@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cascade
 from cascade.cli.reply import Reply, table
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["simulate", "times"]
 
+T = TypeVar("T", str, str | None)
+
 _SHOWN = 10  # moves
 _REQUESTS = 100_000
 _SLO = 0.99
@@ -25,8 +27,8 @@ _SLO = 0.99
 
 def simulate(  # noqa: PLR0913  a command's options
     policy: Path, recording: Path, *, trace: Path | None, process: str | None, requests: int | None,
-    seed: int, capacity: bool, slo: float | None, plot: Path | None, seconds: str | None,
-    speed: float | None, **settings: Any,
+    seed: int | None, capacity: bool, slo: float | None, plot: Path | None, seconds: str | None,
+    deadline: str | None, speed: float | None, **settings: Any,
 ) -> Reply:  # fmt: skip
     """Simulate a policy and its baselines, or find the highest speed that holds the SLO."""
     from cascade.fitting.recording import Recording
@@ -39,7 +41,7 @@ def simulate(  # noqa: PLR0913  a command's options
     given = cascade.Policy.from_yaml(policy)
     held = Recording.read(recording, complete_only=complete_only)
     when = _arrivals(trace, process, requests, seed)
-    settings["seconds"] = times(seconds)
+    settings |= {"seconds": times(seconds), "deadline": _time(deadline)}
     if capacity:
         return _capacity(given, held, when, _SLO if slo is None else slo, settings)
     speed = 1.0 if speed is None else speed
@@ -72,13 +74,21 @@ def _capacity(
     return Reply(text, {"speed": finite(speed), "rate": finite(rate), "slo": slo})
 
 
-def _arrivals(trace: Path | None, process: str | None, requests: int | None, seed: int) -> Arrivals:
-    if (trace is None) == (process is None):
-        raise PolicyError("simulate: give --trace FILE, or --arrivals such as poisson:20")
+def _arrivals(
+    trace: Path | None, process: str | None, requests: int | None, seed: int | None
+) -> Arrivals:
     if trace is not None:
+        if process is not None:
+            raise PolicyError("simulate: give --trace or --arrivals, one of them, not both")
+        _unused("--trace", **{"--requests": requests, "--seed": seed})
         return Arrivals.read(trace)
-    assert process is not None  # noqa: S101  one of the two is given
-    return _process(process, requests or _REQUESTS, seed)
+    if process is None:
+        raise PolicyError("simulate: give --trace FILE, or --arrivals such as poisson:20")
+    n = _REQUESTS if requests is None else requests
+    for name, number, least in (("requests", n, 1), ("seed", seed or 0, 0)):
+        if number < least:
+            raise PolicyError(f"--{name}: expected {least} or more, got {number}")
+    return _process(process, n, seed or 0)
 
 
 def _process(text: str, n: int, seed: int) -> Arrivals:
@@ -103,19 +113,27 @@ def _process(text: str, n: int, seed: int) -> Arrivals:
         ) from None
 
 
-def times(text: str | None) -> dict[str, str]:
-    """Read ``small=2ms,large=100ms``.
+def times(text: str | None) -> dict[str, float | str]:
+    """Read ``small=2ms,large=0.1``; a plain number is seconds.
 
-    >>> times("small=2ms,large=100ms")
-    {'small': '2ms', 'large': '100ms'}
+    >>> times("small=2ms,large=0.1")
+    {'small': '2ms', 'large': 0.1}
     """
-    found = {}
+    found: dict[str, float | str] = {}
     for part in (text or "").split(",") if text else ():
         name, sign, time = part.partition("=")
         if not sign or not name.strip() or not time.strip():
             raise PolicyError(f"--seconds: expected TIER=TIME such as small=2ms, got {part!r}")
-        found[name.strip()] = time.strip()
+        found[name.strip()] = _time(time.strip())
     return found
+
+
+def _time(text: T) -> T | float:
+    """Return plain seconds as the number that they are; else what was given."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return text
 
 
 def _title(when: Arrivals, speed: float) -> str:

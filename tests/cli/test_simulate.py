@@ -87,6 +87,9 @@ def test_a_capacity_that_the_trace_cannot_tell_is_none(
         (["--find-capacity", "--slo", "2"], "slo: expected a share"),
         (["--find-capacity", "--plot", "x.png"], "--plot: means nothing to --find-capacity"),
         (["--find-capacity", "--speed", "2"], "--speed: means nothing to --find-capacity"),
+        (["--requests", "7"], "--requests: means nothing to --trace"),
+        (["--seed", "0"], "--seed: means nothing to --trace"),
+        (["--arrivals", "poisson:3"], "one of them, not both"),
         (["--slo", "0.9"], "--slo: means nothing to a simulation at one speed"),
     ],
 )
@@ -106,7 +109,11 @@ def test_what_would_be_ignored_is_refused(
         (["--arrivals", "gamma:3"], "expected poisson:RATE"),
         (["--arrivals", "poisson:-3"], "expected poisson:RATE"),
         (["--arrivals", "poisson:3", "--seconds", "small"], "expected TIER=TIME"),
-        (["--trace", "nowhere.csv"], "nowhere.csv: cannot be read"),
+        (["--trace", "nowhere.csv"], "nowhere.csv: cannot be read: No such file or directory"),
+        (["--arrivals", "poisson:3", "--requests", "0"], "--requests: expected 1 or more, got 0"),
+        (["--arrivals", "poisson:3", "--requests=-5"], "--requests: expected 1 or more, got -5"),
+        (["--arrivals", "poisson:3", "--seed=-5"], "--seed: expected 0 or more, got -5"),
+        (["--arrivals", "poisson:3", "--requests=9", "--deadline", "nan"], "deadline: must be"),
     ],
 )
 def test_bad_arguments_are_named(
@@ -114,6 +121,15 @@ def test_bad_arguments_are_named(
 ) -> None:
     assert main(["simulate", *given, *more]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_times_may_be_plain_seconds(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    trace, said = given[0].replace("policy.yaml", "trace.csv"), []
+    for deadline, seconds in (("0.05", "small=0.002,large=0.01"), ("50ms", "small=2ms,large=10ms")):
+        asked = ["--deadline", deadline, "--seconds", seconds, "--json"]
+        assert main(["simulate", *given, "--trace", trace, *asked]) == 0
+        said.append(json.loads(capsys.readouterr().out))
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("process", ["gamma:20,2", "on_off:50,5,10", "on_off:50,5,10,1"])

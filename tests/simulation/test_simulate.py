@@ -1,5 +1,7 @@
 """Simulation: the decision core under queueing, in virtual time."""
 
+import gzip
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -261,12 +263,42 @@ def test_a_trace_is_read_and_sorted(tmp_path):
         ("arrival_s\n1\nsoon\n", r"trace.csv:3: arrival_s: expected a number, got 'soon'"),
         ("arrival_s\nnan\n", r"trace.csv:2: arrival_s"),
         ("", "expected a column arrival_s"),
+        ("arrival_s,deadline\n1,2\n", "'deadline' is read; did you mean 'deadline_s'"),
+        ("arrival_s,prio\n1,low\n", r"did you mean 'priority'\? \(arrival_s, deadline_s, tenant"),
+        ("arrival\n1\n", "did you mean 'arrival_s'"),
     ],
 )
 def test_a_bad_trace_says_where(tmp_path, text, message):
     path = tmp_path / "trace.csv"
     path.write_text(text)
     with pytest.raises(RecordingError, match=message):
+        Arrivals.read(path)
+
+
+def test_other_columns_of_a_trace_are_left_alone(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("arrival_s,deadline_s,duration_s,deadline,tokens\n3,1,2,1,7\n")
+    assert Arrivals.read(path).deadlines.tolist() == [1.0]
+    path.write_text("arrival_s,duration_s,latency_s,user\n3,1,2,x\n")
+    assert Arrivals.read(path).deadlines is None
+
+
+def test_a_trace_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("arrival_s\n5\n7\n", encoding="utf-8-sig")
+    assert Arrivals.read(path).times.tolist() == [0.0, 2.0]
+
+
+def test_a_trace_that_cannot_be_read_says_why(tmp_path):
+    with pytest.raises(RecordingError, match=r"none\.csv: cannot be read: No such file or dir"):
+        Arrivals.read(tmp_path / "none.csv")
+    path = tmp_path / "cut.csv.gz"
+    path.write_bytes(gzip.compress(b"arrival_s\n1\n")[:-9])
+    with pytest.raises(RecordingError, match=r"cut\.csv\.gz: cannot be read: Compressed file"):
+        Arrivals.read(path)
+    whole = gzip.compress(b"arrival_s\n1\n")
+    path.write_bytes(whole[:10] + b"\xff" * 8 + whole[18:])
+    with pytest.raises(RecordingError, match=r"cut\.csv\.gz: cannot be read: Error -3"):
         Arrivals.read(path)
 
 
