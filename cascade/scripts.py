@@ -214,10 +214,11 @@ def _finder(held: Recording) -> Callable[[Any], int]:
     def row_of(x: Any) -> int:
         row: Any
         if isinstance(x, Mapping):
+            if not names:
+                raise TierError("a dict is found by its features, x.<name>; the recording has none")
             missing = [name for name in names if name not in x]
-            if missing or not names:
-                said = f"x.{missing[0]}" if missing else "x.<feature>"
-                raise TierError(f"a dict is found by its features: {said} is in one of both only")
+            if missing:
+                raise TierError(f"a dict is found by its features: the dict lacks {missing[0]!r}")
             if len(by_features) < n:
                 raise TierError("the recording has rows whose features are the same")
             row = by_features.get(tuple(float(x[name]) for name in names))

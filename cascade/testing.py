@@ -378,7 +378,7 @@ def check_tier(tier: Any, batch: Any) -> None:
 
     Raises:
         AssertionError: with everything that is wrong.
-        InputTypeError, InputValueError: ``batch`` is none, or has no row.
+        InputTypeError, InputValueError: ``batch`` is none, or has fewer than two rows.
 
     >>> import cascade
     >>> check_tier(cascade.tier(lambda xs: [(x, 0.9) for x in xs], returns="pairs"), ["a", "b"])
@@ -388,14 +388,15 @@ def check_tier(tier: Any, batch: Any) -> None:
     Traceback (most recent call last):
       ...
     AssertionError: the tier is not ready to serve:
-    - confidences: expected numbers in [0, 1]
+    - row 0: confidences: expected a number in [0, 1]
+    - row 1: confidences: expected a number in [0, 1]
     """
     from cascade.inputs import rows_of
     from cascade.tiers.checking import wrongs
 
     rows, n = rows_of(batch)
-    if n == 0:
-        raise InputValueError("batch: expected two or more rows, got none")
+    if n < 2:
+        raise InputValueError(f"batch: expected two or more rows, got {n or 'none'}")
     try:
         found = list(wrongs(_bound(tier), rows, n))
     except PolicyError as error:

@@ -148,7 +148,7 @@ def test_recordings_say_which_rows_they_have():
     }  # fmt: skip
     with router_for(PATIENT, **recorded(table)) as router:
         for wrong in (2, -1, "0", 1.0, {"length": 3}):
-            with pytest.raises(TierError, match=r"no such row|found by its features"):
+            with pytest.raises(TierError, match=r"no such row|x\.<name>; the recording has none"):
                 router.route(wrong)
     with router_for(PATIENT, **recorded(table | {"input": ["meow", "wuff"]})) as router:
         with pytest.raises(TierError, match="asked for by its inputs"):
@@ -164,7 +164,7 @@ def test_recordings_answer_by_features_and_by_margin():
     with router_for(PATIENT | {"complexity": rule}, **recorded(table)) as router:
         asked = [{"loud": 0.5, "length": 3}, {"length": np.float32(4), "loud": 0.25}]
         assert [router.route(x).tier for x in asked] == ["small", "large"]
-        with pytest.raises(TierError, match=r"x\.loud is in one"):
+        with pytest.raises(TierError, match="the dict lacks 'loud'"):
             router.route({"length": 3})
         with pytest.raises(TierError, match="no such row"):
             router.route({"length": 3, "loud": 9.0})
@@ -265,7 +265,7 @@ def sure_in_company(xs):
         (changes, "it changed its input"),
         (leans_on_the_batch, "row 0: another value alone than in the batch"),
         (sure_in_company, "row 0: confidence 0.5 alone, 0.9 in the batch"),
-        (lambda xs: [("x", 1.5) for _ in xs], "confidences: expected numbers in"),
+        (lambda xs: [("x", 1.5) for _ in xs], "row 1: confidences: expected a number in"),
         (lambda xs: [("x", 0.5)], "expected 2 rows, got 1"),
         (lambda xs: 1 / 0, "it raised ZeroDivisionError"),
         (lambda xs: (_ for _ in xs), "generator"),
@@ -306,7 +306,31 @@ def test_sound_tiers_pass():
 def test_a_tier_that_answers_by_chance_is_told():
     turns = iter(range(1_000))
     with pytest.raises(AssertionError, match="differently"):
-        check_tier(cascade.tier(lambda x: next(turns), rows="one"), ["a"])
+        check_tier(cascade.tier(lambda x: next(turns), rows="one"), ["a", "b"])
+
+
+@pytest.mark.parametrize(("rows", "got"), [([], "none"), (["a"], "1")])
+def test_a_tier_is_checked_with_two_rows_or_more(rows, got):
+    with pytest.raises(cascade.InputValueError, match=f"expected two or more rows, got {got}"):
+        check_tier(Sound(), rows)
+
+
+def test_what_is_wrong_with_a_confidence_is_said_as_a_router_says_it():
+    def one(x):
+        return [0.5, 0.5] if x == "a" else [0.5, 0.7]
+
+    tier = cascade.tier(one, rows="one", returns="probabilities", classes=["a", "b"])
+    with pytest.raises(AssertionError) as caught:
+        check_tier(tier, ["a", "b", "a"])
+    assert str(caught.value).splitlines()[1:] == [
+        "- row 1: probabilities: probabilities must be finite, not negative, and sum to one"
+    ]
+
+
+def test_a_confidence_that_is_unsound_in_company_only_is_told():
+    tier = cascade.tier(lambda xs: [("x", 0.5 * len(xs)) for _ in xs], returns="pairs")
+    with pytest.raises(AssertionError, match="row 2: no sound confidence in the batch"):
+        check_tier(tier, ["a", "b", "c"])
 
 
 def test_the_plugin_imports_nothing_until_it_is_used(tmp_path):
