@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from cascade.protocols import Context, Rows
     from cascade.virtual import VirtualClock
 
-__all__ = ["FOREVER", "NOTHING", "Awaited", "Scripted", "Standing", "raises", "recorded"]
+__all__ = [
+    "FOREVER", "NOTHING", "Awaited", "Scripted", "Standing", "raises", "recorded", "scripted",
+]  # fmt: skip
 
 FOREVER = 365 * 24 * 3600.0
 NOTHING: Any = object()
@@ -132,6 +134,42 @@ class Awaited(Scripted):
         return await self.answer_in_time(batch)
 
 
+def scripted(
+    answers: Mapping[Any, Any] | Callable[[Any], Any] | None = None, *, default: Any = NOTHING,
+    seconds: float = 0.0, clock: VirtualClock | None = None,
+    error: BaseException | type[BaseException] | None = None,
+    hangs: bool = False, asynchronous: bool = False, version: str | None = None,
+) -> Scripted:  # fmt: skip
+    """Make a tier that answers by a script: input → value, or (value, confidence), or an exception.
+
+    ``answers`` is a mapping or a function; ``default`` answers what a mapping lacks, without it
+    that is a fault. ``error`` is raised for every input, and so is an answer that is an exception.
+    ``seconds`` is how long a call takes, and ``hangs`` is for ever: in virtual time, or
+    asynchronously.
+
+    Raises:
+        TypeError, ValueError: an argument is not what it should be.
+
+    >>> from cascade.testing import scripted
+    >>> tier = scripted(default=("spam", 0.7))
+    >>> tier.predict(["x"], None).confidences
+    [0.7]
+    """
+    given: Any = answers
+    if given is not None and not isinstance(given, Mapping) and not callable(given):
+        what = f"expected a mapping or a function, got {a_kind(given)}"
+        raise TypeError(f"scripted(): answers: {what}; for one answer to everything: default=")
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"scripted(): seconds: expected a number, got {a_kind(seconds)}")
+    if not 0.0 <= seconds < math.inf:
+        raise ValueError(f"scripted(): seconds: expected 0 or more, got {seconds!r}")
+    kind = error if isinstance(error, type) else type(error)
+    if error is not None and not issubclass(kind, BaseException):
+        raise TypeError(f"scripted(): error: expected an exception, got a {kind.__name__}")
+    made = Awaited if asynchronous or hangs else Scripted
+    return made(answers, default, FOREVER if hangs else seconds, clock, error, version)
+
+
 def raises(given: Any) -> bool:
     """Whether what a tier is to say is an exception, or a kind of them."""
     if isinstance(given, type):
@@ -184,8 +222,8 @@ def recorded(
         sure = [None] * held.n if known is None else known.tolist()
         rows = list(zip(values, sure, strict=True))
         taken = np.zeros(1) if tier.seconds is None or not timed else tier.seconds
-        answers, made = partial(_answer_of, rows, row_of), Awaited if asynchronous else Scripted
-        script = made(answers, NOTHING, float(taken.max()), None, None, None)
+        answers, longest = partial(_answer_of, rows, row_of), float(taken.max())
+        script = scripted(answers, asynchronous=asynchronous, seconds=longest)
         if script.seconds:
             script.times = partial(_time_of, taken.tolist(), row_of)
         found[tier.name] = script

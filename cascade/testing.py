@@ -22,7 +22,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,12 +31,12 @@ import attrs
 from cascade.errors import InputValueError, PolicyError
 from cascade.outcome import Outcome, next_serial
 from cascade.policy.walk import nearest
-from cascade.scripts import FOREVER, NOTHING, Awaited, Scripted, Standing, raises, recorded
+from cascade.scripts import NOTHING, Scripted, Standing, raises, recorded, scripted
 from cascade.types import Disposition, Finish, Mode, Reason, Site, a_kind
 from cascade.virtual import VirtualClock, VirtualLoop, run_virtual
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from cascade.aio import AsyncRouter
     from cascade.policy import Policy
@@ -122,44 +121,6 @@ def _named(kind: type[K], given: Any) -> K:
 
 def _any_of(reasons: tuple[Reason, ...]) -> str:
     return " or ".join(map(repr, map(str, reasons)))
-
-
-# -- tiers -----------------------------------------------------------------------------------------
-
-
-def scripted(
-    answers: Mapping[Any, Any] | Callable[[Any], Any] | None = None, *, default: Any = NOTHING,
-    seconds: float = 0.0, clock: VirtualClock | None = None,
-    error: BaseException | type[BaseException] | None = None,
-    hangs: bool = False, asynchronous: bool = False, version: str | None = None,
-) -> Scripted:  # fmt: skip
-    """Make a tier that answers by a script: input → value, or (value, confidence), or an exception.
-
-    ``answers`` is a mapping or a function; ``default`` answers what a mapping lacks, without it
-    that is a fault. ``error`` is raised for every input, and so is an answer that is an exception.
-    ``seconds`` is how long a call takes, and ``hangs`` is for ever: in virtual time, or
-    asynchronously.
-
-    Raises:
-        TypeError, ValueError: an argument is not what it should be.
-
-    >>> tier = scripted(default=("spam", 0.7))
-    >>> tier.predict(["x"], None).confidences
-    [0.7]
-    """
-    given: Any = answers
-    if given is not None and not isinstance(given, Mapping) and not callable(given):
-        what = f"expected a mapping or a function, got {a_kind(given)}"
-        raise TypeError(f"scripted(): answers: {what}; for one answer to everything: default=")
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"scripted(): seconds: expected a number, got {a_kind(seconds)}")
-    if not 0.0 <= seconds < math.inf:
-        raise ValueError(f"scripted(): seconds: expected 0 or more, got {seconds!r}")
-    kind = error if isinstance(error, type) else type(error)
-    if error is not None and not issubclass(kind, BaseException):
-        raise TypeError(f"scripted(): error: expected an exception, got a {kind.__name__}")
-    made = Awaited if asynchronous or hangs else Scripted
-    return made(answers, default, FOREVER if hangs else seconds, clock, error, version)
 
 
 # -- routers ---------------------------------------------------------------------------------------
