@@ -11,9 +11,11 @@ import asyncio
 import math
 from collections.abc import Hashable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import numpy as np
 
 from cascade.binding import StandIn, bind_python, check_version
 from cascade.errors import TierError, TierTimeout
@@ -27,10 +29,13 @@ from cascade.types import Prediction, a_kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from cascade.fitting.recording import Recording
     from cascade.protocols import Context, Rows
     from cascade.virtual import VirtualClock
 
-__all__ = ["FOREVER", "NOTHING", "Awaited", "Scripted", "Standing"]
+__all__ = [
+    "FOREVER", "NOTHING", "Awaited", "Scripted", "Standing", "raises", "recorded", "scripted",
+]  # fmt: skip
 
 FOREVER = 365 * 24 * 3600.0
 NOTHING: Any = object()
@@ -60,13 +65,18 @@ class Scripted:
         self.version = version
         self.clock = clock
         self.calls: list[Any] = []
+        self.times: Callable[[Any], float] | None = None  # of each row, where they differ
+
+    def takes(self, batch: Any) -> float:
+        """Return how long a call for these rows takes: a time of its own each, or one for all."""
+        return self.seconds if self.times is None else sum(map(self.times, each(batch)))
 
     def _answer(self, x: Any) -> Any:
         self.calls.append(x)
         if self.error is not None:
             raise self.error
         answer = self._looked_up(x)
-        if isinstance(answer, BaseException):
+        if raises(answer):
             raise answer
         return answer
 
@@ -101,7 +111,7 @@ class Scripted:
         try:
             return self.answer(batch)
         finally:
-            await asyncio.sleep(self.seconds)
+            await asyncio.sleep(self.takes(batch))
 
     def predict(self, batch: Any, context: Any) -> Prediction:  # noqa: ARG002  the protocol
         """Answer each row by the script."""
@@ -109,7 +119,7 @@ class Scripted:
             return self.answer(batch)
         finally:  # what fails takes its time too
             if self.clock is not None:
-                self.clock.advance(self.seconds)
+                self.clock.advance(self.takes(batch))
 
     def __repr__(self) -> str:
         """Say how often it was asked."""
@@ -124,12 +134,142 @@ class Awaited(Scripted):
         return await self.answer_in_time(batch)
 
 
+def scripted(
+    answers: Mapping[Any, Any] | Callable[[Any], Any] | None = None, *, default: Any = NOTHING,
+    seconds: float = 0.0, clock: VirtualClock | None = None,
+    error: BaseException | type[BaseException] | None = None,
+    hangs: bool = False, asynchronous: bool = False, version: str | None = None,
+) -> Scripted:  # fmt: skip
+    """Make a tier that answers by a script: input → value, or (value, confidence), or an exception.
+
+    ``answers`` is a mapping or a function; ``default`` answers what a mapping lacks, without it
+    that is a fault. ``error`` is raised for every input, and so is an answer that is an exception.
+    ``seconds`` is how long a call takes, and ``hangs`` is for ever: in virtual time, or
+    asynchronously.
+
+    Raises:
+        TypeError, ValueError: an argument is not what it should be.
+
+    >>> from cascade.testing import scripted
+    >>> tier = scripted(default=("spam", 0.7))
+    >>> tier.predict(["x"], None).confidences
+    [0.7]
+    """
+    given: Any = answers
+    if given is not None and not isinstance(given, Mapping) and not callable(given):
+        what = f"expected a mapping or a function, got {a_kind(given)}"
+        raise TypeError(f"scripted(): answers: {what}; for one answer to everything: default=")
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"scripted(): seconds: expected a number, got {a_kind(seconds)}")
+    if not 0.0 <= seconds < math.inf:
+        raise ValueError(f"scripted(): seconds: expected 0 or more, got {seconds!r}")
+    kind = error if isinstance(error, type) else type(error)
+    if error is not None and not issubclass(kind, BaseException):
+        raise TypeError(f"scripted(): error: expected an exception, got a {kind.__name__}")
+    made = Awaited if asynchronous or hangs else Scripted
+    return made(answers, default, FOREVER if hangs else seconds, clock, error, version)
+
+
+def raises(given: Any) -> bool:
+    """Whether what a tier is to say is an exception, or a kind of them."""
+    if isinstance(given, type):
+        return issubclass(given, BaseException)
+    return isinstance(given, BaseException)
+
+
 def _can_be_key(x: Any) -> bool:
     try:
         hash(x)
     except TypeError:  # also of a tuple that holds a list
         return False
     return isinstance(x, Hashable)
+
+
+# -- from a recording ------------------------------------------------------------------------------
+
+
+def recorded(
+    recording: Any, *, asynchronous: bool = False, timed: bool = True
+) -> dict[str, Scripted]:
+    """Make a tier of each tier of a recording; the input is the number of a row.
+
+    Where every row has its own ``input``, that is the input instead. A dict is found by the
+    recording's features, ``x.<name>``. To be asked for another row is a fault of the tier.
+
+    A row takes the ``<tier>.seconds`` that were recorded, in virtual time as ``scripted(seconds=)``
+    does, and a batch the sum; none with ``timed=False``.
+
+    >>> from cascade.testing import recorded
+    >>> tiers = recorded(
+    ...     {
+    ...         "truth": ["cat", "dog"],
+    ...         "small.value": ["cat", "cat"],
+    ...         "small.confidence": [0.9, 0.4],
+    ...         "large.value": ["cat", "dog"],
+    ...     }
+    ... )
+    >>> tiers["small"].predict([1], None).values
+    ['cat']
+    """
+    from cascade.fitting.recording import Recording
+
+    held = Recording.of(recording)
+    row_of = _finder(held)
+    found = {}
+    for tier in held.tiers:
+        values = [None] * held.n if tier.value is None else tier.value.tolist()
+        known = tier.margin if tier.confidence is None else tier.confidence
+        sure = [None] * held.n if known is None else known.tolist()
+        rows = list(zip(values, sure, strict=True))
+        taken = np.zeros(1) if tier.seconds is None or not timed else tier.seconds
+        answers, longest = partial(_answer_of, rows, row_of), float(taken.max())
+        script = scripted(answers, asynchronous=asynchronous, seconds=longest)
+        if script.seconds:
+            script.times = partial(_time_of, taken.tolist(), row_of)
+        found[tier.name] = script
+    return found
+
+
+def _answer_of(rows: list[Any], row_of: Callable[[Any], int], x: Any) -> Any:
+    return rows[row_of(x)]
+
+
+def _time_of(taken: list[float], row_of: Callable[[Any], int], x: Any) -> float:
+    try:
+        return taken[row_of(x)]
+    except TierError:  # no such row: the answer says so
+        return 0.0
+
+
+def _finder(held: Recording) -> Callable[[Any], int]:
+    """Return what finds an input's row: by its features, its text, or its number."""
+    names, n = tuple(held.features), held.n
+    texts = [] if held.text is None else held.text.tolist()
+    by_text = {text: i for i, text in enumerate(texts)}
+    columns = [held.features[name].tolist() for name in names]
+    by_features = {row: i for i, row in enumerate(zip(*columns, strict=True))}
+
+    def row_of(x: Any) -> int:
+        row: Any
+        if isinstance(x, Mapping):
+            if not names:
+                raise TierError("a dict is found by its features, x.<name>; the recording has none")
+            missing = [name for name in names if name not in x]
+            if missing:
+                raise TierError(f"a dict is found by its features: the dict lacks {missing[0]!r}")
+            if len(by_features) < n:
+                raise TierError("the recording has rows whose features are the same")
+            row = by_features.get(tuple(float(x[name]) for name in names))
+        elif len(by_text) == n:
+            row = by_text.get(x) if isinstance(x, str) else None
+        else:
+            row = x if isinstance(x, (int, np.integer)) and 0 <= x < n else None
+        if row is None:
+            what = "its inputs" if len(by_text) == n else f"their numbers, 0 to {n - 1}"
+            raise TierError(f"no such row in the recording; rows are asked for by {what}")
+        return int(row)
+
+    return row_of
 
 
 # -- in the place of a policy's tiers --------------------------------------------------------------
@@ -207,13 +347,13 @@ class _InVirtualTime(BoundTier):
         try:
             return self._tier.run(job)
         finally:
-            self._pass(job)
+            self._pass(job, [job.row])
 
     def run_rows(self, rows: Any, n: int, context: Context) -> Any:
         try:
             return self._tier.run_rows(rows, n, context)
         finally:
-            self._pass(context)
+            self._pass(context, rows)
 
     def read(self, raw: Any) -> tuple[Any, float | None]:
         return self._tier.read(raw)
@@ -224,10 +364,10 @@ class _InVirtualTime(BoundTier):
     def remarks(self, raw: Any, i: int = 0) -> tuple[bool, float | None]:
         return self._tier.remarks(raw, i)
 
-    def _pass(self, context: Any) -> None:
+    def _pass(self, context: Any, rows: Any) -> None:
         """Let the script's time pass; at the deadline nobody waits any more."""
         left = context.remaining()
-        takes = 0.0 if self._script is None else self._script.seconds
+        takes = 0.0 if self._script is None else self._script.takes(rows)
         if takes > left or left < 0.0:
             if left >= 0.0:
                 self._clock.advance(left + 1e-9)  # who waits wakes when it has passed

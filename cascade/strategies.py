@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cascade.budget import nanoseconds
 from cascade.errors import MissingExtra, TierError
 from cascade.facts import Failed, Refused, Replied, TimedOut
 from cascade.policy import Policy
@@ -25,16 +26,22 @@ if TYPE_CHECKING:
 __all__ = ["facts", "policies", "recordings"]
 
 _NAMES = ("small", "middle", "large", "largest")
+_LONGEST = 100_000
 _SURE = st.floats(0.0, 1.0)
 
 
-def policies(tiers: Sequence[str] | None = None, *, max_tiers: int = 3) -> SearchStrategy[Policy]:
+def policies(
+    tiers: Sequence[str] | None = None, *, max_tiers: int = 3, min_deadline: float = 0.001
+) -> SearchStrategy[Policy]:
     """Draw valid policies over external tiers, with thresholds, entry rule, abstention and cache.
 
-    The tiers are those named, or two to ``max_tiers``.
+    The tiers are those named, or two to ``max_tiers``. Deadlines are ``min_deadline`` seconds to
+    ten, or that one: where tiers run in real time, leave them enough. The entry rule weighs
+    ``length``, which :func:`recordings` have.
 
     Raises:
-        ValueError: ``max_tiers`` is not in 2 to 4, or a tier is named twice or not at all.
+        ValueError: ``max_tiers`` is not in 2 to 4, a tier is named twice or not at all, or
+            ``min_deadline`` is no time.
 
     >>> from hypothesis import given, settings
     >>> @settings(max_examples=5)
@@ -47,11 +54,12 @@ def policies(tiers: Sequence[str] | None = None, *, max_tiers: int = 3) -> Searc
         raise ValueError(f"max_tiers: expected 2 to {len(_NAMES)}, got {max_tiers!r}")
     if tiers is not None and (isinstance(tiers, str) or not tiers or len({*tiers}) < len(tiers)):
         raise ValueError(f"tiers: expected a list of different names, got {tiers!r}")
+    least = nanoseconds(min_deadline, "min_deadline") / 1e9
     names = st.integers(2, max_tiers).map(lambda n: _NAMES[:n]) if tiers is None else st.just(tiers)
-    return names.flatmap(_policies)
+    return names.flatmap(lambda chosen: _policies(chosen, least))
 
 
-def _policies(names: Sequence[str]) -> SearchStrategy[Policy]:
+def _policies(names: Sequence[str], least: float) -> SearchStrategy[Policy]:
     below = len(names) - 1
     rule = st.fixed_dictionaries(
         {
@@ -68,7 +76,7 @@ def _policies(names: Sequence[str]) -> SearchStrategy[Policy]:
         {
             "version": st.just(1),
             "name": st.just("drawn"),
-            "deadline": st.floats(0.001, 10.0),
+            "deadline": st.floats(least, max(least, 10.0)),
             "tiers": st.just([{"name": name, "kind": "external"} for name in names]),
             "escalation": escalation,
         },
@@ -84,7 +92,10 @@ def recordings(
     tiers: Sequence[str] = ("small", "large"), *, labels: Sequence[Any] = ("yes", "no"),
     min_rows: int = 1, max_rows: int = 20,
 ) -> SearchStrategy[dict[str, list[Any]]]:  # fmt: skip
-    """Draw recordings as columns: truth, and per tier value, confidence and seconds.
+    """Draw recordings as columns: truth, the feature x.length, per tier value, confidence, seconds.
+
+    Each row has its own length, so that routers over :func:`cascade.testing.recorded` may be asked
+    by it, whatever policy is drawn: ``{"length": table["x.length"][i]}``. They go by virtual time.
 
     >>> from hypothesis import given, settings
     >>> @settings(max_examples=5)
@@ -95,16 +106,19 @@ def recordings(
     """
     label = st.sampled_from(list(labels))
     answer = st.tuples(label, _SURE, st.floats(0.0001, 1.0))
-    row = st.tuples(label, *(answer for _ in tiers))
+    row = st.tuples(label, *(answer for _ in tiers), st.integers(0, _LONGEST))
 
     def columns(rows: list[Any]) -> dict[str, list[Any]]:
-        table: dict[str, list[Any]] = {"truth": [row[0] for row in rows]}
+        table: dict[str, list[Any]] = {
+            "truth": [row[0] for row in rows], "x.length": [row[-1] for row in rows]
+        }  # fmt: skip
         for i, name in enumerate(tiers, 1):
             for j, what in enumerate(("value", "confidence", "seconds")):
                 table[f"{name}.{what}"] = [row[i][j] for row in rows]
         return table
 
-    return st.lists(row, min_size=min_rows, max_size=max_rows).map(columns)
+    rows = st.lists(row, min_size=min_rows, max_size=max_rows, unique_by=lambda row: row[-1])
+    return rows.map(columns)
 
 
 def facts(tier: int, *, now: int = 0) -> SearchStrategy[Any]:

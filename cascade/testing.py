@@ -21,26 +21,24 @@
 
 from __future__ import annotations
 
-import math
+import asyncio
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
-import numpy as np
 
-from cascade.errors import InputValueError, PolicyError, TierError
+from cascade.errors import InputValueError, PolicyError
 from cascade.outcome import Outcome, next_serial
-from cascade.scripts import FOREVER, NOTHING, Awaited, Scripted, Standing
+from cascade.policy.walk import nearest
+from cascade.scripts import NOTHING, Scripted, Standing, raises, recorded, scripted
 from cascade.types import Disposition, Finish, Mode, Reason, Site, a_kind
 from cascade.virtual import VirtualClock, VirtualLoop, run_virtual
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from cascade.aio import AsyncRouter
-    from cascade.fitting.recording import Recording
     from cascade.policy import Policy
     from cascade.router import Router
 
@@ -50,126 +48,79 @@ __all__ = [
     "scripted",
 ]  # fmt: skip
 
+K = TypeVar("K", Disposition, Reason)
+
+_ENDS: dict[Disposition, tuple[Reason, ...]] = {
+    Disposition.ACCEPTED: (Reason.CONFIDENT, Reason.TOP),
+    Disposition.CACHED: (Reason.CACHE,),
+    Disposition.DEGRADED: (
+        Reason.DEADLINE, Reason.LOAD, Reason.OVERLOAD, Reason.BREAKER, Reason.ALLOWANCE,
+        Reason.FAULT, Reason.MODE,
+    ),
+    Disposition.ABSTAINED: (Reason.UNSURE,),
+    Disposition.SHED: (Reason.OVERLOAD, Reason.DEADLINE, Reason.BREAKER, Reason.ALLOWANCE),
+    Disposition.FAILED: (Reason.FAULT, Reason.DEADLINE),
+}  # fmt: skip
+"""How requests end, and why; the first reason is taken where none is given."""
+
 
 def outcome(
     value: Any,
     *,
-    tier: str = "small",
+    tier: str | None = NOTHING,
     confidence: float | None = None,
     disposition: Disposition | str = Disposition.ACCEPTED,
-    reason: Reason | str = Reason.CONFIDENT,
-    covered: bool = True,
+    reason: Reason | str | None = None,
+    covered: bool | None = None,
 ) -> Outcome[Any]:
     """Make an outcome as a router would, for a test of what consumes it.
 
-    >>> outcome("cat", confidence=0.9).confidence
-    0.9
-    """
-    finish = Finish(Disposition(disposition), Reason(reason), tier, covered)
-    site = Site("0" * 32, Mode.ENFORCE, (tier,), 0)
-    return Outcome(next_serial(), value, confidence, None, (finish, 0, 0, 0, ()), site)
-
-
-# -- tiers -----------------------------------------------------------------------------------------
-
-
-def scripted(
-    answers: Mapping[Any, Any] | Callable[[Any], Any] | None = None, *, default: Any = NOTHING,
-    seconds: float = 0.0, clock: VirtualClock | None = None,
-    error: BaseException | type[BaseException] | None = None,
-    hangs: bool = False, asynchronous: bool = False, version: str | None = None,
-) -> Scripted:  # fmt: skip
-    """Make a tier that answers by a script: input → value, or (value, confidence), or an exception.
-
-    ``answers`` is a mapping or a function; ``default`` answers what a mapping lacks, without it
-    that is a fault. ``error`` is raised for every input. ``seconds`` is how long a call takes, and
-    ``hangs`` is for ever: in virtual time, or asynchronously.
+    The rest follows from ``disposition`` where it is not given: the usual reason; ``covered`` where
+    it is accepted or cached; no tier where it is shed or failed, else ``small``. What an abstention
+    withholds is ``value`` here, and ``best`` of the outcome.
 
     Raises:
-        TypeError, ValueError: an argument is not what it should be.
+        ValueError: no request ends so.
 
-    >>> tier = scripted(default=("spam", 0.7))
-    >>> tier.predict(["x"], None).confidences
-    [0.7]
+    >>> outcome("cat", confidence=0.9).confidence
+    0.9
+    >>> withheld = outcome("cat", disposition="abstained")
+    >>> withheld.value, withheld.best, withheld.reason.value, withheld.covered
+    (None, 'cat', 'unsure', False)
     """
-    given: Any = answers
-    if given is not None and not isinstance(given, Mapping) and not callable(given):
-        what = f"expected a mapping or a function, got {a_kind(given)}"
-        raise TypeError(f"scripted(): answers: {what}; for one answer to everything: default=")
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"scripted(): seconds: expected a number, got {a_kind(seconds)}")
-    if not 0.0 <= seconds < math.inf:
-        raise ValueError(f"scripted(): seconds: expected 0 or more, got {seconds!r}")
-    kind = error if isinstance(error, type) else type(error)
-    if error is not None and not issubclass(kind, BaseException):
-        raise TypeError(f"scripted(): error: expected an exception, got a {kind.__name__}")
-    made = Awaited if asynchronous or hangs else Scripted
-    return made(answers, default, FOREVER if hangs else seconds, clock, error, version)
+    end = _named(Disposition, disposition)
+    reasons = _ENDS[end]
+    why = reasons[0] if reason is None else _named(Reason, reason)
+    if why not in reasons:
+        raise ValueError(f"reason: expected {_any_of(reasons)} of {end}, got {str(why)!r}")
+    answered = end not in {Disposition.SHED, Disposition.FAILED}
+    if value is not None and not answered:
+        raise ValueError(f"value: expected None, for {end} is without an answer")
+    if tier is NOTHING:
+        tier = "small" if answered else None
+    if covered is None:
+        covered = end in {Disposition.ACCEPTED, Disposition.CACHED}
+    extra = {"best": value} if end is Disposition.ABSTAINED else None
+    finish = Finish(end, why, tier, covered)
+    site = Site("0" * 32, Mode.ENFORCE, () if tier is None else (tier,), 0)
+    trace = (finish, 0, 0, 0, ())
+    kept = value if extra is None else None
+    return Outcome(next_serial(), kept, confidence, None, trace, site, extra)
 
 
-def recorded(recording: Any, *, asynchronous: bool = False) -> dict[str, Scripted]:
-    """Make a tier of each tier of a recording; the input is the number of a row.
-
-    Where every row has its own ``input``, that is the input instead. A dict is found by the
-    recording's features, ``x.<name>``. To be asked for another row is a fault of the tier.
-
-    >>> tiers = recorded(
-    ...     {
-    ...         "truth": ["cat", "dog"],
-    ...         "small.value": ["cat", "cat"],
-    ...         "small.confidence": [0.9, 0.4],
-    ...         "large.value": ["cat", "dog"],
-    ...     }
-    ... )
-    >>> tiers["small"].predict([1], None).values
-    ['cat']
-    """
-    from cascade.fitting.recording import Recording
-
-    held = Recording.of(recording)
-    row_of = _finder(held)
-    found = {}
-    for tier in held.tiers:
-        values = [None] * held.n if tier.value is None else tier.value.tolist()
-        known = tier.margin if tier.confidence is None else tier.confidence
-        sure = [None] * held.n if known is None else known.tolist()
-        rows = list(zip(values, sure, strict=True))
-        found[tier.name] = scripted(partial(_answer_of, rows, row_of), asynchronous=asynchronous)
-    return found
+def _named(kind: type[K], given: Any) -> K:
+    """Return the disposition or reason of this name; an error lists those there are."""
+    try:
+        return kind(given)
+    except ValueError:
+        known = [str(one) for one in kind]
+        near = nearest(str(given), known)
+        listed = f"{near} ({', '.join(known)})" if "did you mean" in near else near
+        raise ValueError(f"{kind.__name__.lower()}: none is {given!r}; {listed}") from None
 
 
-def _answer_of(rows: list[Any], row_of: Callable[[Any], int], x: Any) -> Any:
-    return rows[row_of(x)]
-
-
-def _finder(held: Recording) -> Callable[[Any], int]:
-    """Return what finds an input's row: by its features, its text, or its number."""
-    names, n = tuple(held.features), held.n
-    texts = [] if held.text is None else held.text.tolist()
-    by_text = {text: i for i, text in enumerate(texts)}
-    columns = [held.features[name].tolist() for name in names]
-    by_features = {row: i for i, row in enumerate(zip(*columns, strict=True))}
-
-    def row_of(x: Any) -> int:
-        row: Any
-        if isinstance(x, Mapping):
-            missing = [name for name in names if name not in x]
-            if missing or not names:
-                said = f"x.{missing[0]}" if missing else "x.<feature>"
-                raise TierError(f"a dict is found by its features: {said} is in one of both only")
-            if len(by_features) < n:
-                raise TierError("the recording has rows whose features are the same")
-            row = by_features.get(tuple(float(x[name]) for name in names))
-        elif len(by_text) == n:
-            row = by_text.get(x) if isinstance(x, str) else None
-        else:
-            row = x if isinstance(x, (int, np.integer)) and 0 <= x < n else None
-        if row is None:
-            what = "its inputs" if len(by_text) == n else f"their numbers, 0 to {n - 1}"
-            raise TierError(f"no such row in the recording; rows are asked for by {what}")
-        return int(row)
-
-    return row_of
+def _any_of(reasons: tuple[Reason, ...]) -> str:
+    return " or ".join(map(repr, map(str, reasons)))
 
 
 # -- routers ---------------------------------------------------------------------------------------
@@ -181,10 +132,10 @@ def router_for(
 ) -> Router[Any, Any]:  # fmt: skip
     """Build a Router from a policy, its file or its tree, with every tier scripted.
 
-    A tier that is not a tier stands for its answer to everything; one that is not named answers
-    None, surely. Models, and what was measured of them, are not needed, and the environment is
-    shut out. Where a script takes time, or with ``clock``, the router goes by virtual time: tiers
-    run where they are asked, and nobody waits.
+    A tier that is not a tier stands for its answer to everything, an exception for its fault; one
+    that is not named answers None, surely. Models, and what was measured of them, are not needed,
+    and the environment is shut out. Where a script takes time, or with ``clock``, the router goes
+    by virtual time: tiers run where they are asked, and nobody waits.
 
     Raises:
         PolicyError: the policy is not valid, or has no such tier.
@@ -232,7 +183,9 @@ def async_router_for(
     policy: Policy | Mapping[str, Any] | str | Path, *, loop: VirtualLoop | None = None,
     **tiers: Any,
 ) -> AsyncRouter[Any, Any]:  # fmt: skip
-    """Build an AsyncRouter as :func:`router_for` does; with ``loop`` it goes by virtual time.
+    """Build an AsyncRouter as :func:`router_for` does.
+
+    It goes by virtual time with ``loop``, or where a VirtualLoop runs; else by real time.
 
     >>> policy = {
     ...     "version": 1,
@@ -260,6 +213,7 @@ def async_router_for(
     if given is not None and not isinstance(given, VirtualLoop):
         what = f"expected a VirtualLoop, got {a_kind(given)}"
         raise TypeError(f"loop: {what}; a tier of that name cannot be given here")
+    loop = _running() if loop is None else loop
     time: Any = None if loop is None else loop.clock
     found, bound, functions = _parts(policy, tiers, clock=time, asynchronous=True)
     more: dict[str, Any] = {} if loop is None else {"clock": time}
@@ -267,6 +221,14 @@ def async_router_for(
     if loop is not None:
         router._service.open()  # noqa: SLF001  no thread may open it: it would not see the time
     return router
+
+
+def _running() -> VirtualLoop | None:
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:  # none
+        return None
+    return running if isinstance(running, VirtualLoop) else None
 
 
 def _parts(
@@ -315,6 +277,8 @@ def _without_models(policy: Policy) -> Policy:
 
 
 def _tier(given: Any) -> Any:
+    if raises(given):
+        return scripted(error=given)
     if callable(given) or callable(getattr(given, "predict", None)):
         return given
     return scripted(default=given if isinstance(given, tuple) else (given, 1.0))
@@ -352,7 +316,10 @@ def assert_disposition(
 
     >>> assert_disposition(outcome("cat"), "accepted", "confident")
     """
-    wanted = (Disposition(disposition), None if reason is None else Reason(reason))
+    wanted = (
+        _named(Disposition, disposition),
+        None if reason is None else _named(Reason, reason),
+    )
     got = (found.disposition, None if reason is None else found.reason)
     if wanted != got:
         say = " / ".join
@@ -372,7 +339,7 @@ def check_tier(tier: Any, batch: Any) -> None:
 
     Raises:
         AssertionError: with everything that is wrong.
-        InputTypeError, InputValueError: ``batch`` is none, or has no row.
+        InputTypeError, InputValueError: ``batch`` is none, or has fewer than two rows.
 
     >>> import cascade
     >>> check_tier(cascade.tier(lambda xs: [(x, 0.9) for x in xs], returns="pairs"), ["a", "b"])
@@ -382,14 +349,15 @@ def check_tier(tier: Any, batch: Any) -> None:
     Traceback (most recent call last):
       ...
     AssertionError: the tier is not ready to serve:
-    - confidences: expected numbers in [0, 1]
+    - row 0: confidences: expected a number in [0, 1]
+    - row 1: confidences: expected a number in [0, 1]
     """
     from cascade.inputs import rows_of
     from cascade.tiers.checking import wrongs
 
     rows, n = rows_of(batch)
-    if n == 0:
-        raise InputValueError("batch: expected two or more rows, got none")
+    if n < 2:
+        raise InputValueError(f"batch: expected two or more rows, got {n or 'none'}")
     try:
         found = list(wrongs(_bound(tier), rows, n))
     except PolicyError as error:

@@ -40,23 +40,42 @@ class VirtualClock:
 
 
 class _Jumping(selectors.DefaultSelector):
-    """A selector that does not wait for timers: it moves its loop's time there."""
+    """A selector that does not wait for timers: it moves its loop's time there.
+
+    Without a timer only a thread or a socket can wake the loop: in real time, or never.
+    """
 
     loop: VirtualLoop
 
     def select(self, timeout: float | None = None) -> Any:
+        loop = self.loop
+        if timeout is None:
+            found = super().select(loop.patience)
+            if not found:
+                raise RuntimeError(_stuck(loop))
+            return found
         found = super().select(0)
-        if found or timeout is None:
-            return found or super().select(None)
-        self.loop.now += max(0.0, timeout)
-        return []
+        if not found:
+            loop.now += max(0.0, timeout)
+        return found
+
+
+def _stuck(loop: VirtualLoop) -> str:
+    tasks = [task.get_coro() for task in asyncio.all_tasks(loop)]
+    waiting = ", ".join(sorted(getattr(task, "__qualname__", repr(task)) for task in tasks))
+    return (
+        f"nothing is left to wait for: no timer is set, and no thread or socket woke the loop in "
+        f"{loop.patience:g} s (loop.patience) of real time; what waits: {waiting or 'no task'}"
+    )
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock jumps to the next timer instead of waiting for it.
 
     ``loop.clock`` is the clock to give to a router. Threads do not see virtual time: have the
-    router made by :func:`cascade.testing.async_router_for`, or use asynchronous tiers.
+    router made by :func:`cascade.testing.async_router_for`, or use asynchronous tiers. Where no
+    timer is left, a thread or a socket has ``loop.patience`` seconds of real time to wake the loop;
+    after that nothing ever will, which is a RuntimeError.
 
     >>> loop = VirtualLoop()
     >>> before = loop.clock()
@@ -65,6 +84,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     60.0
     >>> loop.close()
     """
+
+    patience = 10.0
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -80,9 +101,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Return the virtual time in integer nanoseconds."""
         return round(self.now * 1e9)
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Wait for no thread: a time limit would have passed before any could end."""
+
 
 def run_virtual(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
     """Run ``main(loop)`` in virtual time, as ``asyncio.run`` would in real time.
+
+    Tasks and asynchronous generators that are left are ended; threads are not waited for.
 
     >>> async def main(loop):
     ...     before = loop.time()
@@ -91,11 +117,6 @@ def run_virtual(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
     >>> run_virtual(main)
     3600.0
     """
-    loop = VirtualLoop()
-    try:
-        return loop.run_until_complete(main(loop))
-    finally:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        loop: Any = runner.get_loop()
+        return runner.run(main(loop))

@@ -37,15 +37,31 @@ def test_how_a_request_ends_is_a_closed_list():
     ]  # fmt: skip
 
 
-def test_the_documentation_has_every_disposition_and_every_reason():
+def documented():
+    """Return each disposition's reasons, as the documentation has them."""
     table = [
         line.split("|")
         for line in CONCEPTS.read_text("utf-8").splitlines()
         if line.startswith("| `")
     ]
-    rows = {re.sub(r"\W", "", row[1]): re.findall(r"`(\w+)`", row[2]) for row in table}
+    return {re.sub(r"\W", "", row[1]): re.findall(r"`(\w+)`", row[2]) for row in table}
+
+
+def test_the_documentation_has_every_disposition_and_every_reason():
+    rows = documented()
     assert list(rows) == [*map(str, Disposition)]
     assert {reason for reasons in rows.values() for reason in reasons} == {*map(str, Reason)}
+
+
+def test_an_outcome_for_a_test_ends_as_the_documentation_says():
+    for disposition, reasons in documented().items():
+        for reason in Reason:
+            if str(reason) in reasons:
+                made = outcome(None, disposition=disposition, reason=reason)
+                assert (str(made.disposition), made.reason) == (disposition, reason)
+            else:
+                with pytest.raises(ValueError, match="reason: expected"):
+                    outcome(None, disposition=disposition, reason=reason)
 
 
 def test_ends_cannot_be_changed():

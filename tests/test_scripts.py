@@ -45,6 +45,15 @@ def test_functions_and_errors_are_scripts_too():
             router.route("x")
 
 
+@pytest.mark.parametrize("error", [ConnectionError("secret"), ConnectionError])
+def test_an_exception_is_raised_wherever_it_is_given(error):
+    for small in (error, scripted(default=error), scripted({"x": error}), scripted(error=error)):
+        with router_for(PATIENT, small=small, large="whale") as router:
+            found = router.route("x")
+        assert_tier(found, "large")
+        assert "ConnectionError" in str(found.steps[0].error)
+
+
 @pytest.mark.parametrize("execution", ["auto", "inline", "worker", "process"])
 @pytest.mark.parametrize("score", ["auto", "supplied", "max_probability", "margin"])
 def test_scripts_stand_in_however_the_model_would_be_scored_and_run(execution, score):

@@ -44,6 +44,31 @@ def test_a_router_and_a_replay_agree(policy, table):
     assert [str(outcome.disposition) for outcome in served] == list(replayed.ends)
 
 
+@given(policies(["small", "large"]), recordings())
+def test_what_is_drawn_fits_together(policy, table):
+    """An entry rule too, by the lengths of the recording; and no real time passes."""
+    replayed = cascade.replay(policy, table)
+    with router_for(policy, **recorded(table)) as router:
+        asked = [{"length": length} for length in table["x.length"]]
+        served = [router.route(x, deadline=30.0, use_cache=False) for x in asked]
+    assert [outcome.tier for outcome in served] == list(replayed.tiers)
+    called = [[step.tier for step in outcome.steps] for outcome in served]
+    for i, (outcome, names) in enumerate(zip(served, called, strict=True)):
+        taken = sum(table[f"{name}.seconds"][i] for name in names)
+        assert outcome.latency.total == pytest.approx(taken, abs=1e-6)
+
+
+@given(policies(min_deadline=3.0))
+def test_deadlines_may_be_drawn_long_enough(policy):
+    assert policy.deadline >= 3.0
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan")])
+def test_the_shortest_deadline_is_a_time(wrong):
+    with pytest.raises(ValueError, match="min_deadline: must be positive"):
+        policies(min_deadline=wrong)
+
+
 @given(policies(), st.data())
 def test_whatever_the_lanes_say_a_decision_ends(policy, data):
     names = [spec.name for spec in policy.tiers]

@@ -69,6 +69,17 @@ def test_deadlines_are_met_in_virtual_time():
     assert now == pytest.approx(1_000.0 + 0.05 + 0.21)
 
 
+def test_a_router_goes_by_the_virtual_loop_that_runs():
+    async def main(loop):
+        slow = scripted(default=("cat", 0.9), seconds=0.04)
+        router = async_router_for(TREE, small=slow)
+        return await router.route("x"), loop.time()
+
+    found, now = run_virtual(main)
+    assert_tier(found, "small")
+    assert (found.latency.total, now) == pytest.approx((0.04, 1_000.04))
+
+
 def test_virtual_time_ends_what_still_runs():
     ended = []
 
@@ -98,6 +109,38 @@ def test_recordings_answer_by_row_or_by_input():
         assert router.route("wuff").tier == "large"
 
 
+TIMED = {
+    "truth": ["cat", "dog"], "small.value": ["cat", "cat"], "small.confidence": [0.9, 0.4],
+    "large.value": ["cat", "dog"], "small.seconds": [0.001, 0.002], "large.seconds": [0.02, 0.03],
+}  # fmt: skip
+
+
+def test_a_recordings_times_pass_in_virtual_time():
+    with router_for(TREE, **recorded(TIMED)) as router:
+        taken = [router.route(i).latency.total for i in range(2)]
+        assert taken == pytest.approx([0.001, 0.032])
+        assert_disposition(router.route(1, deadline=0.01), "degraded", "deadline")
+        with pytest.raises(TierError, match="no such row"):
+            router.route(2)
+
+    async def main(loop):
+        router = async_router_for(TREE, **recorded(TIMED, asynchronous=True))
+        return (await router.route(1)).latency.total
+
+    assert run_virtual(main) == pytest.approx(0.032)
+
+
+def test_a_recordings_times_may_be_left_out():
+    assert [tier.seconds for tier in recorded(TIMED, timed=False).values()] == [0.0, 0.0]
+
+
+def test_a_batch_takes_what_its_rows_do():
+    with router_for(TREE, **recorded(TIMED)) as router:
+        many = router.route_many([0, 1] * 4, deadline=0.011)
+    # 4 × 1 ms and 4 × 2 ms are more than there is
+    assert {str(reason) for reason in many.reasons} == {"deadline"}
+
+
 def test_recordings_say_which_rows_they_have():
     table = {
         "truth": ["cat", "dog"], "small.value": ["cat", "cat"], "small.confidence": [0.9, 0.4],
@@ -105,7 +148,7 @@ def test_recordings_say_which_rows_they_have():
     }  # fmt: skip
     with router_for(PATIENT, **recorded(table)) as router:
         for wrong in (2, -1, "0", 1.0, {"length": 3}):
-            with pytest.raises(TierError, match=r"no such row|found by its features"):
+            with pytest.raises(TierError, match=r"no such row|x\.<name>; the recording has none"):
                 router.route(wrong)
     with router_for(PATIENT, **recorded(table | {"input": ["meow", "wuff"]})) as router:
         with pytest.raises(TierError, match="asked for by its inputs"):
@@ -121,7 +164,7 @@ def test_recordings_answer_by_features_and_by_margin():
     with router_for(PATIENT | {"complexity": rule}, **recorded(table)) as router:
         asked = [{"loud": 0.5, "length": 3}, {"length": np.float32(4), "loud": 0.25}]
         assert [router.route(x).tier for x in asked] == ["small", "large"]
-        with pytest.raises(TierError, match=r"x\.loud is in one"):
+        with pytest.raises(TierError, match="the dict lacks 'loud'"):
             router.route({"length": 3})
         with pytest.raises(TierError, match="no such row"):
             router.route({"length": 3, "loud": 9.0})
@@ -149,9 +192,53 @@ def test_failures_show_the_decision():
     assert "1. small: unsure, confidence 0.5000 against threshold 0.8000" in said
     with pytest.raises(AssertionError, match="expected degraded / deadline, got accepted / top"):
         assert_disposition(found, "degraded", "deadline")
-    with pytest.raises(ValueError, match="acepted"):
+    said = r"disposition: none is 'acepted'; did you mean 'accepted'\? \(accepted, cached, "
+    with pytest.raises(ValueError, match=said):
         assert_disposition(found, "acepted")
+    with pytest.raises(ValueError, match="reason: none is 'x'; expected one of confident, top"):
+        assert_disposition(found, "accepted", "x")
     assert_disposition(outcome("cat", disposition="cached", reason="cache"), "cached")
+
+
+@pytest.mark.parametrize(
+    ("disposition", "reason", "tier", "covered"),
+    [
+        ("accepted", "confident", "small", True),
+        ("cached", "cache", "small", True),
+        ("degraded", "deadline", "small", False),
+        ("abstained", "unsure", "small", False),
+        ("shed", "overload", None, False),
+        ("failed", "fault", None, False),
+    ],
+)
+def test_an_outcome_is_one_that_a_router_makes(disposition, reason, tier, covered):
+    value = None if tier is None else "cat"
+    found = outcome(value, disposition=disposition)
+    assert (str(found.reason), found.tier, found.covered) == (reason, tier, covered)
+    withheld = disposition == "abstained"
+    assert (found.value, found.best) == ((None, "cat") if withheld else (value, None))
+    assert found.explain()
+    assert found.to_dict()["disposition"] == disposition
+
+
+def test_what_is_said_of_an_outcome_goes_before_what_follows():
+    found = outcome("cat", disposition="accepted", reason="top", tier="large", covered=False)
+    assert (str(found.reason), found.tier, found.covered) == ("top", "large", False)
+    assert outcome(None, disposition="failed", tier="small").tier == "small"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"disposition": "accepted", "reason": "overload"}, "'confident' or 'top' of accepted"),
+        ({"disposition": "shed"}, "value: expected None, for shed is without an answer"),
+        ({"disposition": "failed"}, "value: expected None, for failed is without an answer"),
+        ({"disposition": "degradd"}, "did you mean 'degraded'"),
+    ],
+)
+def test_an_outcome_that_no_router_makes_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        outcome("cat", **wrong)
 
 
 class Sound:
@@ -178,7 +265,7 @@ def sure_in_company(xs):
         (changes, "it changed its input"),
         (leans_on_the_batch, "row 0: another value alone than in the batch"),
         (sure_in_company, "row 0: confidence 0.5 alone, 0.9 in the batch"),
-        (lambda xs: [("x", 1.5) for _ in xs], "confidences: expected numbers in"),
+        (lambda xs: [("x", 1.5) for _ in xs], "row 1: confidences: expected a number in"),
         (lambda xs: [("x", 0.5)], "expected 2 rows, got 1"),
         (lambda xs: 1 / 0, "it raised ZeroDivisionError"),
         (lambda xs: (_ for _ in xs), "generator"),
@@ -219,7 +306,31 @@ def test_sound_tiers_pass():
 def test_a_tier_that_answers_by_chance_is_told():
     turns = iter(range(1_000))
     with pytest.raises(AssertionError, match="differently"):
-        check_tier(cascade.tier(lambda x: next(turns), rows="one"), ["a"])
+        check_tier(cascade.tier(lambda x: next(turns), rows="one"), ["a", "b"])
+
+
+@pytest.mark.parametrize(("rows", "got"), [([], "none"), (["a"], "1")])
+def test_a_tier_is_checked_with_two_rows_or_more(rows, got):
+    with pytest.raises(cascade.InputValueError, match=f"expected two or more rows, got {got}"):
+        check_tier(Sound(), rows)
+
+
+def test_what_is_wrong_with_a_confidence_is_said_as_a_router_says_it():
+    def one(x):
+        return [0.5, 0.5] if x == "a" else [0.5, 0.7]
+
+    tier = cascade.tier(one, rows="one", returns="probabilities", classes=["a", "b"])
+    with pytest.raises(AssertionError) as caught:
+        check_tier(tier, ["a", "b", "a"])
+    assert str(caught.value).splitlines()[1:] == [
+        "- row 1: probabilities: probabilities must be finite, not negative, and sum to one"
+    ]
+
+
+def test_a_confidence_that_is_unsound_in_company_only_is_told():
+    tier = cascade.tier(lambda xs: [("x", 0.5 * len(xs)) for _ in xs], returns="pairs")
+    with pytest.raises(AssertionError, match="row 2: no sound confidence in the batch"):
+        check_tier(tier, ["a", "b", "c"])
 
 
 def test_the_plugin_imports_nothing_until_it_is_used(tmp_path):

@@ -156,12 +156,12 @@ def simulate(  # noqa: PLR0913  a command's options
     trace: Path | None = None,
     arrivals: str | None = None,
     requests: int | None = None,
-    seed: int = 0,
-    speed: float = 1.0,
+    seed: int | None = None,
+    speed: float | None = None,
     deadline: str | None = None,
     seconds: str | None = None,
     find_capacity: bool = False,
-    slo: float = 0.99,
+    slo: float | None = None,
     plot: Path | None = None,
     same: str | None = None,
     complete_only: bool = False,
@@ -175,12 +175,12 @@ def simulate(  # noqa: PLR0913  a command's options
         trace: CSV with arrival_s, and deadline_s where requests name one.
         arrivals: Instead of a trace: poisson:RATE, gamma:RATE,CV or on_off:RATE,ON,OFF[,LOW].
         requests: How many of them (default 100,000).
-        seed: Of the arrivals.
-        speed: How many times as fast the arrivals come.
+        seed: Of the arrivals (default 0).
+        speed: How many times as fast the arrivals come (default 1).
         deadline: For requests that name none, such as 50ms (default: the policy's).
-        seconds: A tier's time, such as small=2ms,large=100ms (default: recorded, else the profile).
-        find_capacity: Find the highest speed at which the SLO still holds.
-        slo: The share of requests to be answered in time.
+        seconds: A tier's time, such as small=2ms,large=0.1 (default: recorded, else the profile).
+        find_capacity: Find the highest speed at which the SLO still holds; simulate nothing else.
+        slo: The share of requests to be answered in time (default 0.99).
         plot: Save a plot over time to this file.
         same: When two answers agree: casefold, strip, number:1e-6 or json.
         complete_only: Leave out rows that lack a tier's value, or the truth that others have.

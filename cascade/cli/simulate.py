@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cascade
 from cascade.cli.reply import Reply, table
 from cascade.errors import PolicyError
 from cascade.simulation import Arrivals, find_capacity, gamma, on_off, poisson
+from cascade.types import finite
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,28 +18,33 @@ if TYPE_CHECKING:
 
 __all__ = ["simulate", "times"]
 
+T = TypeVar("T", str, str | None)
+
 _SHOWN = 10  # moves
 _REQUESTS = 100_000
+_SLO = 0.99
 
 
 def simulate(  # noqa: PLR0913  a command's options
     policy: Path, recording: Path, *, trace: Path | None, process: str | None, requests: int | None,
-    seed: int, capacity: bool, slo: float, plot: Path | None, seconds: str | None, speed: float,
-    **settings: Any,
+    seed: int | None, capacity: bool, slo: float | None, plot: Path | None, seconds: str | None,
+    deadline: str | None, speed: float | None, **settings: Any,
 ) -> Reply:  # fmt: skip
     """Simulate a policy and its baselines, or find the highest speed that holds the SLO."""
     from cascade.fitting.recording import Recording
 
+    if capacity:
+        _unused("--find-capacity", **{"--speed": speed, "--plot": plot})
+    else:
+        _unused("a simulation at one speed", **{"--slo": slo})
     complete_only = settings.pop("complete_only")
     given = cascade.Policy.from_yaml(policy)
     held = Recording.read(recording, complete_only=complete_only)
     when = _arrivals(trace, process, requests, seed)
-    settings["seconds"] = times(seconds)
+    settings |= {"seconds": times(seconds), "deadline": _time(deadline)}
     if capacity:
-        found = find_capacity(given, held, when, slo=slo, **settings)
-        rate = when.rate * found
-        text = f"{slo:.2%} of the answers are in time up to speed {found:.4g} ({rate:.4g} / s)"
-        return Reply(text, {"speed": found, "rate": rate, "slo": slo})
+        return _capacity(given, held, when, _SLO if slo is None else slo, settings)
+    speed = 1.0 if speed is None else speed
     run = cascade.simulate(given, held, when, speed=speed, **settings)
     lines = [_title(when, speed), table(_rows(run), indent=""), *_moves(run)]
     if plot is not None:
@@ -48,13 +55,40 @@ def simulate(  # noqa: PLR0913  a command's options
     return Reply("\n".join(lines), run.to_dict())
 
 
-def _arrivals(trace: Path | None, process: str | None, requests: int | None, seed: int) -> Arrivals:
-    if (trace is None) == (process is None):
-        raise PolicyError("simulate: give --trace FILE, or --arrivals such as poisson:20")
+def _unused(beside: str, **options: object) -> None:
+    """Refuse options that would change nothing."""
+    for name, given in options.items():
+        if given is not None:
+            raise PolicyError(f"{name}: means nothing to {beside}")
+
+
+def _capacity(
+    policy: cascade.Policy, held: Any, when: Arrivals, slo: float, settings: dict[str, Any]
+) -> Reply:
+    speed = find_capacity(policy, held, when, slo=slo, **settings)
+    rate = when.rate * speed
+    upto = f"up to speed {speed:.4g} ({rate:.4g} / s)"
+    if math.isinf(speed):
+        upto = f"at any speed that was tried: {len(when.times):,} arrivals are too few to tell"
+    text = f"{slo:.2%} of the answers are in time {upto}"
+    return Reply(text, {"speed": finite(speed), "rate": finite(rate), "slo": slo})
+
+
+def _arrivals(
+    trace: Path | None, process: str | None, requests: int | None, seed: int | None
+) -> Arrivals:
     if trace is not None:
+        if process is not None:
+            raise PolicyError("simulate: give --trace or --arrivals, one of them, not both")
+        _unused("--trace", **{"--requests": requests, "--seed": seed})
         return Arrivals.read(trace)
-    assert process is not None  # noqa: S101  one of the two is given
-    return _process(process, requests or _REQUESTS, seed)
+    if process is None:
+        raise PolicyError("simulate: give --trace FILE, or --arrivals such as poisson:20")
+    n = _REQUESTS if requests is None else requests
+    for name, number, least in (("requests", n, 1), ("seed", seed or 0, 0)):
+        if number < least:
+            raise PolicyError(f"--{name}: expected {least} or more, got {number}")
+    return _process(process, n, seed or 0)
 
 
 def _process(text: str, n: int, seed: int) -> Arrivals:
@@ -79,19 +113,27 @@ def _process(text: str, n: int, seed: int) -> Arrivals:
         ) from None
 
 
-def times(text: str | None) -> dict[str, str]:
-    """Read ``small=2ms,large=100ms``.
+def times(text: str | None) -> dict[str, float | str]:
+    """Read ``small=2ms,large=0.1``; a plain number is seconds.
 
-    >>> times("small=2ms,large=100ms")
-    {'small': '2ms', 'large': '100ms'}
+    >>> times("small=2ms,large=0.1")
+    {'small': '2ms', 'large': 0.1}
     """
-    found = {}
+    found: dict[str, float | str] = {}
     for part in (text or "").split(",") if text else ():
         name, sign, time = part.partition("=")
         if not sign or not name.strip() or not time.strip():
             raise PolicyError(f"--seconds: expected TIER=TIME such as small=2ms, got {part!r}")
-        found[name.strip()] = time.strip()
+        found[name.strip()] = _time(time.strip())
     return found
+
+
+def _time(text: T) -> T | float:
+    """Return plain seconds as the number that they are; else what was given."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return text
 
 
 def _title(when: Arrivals, speed: float) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import gzip
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = ["Arrivals", "gamma", "on_off", "poisson"]
+
+_COLUMNS = ("arrival_s", "deadline_s", "tenant", "priority")
+_NEAR = 0.65  # how alike names are of which one is a misspelling: prio is, duration_s is none
 
 
 @attrs.frozen(eq=False)
@@ -58,19 +63,20 @@ class Arrivals:
     def read(cls, path: str | Path) -> Arrivals:
         """Read a CSV or CSV.gz with ``arrival_s``, and ``deadline_s``, ``tenant``, ``priority``.
 
+        Other columns are left alone, but not one that is nearly called so.
+
         Raises:
             RecordingError: the file cannot be read, or a cell is not a number.
         """
         path = Path(path)
         try:
             opened = gzip.open if path.suffix == ".gz" else open
-            with opened(path, "rt", encoding="utf-8", newline="") as file:
+            with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
                 rows = list(csv.DictReader(file))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise RecordingError(f"{path}: cannot be read: {type(error).__name__}") from error
-        if not rows or "arrival_s" not in rows[0]:
-            has = ", ".join(rows[0]) if rows else "no rows"
-            raise RecordingError(f"{path}: expected a column arrival_s (it has {has})")
+        except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise RecordingError(f"{path}: cannot be read: {why}") from error
+        _check_names(path, [name for name in rows[0] if name is not None] if rows else [])
         times = np.array(list(_numbers(path, rows, "arrival_s")))
         order = np.argsort(times, kind="stable")
         deadlines = None
@@ -92,6 +98,20 @@ class Arrivals:
         """Arrivals per second, over the whole."""
         span = float(self.times[-1])
         return len(self.times) / span if span > 0 else float("inf")
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    """Refuse a table without arrivals, or with a column that is misspelt."""
+    for name in names:
+        missing = [known for known in _COLUMNS if known not in names]
+        near = [] if name in _COLUMNS else difflib.get_close_matches(name, missing, 1, _NEAR)
+        if near:
+            known = ", ".join(_COLUMNS)
+            said = f"no column {name!r} is read; did you mean {near[0]!r}? ({known})"
+            raise RecordingError(f"{path}: {said}")
+    if "arrival_s" not in names:
+        has = ", ".join(names) or "no rows"
+        raise RecordingError(f"{path}: expected a column arrival_s (it has {has})")
 
 
 def _numbers(

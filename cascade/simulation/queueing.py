@@ -202,11 +202,6 @@ class _Lane:
         return shared + sum(max(0, each - shared) for each in alone)
 
 
-def _crews(policy: Policy) -> list[tuple[int, int]]:
-    crews = [spec.workers for spec in policy.tiers]
-    return [(1, 1) if crew is None else (crew.low, crew.max) for crew in crews]
-
-
 class Events:
     """The event loop of one simulation."""
 
@@ -229,8 +224,9 @@ class Events:
         ]
         self.log = Log.empty(len(arrivals), len(self._lanes))
         policy = world.policy
+        crews = [(server.workers, server.most) for server in world.servers]
         self._steering = (
-            None if policy is None else steering_of(policy, self._lanes, _crews(policy), 0, None)
+            None if policy is None else steering_of(policy, self._lanes, crews, 0, None)
         )
         self._allowance = None if policy is None else allowance_of(policy)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,6 +14,7 @@ from cascade.decide import Ladder
 from cascade.errors import PolicyError, RecordingError
 from cascade.fitting.recording import Recording
 from cascade.fitting.same import same_as
+from cascade.lanes.choose import workers_of
 from cascade.simulation.arrivals import Arrivals
 from cascade.simulation.queueing import Events, Server, World
 from cascade.simulation.replaying import complexities_of, confidences_of
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Simulation", "find_capacity", "simulate"]
 
 _NANO = 1e9
+_FASTEST = 2.0**20  # speed that a search for the capacity tries; and the slowest is its inverse
+_CORES = 1 << 20  # what serves is another machine: this one's cores limit nothing
 _CLOSE = 1.02  # two speeds that a search for the capacity does not tell apart
 
 
@@ -150,11 +154,14 @@ def find_capacity(
 ) -> float:
     """Return the highest speed of the trace at which the SLO attainment is still ``slo``.
 
-    ``settings`` are those of :func:`simulate`. Found by bisection, to within 2 %.
+    ``settings`` are those of :func:`simulate`. Found by bisection, to within 2 %; infinite where
+    the trace is too short to tell: all of it may come at once.
 
     Raises:
-        ValueError: it is not reached however slow the trace is.
+        ValueError: ``slo`` is no share, or not reached however slow the trace is.
     """
+    if not 0.0 < slo <= 1.0:
+        raise ValueError(f"slo: expected a share above 0 and at most 1, got {slo!r}")
     held, when = Recording.of(recording), Arrivals.of(arrivals)
 
     def holds(speed: float) -> bool:
@@ -162,11 +169,13 @@ def find_capacity(
         return run.slo_attainment >= slo
 
     low, high = 1.0, 1.0
-    while holds(high) and high < 2.0**20:
+    while holds(high):
+        if high >= _FASTEST:
+            return math.inf
         low, high = high, 2 * high
     while not holds(low):
         low, high = low / 2, low
-        if low < 2.0**-20:
+        if low < 1.0 / _FASTEST:
             raise ValueError(f"slo: {slo:.2%} is not reached at any speed")
     while high / low > _CLOSE:
         middle = (low * high) ** 0.5
@@ -254,14 +263,16 @@ def _server(
             f"{held.source}: no column {spec.name}.seconds, and no profile; say how long it takes: "
             f"seconds={{{spec.name!r}: '10ms'}} (--seconds {spec.name}=10ms)"
         )
+    # inline is one at a time, as in an event loop
+    low, most = (1, 1) if spec.execution == "inline" else workers_of(spec, _CORES)
     return Server(
         np.maximum(1, np.round(taken * _NANO)).astype(np.int64),
-        1 if spec.workers is None else spec.workers.low,
+        low,
         1 if spec.batch is None else spec.batch.max_size,
         spec.queue,
         round(overhead * _NANO),
         can_stop=spec.kind == "onnx" or spec.execution == "process",
-        most=1 if spec.workers is None else spec.workers.max,
+        most=most,
     )
 
 

@@ -17,7 +17,7 @@ from cascade.tiers.columns import faulty, wrong_with
 from cascade.tiers.python import each
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from cascade.tiers.python import PythonTier
 
@@ -46,9 +46,9 @@ def wrongs(tier: PythonTier, rows: Any, n: int) -> Iterator[str]:
         faults = faulty(values)
         bad = () if faults is None else np.flatnonzero(faults).tolist()
         yield from (f"row {i}: the value {wrong_with(values[i])}" for i in bad)
-        unsure = sure is not None and np.isnan(np.delete(sure, bad)).any()
-        if unsure:
-            yield "confidences: expected numbers in [0, 1]"
+        places = () if sure is None else np.flatnonzero(np.isnan(sure)).tolist()
+        unsure = [i for i in places if i not in bad]
+        yield from _unsound(asker, rows, unsure)
         if unsure or bad:
             return
         yield from _alone(asker, rows, values, sure)
@@ -110,6 +110,14 @@ def _tried(ask: Callable[..., Found], given: Any, *args: Any) -> tuple[Found | N
     except Exception as error:  # noqa: BLE001  whatever it raises is what is wrong
         return None, [f"it raised {type(error).__name__}: {error}"]
     return found, [] if _same(mine, given) else ["it changed its input"]
+
+
+def _unsound(asker: _Asker, rows: Any, places: Iterable[int]) -> Iterator[str]:
+    """Say of rows without a sound confidence what a router would, which asks for them alone."""
+    listed = each(rows)
+    for i in places:
+        found, wrong = _tried(asker.one, listed[i])
+        yield f"row {i}: {wrong[0] if found is None else 'no sound confidence in the batch'}"
 
 
 def _alone(asker: _Asker, rows: Any, values: Any, sure: Any) -> Iterator[str]:

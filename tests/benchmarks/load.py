@@ -41,9 +41,13 @@ def offline(found: Simulation, asked: np.ndarray) -> float:
 
 
 def moving(policy: cascade.Policy) -> cascade.Policy:
-    """Let the policy's operating point follow the load, brownout and spare budget included."""
+    """Let the policy's operating point follow the load, brownout and spare budget included.
+
+    One worker per tier: its loads are those of one.
+    """
     rules = attrs.evolve(policy.escalation, spare_budget=True)
-    return attrs.evolve(policy, load=LoadSettings(brownout=True), escalation=rules)
+    tiers = tuple(attrs.evolve(spec, workers=1) for spec in policy.tiers)
+    return attrs.evolve(policy, load=LoadSettings(brownout=True), escalation=rules, tiers=tiers)
 
 
 def best_static(policy: cascade.Policy, good: np.ndarray, **given: Any) -> tuple[float, int]:

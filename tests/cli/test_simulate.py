@@ -23,7 +23,8 @@ KEYS = {
 def given(tmp_path: Path) -> list[str]:
     (tmp_path / "policy.yaml").write_text(
         "version: 1\nname: p\ndeadline: 250ms\ntiers:\n"
-        "  - {name: small, kind: external}\n  - {name: large, kind: external}\n"
+        "  - {name: small, kind: external, workers: 1}\n"
+        "  - {name: large, kind: external, workers: 1}\n"
         "escalation: {thresholds: [0.5]}\n"
     )
     (tmp_path / "recording.csv").write_text(
@@ -69,6 +70,37 @@ def test_the_capacity_is_found(given: list[str], capsys: pytest.CaptureFixture[s
     assert 20 < said["rate"] < 60  # the small tier answers 50 a second
 
 
+def test_a_capacity_that_the_trace_cannot_tell_is_none(
+    given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*given, "--arrivals", "poisson:10", "--requests", "20", *TIMES, "--find-capacity"]
+    assert main(["simulate", *asked, "--slo", "0.5"]) == 0
+    said = "50.00% of the answers are in time at any speed that was tried: 20 arrivals are too few"
+    assert said in capsys.readouterr().out
+    assert main(["simulate", *asked, "--slo", "0.5", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"speed": None, "rate": None, "slo": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--find-capacity", "--slo", "2"], "slo: expected a share"),
+        (["--find-capacity", "--plot", "x.png"], "--plot: means nothing to --find-capacity"),
+        (["--find-capacity", "--speed", "2"], "--speed: means nothing to --find-capacity"),
+        (["--requests", "7"], "--requests: means nothing to --trace"),
+        (["--seed", "0"], "--seed: means nothing to --trace"),
+        (["--arrivals", "poisson:3"], "one of them, not both"),
+        (["--slo", "0.9"], "--slo: means nothing to a simulation at one speed"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(
+    given: list[str], more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = given[0].replace("policy.yaml", "trace.csv")
+    assert main(["simulate", *given, "--trace", trace, *TIMES, *more]) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -77,7 +109,11 @@ def test_the_capacity_is_found(given: list[str], capsys: pytest.CaptureFixture[s
         (["--arrivals", "gamma:3"], "expected poisson:RATE"),
         (["--arrivals", "poisson:-3"], "expected poisson:RATE"),
         (["--arrivals", "poisson:3", "--seconds", "small"], "expected TIER=TIME"),
-        (["--trace", "nowhere.csv"], "nowhere.csv: cannot be read"),
+        (["--trace", "nowhere.csv"], "nowhere.csv: cannot be read: No such file or directory"),
+        (["--arrivals", "poisson:3", "--requests", "0"], "--requests: expected 1 or more, got 0"),
+        (["--arrivals", "poisson:3", "--requests=-5"], "--requests: expected 1 or more, got -5"),
+        (["--arrivals", "poisson:3", "--seed=-5"], "--seed: expected 0 or more, got -5"),
+        (["--arrivals", "poisson:3", "--requests=9", "--deadline", "nan"], "deadline: must be"),
     ],
 )
 def test_bad_arguments_are_named(
@@ -85,6 +121,15 @@ def test_bad_arguments_are_named(
 ) -> None:
     assert main(["simulate", *given, *more]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_times_may_be_plain_seconds(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    trace, said = given[0].replace("policy.yaml", "trace.csv"), []
+    for deadline, seconds in (("0.05", "small=0.002,large=0.01"), ("50ms", "small=2ms,large=10ms")):
+        asked = ["--deadline", deadline, "--seconds", seconds, "--json"]
+        assert main(["simulate", *given, "--trace", trace, *asked]) == 0
+        said.append(json.loads(capsys.readouterr().out))
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("process", ["gamma:20,2", "on_off:50,5,10", "on_off:50,5,10,1"])

@@ -1,5 +1,7 @@
 """Simulation: the decision core under queueing, in virtual time."""
 
+import gzip
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -67,6 +69,34 @@ def test_more_workers_and_batches_answer_more():
     one = simulate(policy(), hard, burst, seconds=TIMES)
     two = simulate(policy(large={"workers": 2}), hard, burst, seconds=TIMES)
     assert two.calls["large"] == 2 * one.calls["large"]
+
+
+@pytest.mark.parametrize(
+    ("large", "workers"),
+    [
+        ({}, 8),  # a Python tier may well wait for something else
+        ({"workers": 3}, 3),
+        ({"workers": {"min": 1, "max": 4}}, 4),
+        ({"execution": "worker"}, 8),
+        ({"execution": "inline"}, 1),
+        ({"execution": "process"}, 1),
+        ({"kind": "onnx", "model": "absent.onnx"}, 1),
+        ({"kind": "onnx", "model": "absent.onnx", "workers": 64}, 64),
+    ],
+)
+def test_each_tier_has_the_workers_that_serve_it(large, workers):
+    tiers = [{"name": "small", "kind": "external", "workers": 1},
+             {"name": "large", "kind": "external", **large}]  # fmt: skip
+    given = Policy.from_dict({**policy().to_dict(), "tiers": tiers})
+    found = simulate(given, recording(), [0.0], seconds=TIMES, baselines=False)
+    assert found.workers == {"small": 1, "large": workers}
+
+
+def test_as_many_calls_run_at_a_time_as_there_are_workers():
+    tiers = [{"name": name, "kind": "external"} for name in TIMES]
+    given = Policy.from_dict({**policy().to_dict(), "tiers": tiers})
+    found = simulate(given, recording(1, share=2.0), [0.0] * 16, seconds=TIMES, baselines=False)
+    assert found.calls["large"] == 1.0  # twice eight, 100 ms each, in 250 ms
 
 
 def test_batches_share_the_overhead_of_the_profile(tmp_path):
@@ -179,6 +209,17 @@ def test_the_capacity_is_found_below_the_traces_own_speed_too():
         find_capacity(given, table, when, slo=0.9, **never)
 
 
+def test_a_trace_that_may_come_all_at_once_tells_no_capacity():
+    given, table = policy(), recording(2, share=0.0)
+    assert find_capacity(given, table, [0.0, 1.0, 2.0], slo=0.99, seconds=TIMES) == float("inf")
+
+
+@pytest.mark.parametrize("slo", [2.0, 0.0, -0.5, float("nan")])
+def test_an_slo_is_a_share(slo):
+    with pytest.raises(ValueError, match="slo: expected a share above 0 and at most 1"):
+        find_capacity(policy(), recording(), [0.0], slo=slo, seconds=TIMES)
+
+
 def test_deadlines_of_a_trace_are_held_to_the_policys_longest():
     given = Policy.from_dict({**policy().to_dict(), "deadline": "20ms", "max_deadline": "50ms"})
     when = Arrivals(np.arange(5.0), deadlines=np.full(5, 3_600.0))
@@ -222,12 +263,42 @@ def test_a_trace_is_read_and_sorted(tmp_path):
         ("arrival_s\n1\nsoon\n", r"trace.csv:3: arrival_s: expected a number, got 'soon'"),
         ("arrival_s\nnan\n", r"trace.csv:2: arrival_s"),
         ("", "expected a column arrival_s"),
+        ("arrival_s,deadline\n1,2\n", "'deadline' is read; did you mean 'deadline_s'"),
+        ("arrival_s,prio\n1,low\n", r"did you mean 'priority'\? \(arrival_s, deadline_s, tenant"),
+        ("arrival\n1\n", "did you mean 'arrival_s'"),
     ],
 )
 def test_a_bad_trace_says_where(tmp_path, text, message):
     path = tmp_path / "trace.csv"
     path.write_text(text)
     with pytest.raises(RecordingError, match=message):
+        Arrivals.read(path)
+
+
+def test_other_columns_of_a_trace_are_left_alone(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("arrival_s,deadline_s,duration_s,deadline,tokens\n3,1,2,1,7\n")
+    assert Arrivals.read(path).deadlines.tolist() == [1.0]
+    path.write_text("arrival_s,duration_s,latency_s,user\n3,1,2,x\n")
+    assert Arrivals.read(path).deadlines is None
+
+
+def test_a_trace_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("arrival_s\n5\n7\n", encoding="utf-8-sig")
+    assert Arrivals.read(path).times.tolist() == [0.0, 2.0]
+
+
+def test_a_trace_that_cannot_be_read_says_why(tmp_path):
+    with pytest.raises(RecordingError, match=r"none\.csv: cannot be read: No such file or dir"):
+        Arrivals.read(tmp_path / "none.csv")
+    path = tmp_path / "cut.csv.gz"
+    path.write_bytes(gzip.compress(b"arrival_s\n1\n")[:-9])
+    with pytest.raises(RecordingError, match=r"cut\.csv\.gz: cannot be read: Compressed file"):
+        Arrivals.read(path)
+    whole = gzip.compress(b"arrival_s\n1\n")
+    path.write_bytes(whole[:10] + b"\xff" * 8 + whole[18:])
+    with pytest.raises(RecordingError, match=r"cut\.csv\.gz: cannot be read: Error -3"):
         Arrivals.read(path)
 
 

@@ -66,12 +66,12 @@ def pairs(function):
         (pairs(lambda xs: [(NAN, 0.9) for _ in xs]), "row 2: the value is NaN"),
         (pairs(lambda xs: [(iter(xs), 0.9) for _ in xs]), "row 0: the value is a list_iterator"),
         (pairs(lambda xs: [(x, "0.9") for x in xs]), "confidence: expected a number, got str"),
-        (pairs(lambda xs: [(x, 0.9 if x == "a" else NAN) for x in xs]), r"numbers in \[0, 1\]"),
+        (pairs(lambda xs: [(x, 0.9 if x == "a" else NAN) for x in xs]), r"number in \[0, 1\]"),
         (Says(lambda xs: Prediction(xs, costs=[1.0])), "costs: expected a finite number"),
         (Says(lambda xs: Prediction(iter(xs))), "values: expected 3 of them"),
         (Estimator(), "wrap it: cascade.tier"),
         (scripted(error=ValueError("no"), asynchronous=True), "it raised ValueError: no"),
-        (scripted({}, default=("x", 2.0), asynchronous=True), "confidences: expected numbers"),
+        (scripted({}, default=("x", 2.0), asynchronous=True), "confidences: expected a number"),
     ],
 )
 def test_an_author_is_told_every_fault(tier, words):
