@@ -317,7 +317,7 @@ class Climb:
             self._end(rows[low], Disposition.ABSTAINED, Reason.UNSURE, tier)
             rows = rows[~low]
         reason = Reason.TOP if top else Reason.CONFIDENT
-        promised = known and (top or self._plan.point.certified)
+        promised = known and (top or (self._plan.point.certified and not self._floor))
         if promised and not top and self._setbacks is not None:
             strayed = self._setbacks.strayed[rows]
             self._end(rows[strayed], Disposition.ACCEPTED, reason, tier)

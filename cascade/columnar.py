@@ -210,7 +210,7 @@ def _routed(plan: Plan, batch: Batch) -> Outcomes[Any]:
     if plan.post is not None:
         climb.post(plan.post)
     if keys is not None:
-        _store(engine, climb, keys, arrived)
+        _store(plan, climb, keys, batch)
     _count(engine, climb)
     until = batch.context.until
     budget = None if until >= FOREVER else until - arrived
@@ -243,10 +243,13 @@ def row_at(rows: Any, i: int) -> Any:
     return rows[i]
 
 
-def _store(engine: Engine, climb: Climb, keys: list[Any], now: int) -> None:
-    cache = engine.cache
+def _store(plan: Plan, climb: Climb, keys: list[Any], batch: Batch) -> None:
+    """Store the answers that were accepted, as ``Engine._land`` does."""
+    engine, cache = plan.engine, plan.engine.cache
+    promised = batch.floor > 0 and plan.point.certified
+    kept = [end.hit if end.covered or not promised else None for end in climb.ends]
     for i, code in enumerate(climb.end.tolist()):
-        hit = climb.ends[code].hit
+        hit = kept[code]
         if hit is None or keys[i] is None or cache is None:
             continue
         confidence = float(climb.confidences[i])
@@ -254,7 +257,7 @@ def _store(engine: Engine, climb: Climb, keys: list[Any], now: int) -> None:
         item = cache_entry(plain(climb.values[i]), known, hit)
         if item is not None:
             with engine.lock:
-                cache.put(keys[i], item, now)
+                cache.put(keys[i], item, batch.arrived)
 
 
 def _count(engine: Engine, climb: Climb) -> None:

@@ -128,18 +128,21 @@ class Decision:
             return self._weigh(fact, passed, now, etas)
         if not passed:
             return self._escalate(tier, now, etas)
-        if top or self._deviated or self._refused or not self.point.certified:
+        if top or self._deviated or self._refused or self.floor or not self.point.certified:
             return self._accept(fact, top)
         return ladder.accepted[tier][fact.known]  # by far the most: a call less
 
     def _accept(self, fact: Replied, top: bool) -> Finish:  # noqa: FBT001
-        """Accept; covered when the certified rule would have given the same answer."""
+        """Accept; covered when the certified rule would have given the same answer.
+
+        From a floor on it might have answered below; but the top tier's answer loses nothing.
+        """
         accepted = self._ladder.accepted[fact.tier]
         if top:
             return accepted[fact.known]
         if not self.point.certified:
             return self._beyond(fact)
-        return accepted[fact.known and not (self._deviated or self._refused)]
+        return accepted[fact.known and not (self._deviated or self._refused or self.floor)]
 
     def _beyond(self, fact: Replied) -> Finish:
         """Accept at a point that is not certified: in brownout, what the promise asks is marked."""
@@ -153,7 +156,7 @@ class Decision:
             confidence is None or confidence < asked[below]
             for below, _, _, confidence, *_ in self.steps[:-1]
         )
-        strayed = self._deviated or self._refused
+        strayed = self._deviated or self._refused or self.floor
         return self._ladder.accepted[tier][same and fact.known and not strayed]
 
     def _weigh(self, fact: Replied, passed: bool, now: int, etas: Etas) -> Call | Finish:  # noqa: FBT001

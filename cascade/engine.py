@@ -255,9 +255,12 @@ class Engine:
             return None, plan.ladder.finish(Disposition.FAILED, Reason.FAULT)
 
     def _land(self, request: Request, finish: Finish, value: Any, confidence: float | None) -> None:
-        """Store an answer that was accepted, and give everybody who waits what is theirs."""
+        """Store an answer that was accepted, and give everybody who waits what is theirs.
+
+        Not one from a floor on that no promise covers: those without a floor are promised another.
+        """
         hit, item = finish.hit, None
-        if hit is not None:
+        if hit is not None and (finish.covered or not (request.floor and request.point.certified)):
             if type(value) in PLAIN:
                 item = Entry(value, confidence, hit, getsizeof(value))
             else:

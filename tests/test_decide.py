@@ -301,3 +301,15 @@ def test_the_floor_itself_costs_nothing():
     decision, move = entering_above(0, floor=1)
     assert (move.tier, decision.purse.left) == (1, 0)
     ends(decision.step(reply(1, 0.5), 1, etas(1, 1, 1)), "degraded", "allowance")
+
+
+def test_from_a_floor_on_only_the_top_tiers_answer_is_covered():
+    """The certified rule might have answered below."""
+    decision, move = begin(floor=1)
+    assert move.tier == 1
+    assert not ends(
+        decision.step(reply(1, 0.95), 1, etas(1, 1, 1)), "accepted", "confident"
+    ).covered
+    decision, _ = begin(floor=1)
+    decision.step(reply(1, 0.5), 1, etas(1, 1, 1))
+    assert ends(decision.step(reply(2, None), 2, etas(1, 1, 1)), "accepted", "top").covered

@@ -491,7 +491,7 @@ def test_what_is_recorded_after_a_swap_says_so_and_stands_under_its_own_columns(
     assert all(None not in row for _, rows in found.values() for row in rows)
     with pytest.raises(RecordingError, match="read those of each ladder by themselves"):
         Recording.read(tmp_path)
-    (path, _), out = found["small", "m", "large"], tmp_path / "labelled"
+    (path, _), out = found["small", "m", "large"], tmp_path / "labelled.csv"
     assert main(["label", str(path), str(tmp_path), "--out", str(out)]) == 0
     assert "1 of 1 rows labelled" in capsys.readouterr().out
 

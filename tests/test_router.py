@@ -3,6 +3,7 @@
 import json
 import pickle
 
+import attrs
 import numpy as np
 import pytest
 
@@ -22,6 +23,7 @@ from cascade import (
     TierError,
     TierOutputError,
 )
+from cascade.policy import Certificate, Escalation, PathPoint
 
 
 class Clock:
@@ -217,6 +219,50 @@ def test_at_least_is_never_answered_from_a_smaller_tiers_cached_result():
         again = r.route("x", at_least="large")
         assert (again.tier, again.disposition) == ("large", "cached")
         assert r.route("x").tier == "large"  # the dearer answer serves both
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_what_a_floor_had_answered_is_not_what_was_promised_to_others(many):
+    """The middle tier's answer to what the small one knows: accepted, not covered, not kept."""
+    policy = Policy.from_dict(
+        {
+            "version": 1, "name": "three", "deadline": "1s", "cache": {},
+            "tiers": [
+                {"name": name, "kind": "external", "version": "1"}
+                for name in ("small", "middle", "large")
+            ],
+            "escalation": {"thresholds": [0.8, 0.8]},
+        }
+    )  # fmt: skip
+    point = PathPoint(thresholds=(0.8, 0.8), losses=0, p_value=0.01)
+    never = PathPoint(thresholds=(2.0, 2.0), losses=0, p_value=0.0)
+    certificate = Certificate(
+        loss="gross", max_loss=0.1, alpha=0.1, n=100, path=(never, point), certified=2,
+        tiers=("small", "middle", "large"), covers="adaptive",
+    )  # fmt: skip
+    policy = attrs.evolve(
+        policy, escalation=Escalation(certificate="c.json"), certificate=certificate
+    )
+    sure = {
+        name: cascade.tier(lambda x, name=name: (name, 0.9), returns="pairs", rows="one")
+        for name in ("small", "middle", "large")
+    }
+    with Router(policy, tiers=sure) as r:
+
+        def ask(**settings):
+            if not many:
+                return r.route("x", **settings)
+            return r.route_many(["x"], use_cache=True, **settings)[0]
+
+        found = ask(at_least="middle")
+        assert (found.tier, found.covered, found.disposition) == ("middle", False, "accepted")
+        found = ask()
+        assert (found.tier, found.covered, found.disposition) == ("small", True, "accepted")
+        assert ask().disposition == "cached"
+        found = ask(at_least="large")
+        assert (found.tier, found.covered) == ("large", True)
+        found = ask(at_least="middle")
+        assert (found.tier, found.covered, found.disposition) == ("large", True, "cached")
 
 
 def test_tenants_do_not_see_each_others_answers():
