@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+import cascade
 from cascade.errors import CannotCertify, CascadeError, MissingExtra, PolicyError
 
 if TYPE_CHECKING:
@@ -64,7 +65,22 @@ def _run(arguments: list[str]) -> int:
         missing = (error.name or "").partition(".")[0]
         if missing not in {"cyclopts", "rich"}:
             raise
-        raise MissingExtra.for_extra("cli", missing) from error
+        status = _without_cyclopts(arguments)
+        if status is None:
+            raise MissingExtra.for_extra("cli", missing) from error
+        return status
+
+
+def _without_cyclopts(arguments: list[str]) -> int | None:
+    """Say what is installed, and what is missing, also where the extra is; None: not asked."""
+    if arguments == ["--version"]:
+        print(cascade.__version__)
+        return 0
+    if arguments in (["doctor"], ["doctor", "--json"]):
+        from cascade.cli.doctor import doctor
+
+        return doctor().print(as_json="--json" in arguments)
+    return None
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -49,6 +49,22 @@ def test_without_the_extra_the_line_that_installs_it(package: str) -> None:
     assert done.stderr == (f'{package} is not installed; run: pip install "cascade-router[cli]"\n')
 
 
+@pytest.mark.parametrize("package", ["cyclopts", "rich"])
+def test_without_the_extra_it_still_says_what_is_missing(package: str) -> None:
+    def told(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return _python(
+            f"import sys; sys.modules[{package!r}] = None\n"
+            f"from cascade.cli import main; sys.exit(main({[*arguments]!r}))"
+        )
+
+    version = told("--version")
+    assert (version.returncode, version.stdout) == (0, f"{cascade.__version__}\n")
+    assert "cyclopts" in told("doctor").stdout
+    as_json = told("doctor", "--json")
+    assert "cli" in json.loads(as_json.stdout)["extras"]
+    assert "not installed" not in as_json.stderr
+
+
 def test_a_missing_module_that_is_no_extra_of_ours_is_not_explained_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -64,6 +80,7 @@ def test_as_a_module() -> None:
     assert done.stdout.strip() == cascade.__version__
 
 
+_POLICY = str(Path(__file__).parents[2] / "examples" / "downstream_app" / "policy.yaml")
 _LONG = ("schema", "--json"), ("schema",)  # longer than what Python holds back
 
 
@@ -77,7 +94,7 @@ def _with_a_reader_that_left(*arguments: str, stream: str) -> subprocess.Popen[s
     return done
 
 
-@pytest.mark.parametrize("arguments", [*_LONG, ("doctor",)])
+@pytest.mark.parametrize("arguments", [*_LONG, ("explain", _POLICY)])
 def test_a_reader_that_left_is_no_error(arguments: tuple[str, ...]) -> None:
     with _with_a_reader_that_left(*arguments, stream="stdout") as command:
         said = command.communicate(timeout=60)
@@ -93,7 +110,7 @@ def test_nor_is_one_of_what_went_wrong(arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
-@pytest.mark.parametrize("arguments", [*_LONG, ("doctor", "--json")])
+@pytest.mark.parametrize("arguments", [*_LONG, ("explain", _POLICY, "--json")])
 def test_what_cannot_be_written_is_said_without_a_traceback(arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(  # noqa: PLW1510  the status is what is tested
