@@ -77,6 +77,7 @@ def by_class(*classes):
 
 
 TWO = {**TREE, "tiers": [TIER, TIER | {"name": "b"}], "escalation": {"thresholds": [0.5]}}
+UNSAID = cascade.tier(len, returns="pairs")  # its classes, that is
 NAMED = TWO | {"classes": ["cat", "dog"]}
 
 
@@ -90,9 +91,9 @@ NAMED = TWO | {"classes": ["cat", "dog"]}
             "tiers 'a' and 'b': classes: .*; not in both: 'x', 'z'",
         ),
         (NAMED, by_class("x", "y"), len, "not in both: 'cat', 'dog', 'x', …"),
-        (NAMED, len, by_class("cat", "dog", "cow"), "not in both: 'cow'"),
-        (NAMED, len, Sorted(["cat", "cow"]), "not in both: 'cow', 'dog'"),
-        (NAMED, len, Sorted("ab"), "tier 'b': classes: expected a list of two or more"),
+        (NAMED, UNSAID, by_class("cat", "dog", "cow"), "not in both: 'cow'"),
+        (NAMED, UNSAID, Sorted(["cat", "cow"]), "not in both: 'cow', 'dog'"),
+        (NAMED, UNSAID, Sorted("ab"), "tier 'b': classes: expected a list of two or more"),
     ],
 )
 def test_tiers_have_the_same_classes(tree, a, b, words):
