@@ -75,7 +75,7 @@ def test_a_service_answers_over_http_and_stops_when_it_is_told(tmp_path: Path) -
 
 
 _DIGIT = json.dumps([0.0] * 64)
-_LATE = "no tier can answer in time: budget 1e-09 s"
+_LATE = "no tier can answer in time: budget 0.001 µs"
 _BODY = "body: expected a JSON list of 64 numbers"
 _HEADER = "X-Deadline-Ms: expected a positive number of milliseconds"
 _REQUESTS = [
