@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["redo_test", "verify_certificate"]
 
+_TOLD = 3  # points that are wrong alike
 _CLOSE = 1e-6  # relative: p-values may come from another build of the same special function
 
 
@@ -65,10 +66,18 @@ def _check_points(cert: Certificate, again: list[float]) -> list[str]:
             found.append(f"point {index}: {point.losses} losses in {cert.n} rows")
         elif index > 0 and not math.isclose(point.p_value, p_value, rel_tol=_CLOSE, abs_tol=1e-12):
             found.append(f"point {index}: p-value {point.p_value:.6g}, computed {p_value:.6g}")
+    found = _few(found, "counts and p-values do not belong together")
     losses = np.array([point.losses for point in cert.path])
     if cert.covers == "adaptive" and (np.diff(losses) < 0).any():
         found.append("losses fall along a path that is said to cover adaptive use")
     return found
+
+
+def _few(found: list[str], said: str) -> list[str]:
+    """Tell of the first problems only: what is wrong with them is with those after them."""
+    if len(found) <= _TOLD + 1:
+        return found
+    return [*found[:_TOLD], f"… and {len(found) - _TOLD} more points: {said}"]
 
 
 def _check_prefix(cert: Certificate, again: list[float]) -> list[str]:
@@ -112,8 +121,9 @@ def redo_test(
         rule = EntryRule(policy.complexity.intercept, policy.complexity.weights)
         scores = Entry(rule, cert.path[-1].skip_above[0]).applied(rows.recording, scores)
     tested = run_test(kind, path, scores, losses, cert.max_loss, cert.alpha)
-    return [
+    differ = [
         f"point {i}: {point.losses:g} losses, counted {counted:g}"
         for i, (point, counted) in enumerate(zip(cert.path, tested.losses.tolist(), strict=True))
         if not math.isclose(point.losses, counted, abs_tol=1e-6)
     ]
+    return _few(differ, "these are not the counts of this recording")
