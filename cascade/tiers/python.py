@@ -46,8 +46,9 @@ def tier(
     With ``rows="batch"`` it gets n rows (a list, an array with a leading batch axis, or a dict of
     those) and returns n results; with ``rows="one"`` it gets and returns one. ``returns`` says what
     a result is: a value, a (value, confidence) pair, class probabilities (the value is then the
-    label from ``classes``), or a Prediction for the whole batch. With ``context=True`` the function
-    gets the request's context as second argument. ``version`` stands in key and certificate.
+    label from ``classes``), or a Prediction for the whole batch. Values alone do for the top tier:
+    below it a router needs to know how sure a tier is. With ``context=True`` the function gets the
+    request's context as second argument. ``version`` stands in key and certificate.
 
     Raises:
         PolicyError: ``returns`` or ``rows`` is not one of the above, or ``classes`` are none.
