@@ -110,7 +110,8 @@ def turn_size(curve: Curve, limit: int, fair: int) -> int:
     """
     if curve.per_row <= 0.0:
         return limit
-    return max(knee(curve, limit), min(limit, int((fair - curve.overhead) / curve.per_row)))
+    rows = min((fair - curve.overhead) / curve.per_row, limit)
+    return max(knee(curve, limit), int(rows))
 
 
 def portion(curve: Curve, rows: int, left: int, last: int) -> int:

@@ -164,7 +164,10 @@ def _bind_one(
         stand_in: BoundTier = target.bound(spec, classes, asynchronous=asynchronous)
         return stand_in
     if spec.name in given:  # also in place of a model
-        return bind_python(spec, target, classes, asynchronous=asynchronous)
+        bound = bind_python(spec, target, classes, asynchronous=asynchronous)
+        if scored(policy, spec):
+            _expect_confidences(spec, target)
+        return bound
     return _bind_named(policy, spec, classes, models, env)
 
 
@@ -228,6 +231,16 @@ def bind_python(spec: Any, target: Any, classes: Any, *, asynchronous: bool) -> 
 
         return AsyncTier(spec, target, classes)
     return PythonTier(spec, target, classes)
+
+
+def _expect_confidences(spec: Any, target: Any) -> None:
+    """Refuse a function of values alone where a confidence is needed: every call would fail."""
+    from cascade.tiers.python import FunctionTier
+
+    bare = not callable(getattr(target, "predict", None))
+    if bare or (isinstance(target, FunctionTier) and target.returns == "values"):
+        msg = f"tier {spec.name!r} returns values alone: below the top it must say how sure it is"
+        raise PolicyError(f"{msg}; use cascade.tier(f, returns='pairs')")
 
 
 def check_version(spec: Any, target: Any) -> None:

@@ -181,9 +181,12 @@ class Decision:
             self._why = Reason.DEADLINE
             return self._give_up()
         else:  # it failed, or replied what cannot be a confidence
-            what = "confidence not in [0, 1]"
             if isinstance(fact, Failed):
                 self.error, what = fact.error, fact.what
+            elif fact.confidence is None:
+                what = "it gave no confidence: below the top it must, as Prediction(confidences=…)"
+            else:
+                what = "confidence not in [0, 1]"
             self._deviated = True
             self._why = self._why or Reason.FAULT
             self._log(fact, now, "failed", Reason.FAULT, (None, None, what))

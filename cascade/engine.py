@@ -383,8 +383,8 @@ def refusal(outcome: Outcome[Any], error: BaseException | None, later: float) ->
     if outcome.reason is Reason.DEADLINE or outcome.disposition is Disposition.SHED:
         return no_answer(outcome, later)
     if not isinstance(error, TierError):
-        names = ", ".join(step.tier for step in outcome.steps)
-        error = TierOutputError(f"no usable answer from {names}: confidence not in [0, 1]")
+        said = [f"tier {step.tier!r}: {step.error}" for step in outcome.steps if step.error]
+        error = TierOutputError("; ".join(["no usable answer", *said]))
     shown = _another(error)
     shown.outcome = outcome
     return shown

@@ -107,8 +107,10 @@ def _unwrap(x: Any, spec: InputSpec) -> Any:
 def _keys(x: Mapping[Any, Any], wanted: Collection[str]) -> str:
     """Say how the keys of an input differ from those declared, without showing its own."""
     missing = ", ".join(repr(name) for name in wanted if name not in x)
-    others = sum(name not in wanted for name in x)
-    return f"a dict without the keys {missing or '(none)'} and with {others} other keys"
+    unknown = sum(name not in wanted for name in x)
+    wrong = [f"lacks {missing}"] if missing else []
+    wrong += [f"has {unknown} unknown key{'s' * (unknown > 1)}"] if unknown else []
+    return f"a dict that {' and '.join(wrong)}"
 
 
 def _text(spec: InputSpec) -> Cast:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cascade.errors import Abstained, DeadlineExceeded, Degraded, Overloaded, TierError
-from cascade.types import Disposition, Finish, Latency, Reason, Step, finite, jsonable
+from cascade.types import Disposition, Finish, Latency, Reason, Step, finite, jsonable, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -237,7 +237,8 @@ def no_answer(outcome: Outcome[Any], later: float | None = None) -> CascadeError
     shed = outcome.disposition is Disposition.SHED
     if outcome.reason is Reason.DEADLINE:
         when = "no tier can answer in time" if shed else "expired"
-        what = f"{when}: budget {outcome.deadline} s"
+        budget = outcome.deadline
+        what = when if budget is None else f"{when}: budget {seconds(budget)}"
         return DeadlineExceeded(what, outcome, retry_after=later if shed else None)
     if shed:
         return Overloaded(f"refused: {outcome.reason}", outcome, retry_after=later)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cascade.types import Reason
+from cascade.types import Reason, seconds
 
 if TYPE_CHECKING:
     from cascade.outcome import Outcome
@@ -25,14 +25,14 @@ def explain_outcome(outcome: Outcome[Any]) -> str:
     cover = "covered by the promise" if outcome.covered else "not covered by a promise"
     if outcome.covered and outcome.reason is Reason.TOP:  # also where nothing is promised
         cover = "without loss: it is the top tier"
-    budget = "" if outcome.deadline is None else f" of a budget of {outcome.deadline * 1e3:.3g} ms"
+    budget = "" if outcome.deadline is None else f" of a budget of {seconds(outcome.deadline)}"
     lines = [f"{outcome.disposition} ({outcome.reason}){by}{sure}, {cover}"]
     lines += [f"  {i}. {_step(step)}" for i, step in enumerate(outcome.steps, 1)]
     parts = outcome.latency
     lines.append(
-        f"  took {parts.total * 1e6:.1f} µs{budget}: input {parts.input * 1e6:.1f}, "
-        f"transfer {parts.transfer * 1e6:.1f}, compute {parts.compute * 1e6:.1f}, "
-        f"output {parts.output * 1e6:.1f}"
+        f"  took {seconds(parts.total)}{budget}: input {seconds(parts.input)}, "
+        f"transfer {seconds(parts.transfer)}, compute {seconds(parts.compute)}, "
+        f"output {seconds(parts.output)}"
     )
     return "\n".join(
         [*lines, f"  point {outcome.point}, mode {outcome.mode}, policy {outcome.policy[:12]}"]
@@ -41,18 +41,18 @@ def explain_outcome(outcome: Outcome[Any]) -> str:
 
 def _step(step: Step) -> str:
     if step.result == "refused":
-        need = "" if step.eta is None else f": needs {step.eta * 1e3:.3g} ms"
-        left = "" if step.remaining is None else f", {step.remaining * 1e3:.3g} ms left"
+        need = "" if step.eta is None else f": needs {seconds(step.eta)}"
+        left = "" if step.remaining is None else f", {seconds(step.remaining)} left"
         return f"{step.tier}: refused ({step.reason}){need}{left}"
     sure = "" if step.confidence is None else f", confidence {step.confidence:.4f}"
     bar = "" if step.threshold is None else f" against threshold {step.threshold:.4f}"
     why = "" if step.reason is None else f" ({step.reason})"
     waited = step.latency.transfer
-    queued = "" if step.went is None else f", waited {waited * 1e6:.1f} µs, went ({step.went})"
+    queued = "" if step.went is None else f", waited {seconds(waited)}, went ({step.went})"
     rows = step.rows or 1
     batch = "" if rows == 1 else f" of a batch of {rows}"
     wrong = "" if step.error is None else f": {step.error}"
     return (
         f"{step.tier}: {step.result}{why}{sure}{bar}{queued}, "
-        f"{step.latency.compute * 1e6:.1f} µs compute{batch}{wrong}"
+        f"{seconds(step.latency.compute)} compute{batch}{wrong}"
     )

@@ -33,6 +33,8 @@ __all__ = [
 NEVER = 2.0
 """A threshold that no confidence reaches: 'always escalate'."""
 
+_UNITS = (3599.0, 1 / 3600, "h"), (120.0, 1 / 60, "min"), (0.9995, 1.0, "s"), (0.9995e-3, 1e3, "ms")
+
 
 class Mode(StrEnum):
     """How a router answers: by its policy, or by one end of its ladder.
@@ -337,6 +339,17 @@ def a_kind(value: Any) -> str:
     """
     name = type(value).__name__
     return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
+
+
+def seconds(time: float) -> str:
+    """Return a time with a unit that suits it.
+
+    >>> seconds(0.00001234), seconds(0.0123), seconds(1.5), seconds(60.0), seconds(5400.0)
+    ('12.3 µs', '12.3 ms', '1.5 s', '60 s', '1.5 h')
+    """
+    factor, unit = next(((by, name) for at, by, name in _UNITS if time >= at), (1e6, "µs"))
+    number = time * factor
+    return f"{number:.3g} {unit}" if number < 999.5 else f"{number:,.0f} {unit}"
 
 
 def finite(number: float | None) -> float | None:

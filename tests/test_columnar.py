@@ -38,7 +38,7 @@ def test_a_row_that_abstains_or_fails_has_no_value_in_the_column():
         assert many.values.tolist() == [4, 6, None]
         assert (many[2].disposition, many[2].value, many[2].best) == ("abstained", None, 3)
         assert r.route_many(WORDS[:2]).values.dtype.kind in "iO"  # as the tiers gave it
-    broken = cascade.tier(_fails, rows="one")
+    broken = cascade.tier(_fails, returns="pairs", rows="one")
     with router(large=broken, small=broken) as r:
         many = r.route_many(WORDS)
         assert many.values.tolist() == [None] * 3
@@ -46,7 +46,7 @@ def test_a_row_that_abstains_or_fails_has_no_value_in_the_column():
 
 
 def test_rows_say_what_went_wrong_with_their_tiers_but_not_with_what():
-    with router(small=cascade.tier(_fails, rows="one")) as r:
+    with router(small=cascade.tier(_fails, returns="pairs", rows="one")) as r:
         failed, answered = r.route_many(WORDS)[0].steps
         assert (failed.result, failed.error) == ("failed", "tier 'small' raised KeyError")
         assert answered.error is None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -44,10 +45,23 @@ def test_quickstart_is_short() -> None:
 def test_a_policy_on_a_bundle_is_made_once_and_served_twice(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     first = _run("onnx_policy/serve.py", str(bundle)).splitlines()[-1]
-    assert first.startswith("297 requests: ")
+    shares = re.fullmatch(r"297 requests: .*% right, (.*)% answered by .*, (.*)% by .*", first)
+    assert shares is not None
+    assert min(map(float, shares.groups())) > 5.0  # it is a cascade: both of them answer
     made = (bundle / "certificate.json").stat().st_mtime_ns
     assert _run("onnx_policy/serve.py", str(bundle)).splitlines()[-1] == first
     assert (bundle / "certificate.json").stat().st_mtime_ns == made
+
+
+def test_another_policy_is_told_what_is_expected(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text("version: 1\n")
+    script = str(_EXAMPLES / "onnx_policy" / "serve.py")
+    done = subprocess.run(  # noqa: PLW1510  the status is what is tested
+        [sys.executable, script, str(tmp_path)],
+        capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(_EXAMPLES.parent)},
+    )  # fmt: skip
+    said = "expected a bundle that this example made; it has no requests.npz"
+    assert (done.returncode, done.stderr) == (1, f"{tmp_path}: {said}\n")
 
 
 def test_a_service_answers_over_http_and_stops_when_it_is_told(tmp_path: Path) -> None:
@@ -75,7 +89,7 @@ def test_a_service_answers_over_http_and_stops_when_it_is_told(tmp_path: Path) -
 
 
 _DIGIT = json.dumps([0.0] * 64)
-_LATE = "no tier can answer in time: budget 1e-09 s"
+_LATE = "no tier can answer in time: budget 0.001 µs"
 _BODY = "body: expected a JSON list of 64 numbers"
 _HEADER = "X-Deadline-Ms: expected a positive number of milliseconds"
 _REQUESTS = [

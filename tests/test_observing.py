@@ -256,7 +256,7 @@ def test_a_request_that_is_lost_is_recorded_all_the_same(tmp_path):
     def lost(texts):
         raise LookupError
 
-    bound = {"small": lost, "large": lost}
+    bound = {"small": cascade.tier(lost, returns="pairs"), "large": lost}
     with router(tiers=bound) as failing:
         failing.record(tmp_path, 1.0)
         failing.record(tmp_path / "again", 1.0)  # the first is closed
@@ -271,7 +271,7 @@ def test_a_shadow_of_a_tier_that_fails_says_so():
     def lost(texts):
         raise LookupError
 
-    with router("observe", tiers={"small": lost}) as observing:
+    with router("observe", tiers={"small": cascade.tier(lost, returns="pairs")}) as observing:
         outcome = observing.route("text 1")
         observing.flush()
         assert (outcome.tier, outcome.shadow["tier"]) == ("large", "large")

@@ -12,12 +12,14 @@ from cascade import (
     DeadlineExceeded,
     Degraded,
     Disposition,
+    Outcome,
     Overloaded,
     Reason,
     TierError,
 )
 from cascade.ladder import Ladder
 from cascade.testing import outcome, router_for, scripted
+from cascade.types import seconds
 
 CONCEPTS = Path(__file__).parents[1] / "docs" / "concepts.md"
 TREE = {
@@ -122,3 +124,24 @@ def test_nothing_is_said_to_be_promised_that_is_not(answers, words):
     small = scripted(lambda _: ("cat", answers["small"]))
     with router_for(TREE, small=small, large=scripted(lambda _: ("dog", 0.9))) as router:
         assert router.route("x").explain().splitlines()[0].endswith(f", {words}")
+
+
+@pytest.mark.parametrize(
+    ("time", "said"),
+    [
+        (0.0, "0 µs"), (1.0000000000000002e-06, "1 µs"), (56.94e-6, "56.9 µs"),
+        (0.9996e-3, "1 ms"), (8.3313e-3, "8.33 ms"), (0.99949, "999 ms"), (0.9996, "1 s"),
+        (1.0, "1 s"), (60.0, "60 s"), (119.0, "119 s"), (600.0, "10 min"), (3600.0, "1 h"),
+        (1e9, "277,778 h"),
+    ],
+)  # fmt: skip
+def test_times_are_told_in_a_unit_that_suits_them(time, said):
+    assert seconds(time) == said
+    assert f"took {said} of a budget of {said}: input {said}, transfer 0 µs" in _taking(time)
+
+
+def _taking(time):
+    ns = round(time * 1e9)
+    finish = outcome("cat")._trace[0]
+    site = outcome("cat")._site
+    return Outcome(1, "cat", None, ns, (finish, 0, ns, ns, ()), site).explain()

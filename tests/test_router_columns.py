@@ -143,7 +143,7 @@ class Short:
 
 
 def test_a_function_before_it_must_give_back_as_many_rows(tmp_path):
-    tiers = dict.fromkeys(("small", "large"), cascade.tier(lambda x: ("a", 0.9), rows="one"))
+    tiers = dict.fromkeys(("small", "large"), cascade.tier(shouting, returns="pairs", rows="one"))
     with Router(policy(), tiers=tiers, prepare=Short()) as router:
         with pytest.raises(InputValueError, match=r"prepare.batch: expected 4 rows back, got 1"):
             router.route_many(list("abcd"))

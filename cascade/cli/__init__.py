@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
+import cascade
 from cascade.errors import CannotCertify, CascadeError, MissingExtra, PolicyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["main"]
+
+_UNREAD = 141  # 128 + SIGPIPE: what a shell shows of any tool whose reader left
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,14 +23,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["doctor", "--jsn"])
     2
     """
-    arguments = [*(sys.argv[1:] if argv is None else argv)]
+    try:
+        status = _answer([*(sys.argv[1:] if argv is None else argv)])
+        print(end="", flush=True)  # what cannot be written shows here, not when Python ends
+    except OSError as error:  # of stdout or stderr: what a command raises was told
+        status = _unheard(error)
+    return status
+
+
+def _answer(arguments: list[str]) -> int:
     try:
         status = _run(arguments)
+    except BrokenPipeError:
+        raise
     except CannotCertify as error:
         status = _fail(error, arguments, 1)
     except (CascadeError, OSError, ValueError) as error:  # ValueError: an argument, said why
         status = _fail(error, arguments, 2)
     return status
+
+
+def _unheard(error: OSError) -> int:
+    """Write no more to what takes no more; a reader that left, as ``head`` does, is no error."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+    if isinstance(error, BrokenPipeError):
+        return _UNREAD
+    print(error, file=sys.stderr)
+    return 2
 
 
 def _run(arguments: list[str]) -> int:
@@ -36,7 +65,22 @@ def _run(arguments: list[str]) -> int:
         missing = (error.name or "").partition(".")[0]
         if missing not in {"cyclopts", "rich"}:
             raise
-        raise MissingExtra.for_extra("cli", missing) from error
+        status = _without_cyclopts(arguments)
+        if status is None:
+            raise MissingExtra.for_extra("cli", missing) from error
+        return status
+
+
+def _without_cyclopts(arguments: list[str]) -> int | None:
+    """Say what is installed, and what is missing, also where the extra is; None: not asked."""
+    if arguments == ["--version"]:
+        print(cascade.__version__)
+        return 0
+    if arguments in (["doctor"], ["doctor", "--json"]):
+        from cascade.cli.doctor import doctor
+
+        return doctor().print(as_json="--json" in arguments)
+    return None
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cascade.cli.edits import Edits, check_target
 from cascade.cli.reply import Reply, table
 from cascade.files import replace_file
+from cascade.types import seconds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from cascade.optimize.profiling import PolicyProfile, TierProfile
     from cascade.policy import Policy
 
-__all__ = ["percent", "profile", "progress", "rows_of", "seconds", "write_laws"]
+__all__ = ["percent", "profile", "progress", "rows_of", "write_laws"]
 
 _FILE = "profile.json"
 
@@ -156,18 +157,6 @@ def _ledger(found: PolicyProfile) -> list[str]:
         f"of which compute: {'; '.join(tiers)}",
         f"Bottleneck: {found.bottleneck}",
     ]
-
-
-def seconds(time: float) -> str:
-    """Return a time with a unit that suits it.
-
-    >>> seconds(0.00001234), seconds(0.0123), seconds(1.5)
-    ('12.3 µs', '12.3 ms', '1.5 s')
-    """
-    for factor, unit in ((1.0, "s"), (1e3, "ms")):
-        if time * factor >= 1.0:
-            return f"{time * factor:.3g} {unit}"
-    return f"{time * 1e6:.3g} µs"
 
 
 def percent(share: float) -> str:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from cascade.cli.profile import percent, progress, seconds
+from cascade.cli.profile import percent, progress
 from cascade.errors import CannotCertify, PolicyError
 from cascade.files import replace_file
+from cascade.types import seconds
 
 if TYPE_CHECKING:
     from pathlib import Path

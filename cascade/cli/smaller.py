@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cascade.cli.edits import check_target
-from cascade.cli.profile import percent, progress, rows_of, seconds
+from cascade.cli.profile import percent, progress, rows_of
 from cascade.cli.reply import FAILED, Reply, table
 from cascade.cli.rewrite import Change, model_path
+from cascade.types import seconds
 
 if TYPE_CHECKING:
     from pathlib import Path

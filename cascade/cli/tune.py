@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cascade.cli.edits import Edits, check_target
-from cascade.cli.profile import progress, rows_of, seconds, write_laws
+from cascade.cli.profile import progress, rows_of, write_laws
 from cascade.cli.reply import Reply
 from cascade.cores import find_cores
+from cascade.types import seconds
 
 if TYPE_CHECKING:
     from pathlib import Path

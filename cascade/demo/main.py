@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from cascade.demo.plots import save
 from cascade.demo.result import DemoResult, Held, Run, Timely
 from cascade.demo.serve import CACHED, CASCADE, serve
 from cascade.demo.train import ALPHA, MAX_LOSS, require, train
+from cascade.optimize.write import check_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +42,8 @@ def run(
 
     Raises:
         MissingExtra: the extra ``demo`` is not installed.
+        ValueError: ``out`` cannot be written.
+        ExportError: something else than a bundle of the demo stands where its own would be.
     """
     start = time.perf_counter()
 
@@ -47,13 +51,13 @@ def run(
         progress(f"[{time.perf_counter() - start:5.1f} s] {what}")
 
     require()
+    bundle = out / "bundle"
+    _claim(out, bundle)
     say("loading MNIST-5k")
     split = load(seed, held_out, rows)
     say(f"training three tiers; {len(split.held_rows):,} rows are held out for the stream")
     classifier = train(split.fit_rows, split.fit_labels, seed, say)
-    bundle = out / "bundle"
     say(f"exporting the bundle to {bundle}")
-    out.mkdir(parents=True, exist_ok=True)
     classifier.export(
         bundle, deadline=DEADLINE, cache={"entries": 10_000, "bytes": "64MB", "ttl": "5m"}
     )
@@ -64,6 +68,16 @@ def run(
     say("drawing")
     result = _judge(split, order, served, classifier.certificate_, bundle, out)
     return _timed(result, time.perf_counter() - start)
+
+
+def _claim(out: Path, bundle: Path) -> None:
+    """Refuse at once what would fail after the training."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(dir=out).cleanup()
+    except OSError as error:
+        raise ValueError(f"{out}: cannot be written: {error.strerror}") from error
+    check_target(bundle)
 
 
 def _save_rows(out: Path, split: Split) -> None:

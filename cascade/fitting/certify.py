@@ -161,7 +161,7 @@ def cannot_certify(tested: TestedPath) -> CannotCertify | None:
     """Say that no point beyond 'always escalate' holds, and how many rows could change that.
 
     None when some point holds. The rows are those of the test, if the share that is lost stays as
-    it was counted at the points tried.
+    it was counted at the points tried; of so few that nothing could hold, the least that could.
     """
     if tested.certified > 1:
         return None
@@ -170,7 +170,11 @@ def cannot_certify(tested: TestedPath) -> CannotCertify | None:
     sizes = [rows_needed(tested.max_loss, tested.alpha, float(rate)) for rate in rates]
     needed = min((size for size in sizes if size is not None and size > tested.n), default=None)
     promise = f"a loss of at most {tested.max_loss:g} with confidence {1.0 - tested.alpha:g}"
-    if needed is None:
+    least = rows_needed(tested.max_loss, tested.alpha)
+    if needed is None and least is not None and tested.n < least:
+        needed = least
+        why = f"{tested.n} rows were tested, and at least {least} are needed even if none is lost"
+    elif needed is None:
         why = "the lower tiers lose more than that even where they are surest"
     else:
         why = f"{tested.n} rows were tested, about {needed} could suffice"

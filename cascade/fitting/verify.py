@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["redo_test", "verify_certificate"]
 
+_TOLD = 3  # points that are wrong alike
 _CLOSE = 1e-6  # relative: p-values may come from another build of the same special function
 
 
@@ -66,10 +67,18 @@ def _check_points(cert: Certificate, again: list[float]) -> list[str]:
             found.append(f"point {index}: {point.losses} losses in {cert.n} rows")
         elif index > 0 and not math.isclose(point.p_value, p_value, rel_tol=_CLOSE, abs_tol=1e-12):
             found.append(f"point {index}: p-value {point.p_value:.6g}, computed {p_value:.6g}")
+    found = _few(found, "counts and p-values do not belong together")
     losses = np.array([point.losses for point in cert.path])
     if cert.covers == "adaptive" and (np.diff(losses) < 0).any():
         found.append("losses fall along a path that is said to cover adaptive use")
     return found
+
+
+def _few(found: list[str], said: str) -> list[str]:
+    """Tell of the first problems only: what is wrong with them is with those after them."""
+    if len(found) <= _TOLD + 1:
+        return found
+    return [*found[:_TOLD], f"… and {len(found) - _TOLD} more points: {said}"]
 
 
 def _check_prefix(cert: Certificate, again: list[float]) -> list[str]:
@@ -118,17 +127,21 @@ def redo_test(
         rule = EntryRule(policy.complexity.intercept, policy.complexity.weights)
         scores = Entry(rule, cert.path[-1].skip_above[0]).applied(rows.recording, scores)
     tested = run_test(kind, path, scores, losses, cert.max_loss, cert.alpha)
-    return list(_differing(cert, tested))
+    wrong = list(_wrong_points(cert, tested))
+    return [*_wrong_whole(cert, tested), *_few(wrong, "these are not those of this recording")]
 
 
-def _differing(cert: Certificate, tested: TestedPath) -> Iterator[str]:
+def _wrong_whole(cert: Certificate, tested: TestedPath) -> Iterator[str]:
     if cert.n != tested.n:
         yield f"{cert.n} rows are said to be tested, it was {tested.n}"
+    if cert.certified != tested.certified:
+        yield f"{cert.certified} points are said to be certified, it is {tested.certified}"
+
+
+def _wrong_points(cert: Certificate, tested: TestedPath) -> Iterator[str]:
     counted = zip(cert.path, tested.losses.tolist(), tested.p_values.tolist(), strict=True)
     for i, (point, losses, p_value) in enumerate(counted):
         if not math.isclose(point.losses, losses, abs_tol=1e-6):
             yield f"point {i}: {point.losses:g} losses, counted {losses:g}"
-        if not math.isclose(point.p_value, p_value, rel_tol=_CLOSE, abs_tol=1e-12):
+        elif not math.isclose(point.p_value, p_value, rel_tol=_CLOSE, abs_tol=1e-12):
             yield f"point {i}: p-value {point.p_value:.6g}, computed {p_value:.6g}"
-    if cert.certified != tested.certified:
-        yield f"{cert.certified} points are said to be certified, it is {tested.certified}"

@@ -128,5 +128,6 @@ def _columns(name: str, own: npt.NDArray[Any], classes: npt.NDArray[Any]) -> lis
     wanted = classes.tolist()
     if set(places) != set(wanted):
         msg = f"tier {name!r} knows the classes {sorted(places, key=str)}, the data {wanted}"
-        raise ValueError(msg)
+        never = ", ".join(repr(label) for label in wanted if label not in places)
+        raise ValueError(f"{msg}; it can never answer {never}" if never else msg)
     return [places[label] for label in wanted]

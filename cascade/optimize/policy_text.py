@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
 from cascade.fitting.words import LOST
+from cascade.policy.reading import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,7 +107,7 @@ def _scalar(value: Any) -> str:
 
 def _label(value: Any) -> str:
     """JSON is YAML: numbers, true and false as they are, text in quotes."""
-    return json.dumps(value, ensure_ascii=False)
+    return quoted(value)
 
 
 def _seconds(value: Any) -> Any:

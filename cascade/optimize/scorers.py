@@ -50,7 +50,7 @@ class OnnxScorer:
 
     def _run(self) -> tuple[Any, tuple[list[str], str]]:
         if self._session is None:
-            self._session = make_session(self.model)
+            self._session = make_session(self.model, quiet=True)  # a trial: who fits is told
         session = self._session
         return session.run, ([session.get_outputs()[0].name], session.get_inputs()[0].name)
 

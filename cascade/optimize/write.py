@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from cascade.optimize.fitted import FittedTier
     from cascade.policy import Certificate, Policy
 
-__all__ = ["write_bundle"]
+__all__ = ["check_target", "write_bundle"]
 
 SCHEMA = "policy.schema.json"
+_ALWAYS = (POLICY, "certificate.json", "golden.json")  # what a bundle is known by
 _RTOL, _ATOL = 1e-3, 1e-4  # a golden answer on another machine, in float32
 
 
@@ -52,7 +53,7 @@ def write_bundle(
         PolicyError: what was given does not make a valid policy.
     """
     folder = folder.absolute()
-    _check_target(folder)
+    check_target(folder)
     named = name or re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.name).strip("-") or policy.name
     settings: Any = {key: value for key, value in (extras or {}).items() if value is not None}
     whole: Any = policy
@@ -64,14 +65,18 @@ def write_bundle(
         (draft / POLICY).write_text(text, encoding="utf-8")
 
 
-def _check_target(folder: Path) -> None:
-    if folder.is_dir() and (not any(folder.iterdir()) or (folder / POLICY).is_file()):
+def check_target(folder: Path) -> None:
+    """Refuse to write over what is not a bundle: a policy alone is somebody's own.
+
+    Raises:
+        ExportError: the folder holds something else, or is none.
+    """
+    if folder.is_dir() and not any(folder.iterdir()):
         return
-    if folder.exists():
-        msg = (
-            f"{folder} is not empty and holds no {POLICY}: it is not a bundle, so it is left alone"
-        )
-        raise ExportError(msg, step="write")
+    missing = [name for name in _ALWAYS if not (folder / name).is_file()]
+    if missing and folder.exists():
+        msg = f"{folder} is not empty and holds no {missing[0]}: it is not a bundle"
+        raise ExportError(f"{msg}, so it is left alone", step="write")
 
 
 def _files(

@@ -23,9 +23,8 @@ from cascade.types import Issue
 
 __all__ = [
     "Kind", "anything", "boolean", "choice", "count", "duration", "field", "fraction",
-    "fraction_list", "integer", "label_list", "name_list", "number", "number_list", "section",
-    "section_list", "settings", "size", "text", "text_by_name",
-    "told_apart", "weights",
+    "fraction_list", "integer", "label_list", "name_list", "number", "number_list", "only",
+    "section", "section_list", "settings", "size", "text", "text_by_name", "told_apart", "weights",
 ]  # fmt: skip
 
 
@@ -130,6 +129,12 @@ def integer(low: int = 0, high: int = 2**53) -> Kind:
         lambda v: _number(v, low, high, whole=True, open_low=False),
         {"type": "integer", "minimum": low, "maximum": high},
     )
+
+
+def only(value: int, what: str) -> Kind:
+    """The one number that can stand there, which is ``what``."""
+    one = integer(value, value)
+    return attrs.evolve(one, expected=f"{value}, {what}")
 
 
 def text(pattern: str | None = None, expected: str = "text") -> Kind:

@@ -56,7 +56,9 @@ class Policy:
     (0.02, 'only')
     """
 
-    version: int = field(c.integer(1, 1), "Of the format.", default=1)
+    version: int = field(
+        c.only(1, "the only format this release reads"), "Of the format.", default=1
+    )
     name: str = field(c.text(r"^[A-Za-z0-9_.-]+$", "a name of letters, digits, _ . -"), "Yours.")
     revision: str | None = field(c.text(), "Yours; stands in metrics.", default=None)
     mode: Mode = field(c.choice(_MODES, Mode), "How the router answers.", default=Mode.ENFORCE)

@@ -10,6 +10,7 @@ and directives in odd places), and has words of its own for what is no YAML.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     import yaml
 
-__all__ = ["Places", "bare", "parse", "places_of"]
+__all__ = ["Places", "bare", "parse", "places_of", "quoted"]
 
 Places: TypeAlias = "dict[tuple[Any, ...], tuple[int, int]]"
 """Path → line and column; a path that ends in KEY is the place of the key."""
@@ -63,6 +64,16 @@ def parse(raw: bytes, name: str) -> tuple[Any, Places, list[Issue]]:
     if not tree.nodes:
         raise _refused(name, 1, 1, "empty; expected a policy")
     return tree.root, tree.places, tree.issues
+
+
+def quoted(value: Any) -> str:
+    r"""Return plain data as JSON that a policy may hold: what YAML does not print, as escapes.
+
+    >>> print(quoted(["naïve", "a\u2028b"]))
+    ["naïve", "a\u2028b"]
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    return _UNPRINTABLE.sub(lambda odd: f"\\u{ord(odd[0]):04x}", text)
 
 
 def places_of(text: str, name: str) -> Places:

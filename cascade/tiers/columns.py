@@ -186,10 +186,9 @@ class Columns:
     def explain_fault(self, prediction: Prediction, confidence: float) -> None:
         """Raise for the one row whose confidence came out as NaN."""
         source = self._source(prediction) or "confidence"
-        what = {
-            "probabilities": "probabilities must be finite, not negative, and sum to one",
-            "logits": "logits must be finite",
-        }.get(source, "expected a number in [0, 1]")
+        what = "expected a number in [0, 1]"
+        if source in {"probabilities", "logits"}:
+            what = _wrong_scores(_array(getattr(prediction, source)))
         msg = f"{source}: {what}" if confidence != confidence else f"{source} outside [0, 1]"  # noqa: PLR0124
         raise OutputFault(msg)
 
@@ -209,6 +208,13 @@ def _matrix(given: Any, name: str, n: int) -> npt.NDArray[Any]:
         raise OutputFault(msg)
     _check_rows(name, len(matrix), n)
     return matrix
+
+
+def _wrong_scores(row: Any) -> str:
+    """Say what is wrong with the probabilities or logits of a row that has no confidence."""
+    if not np.isfinite(row).all():
+        return "expected finite numbers"
+    return "expected none below zero" if (row < 0.0).any() else "expected a sum of one"
 
 
 def _or_nan(value: Any, what: str) -> float:

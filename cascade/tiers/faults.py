@@ -5,7 +5,19 @@ from __future__ import annotations
 from cascade.confidence import OutputFault
 from cascade.errors import TierError, TierOutputError, TierTimeout
 
-__all__ = ["as_post_error", "as_tier_error"]
+__all__ = ["Misreturned", "as_post_error", "as_tier_error"]
+
+
+class Misreturned(TierOutputError):
+    """A function did not return what it is said to; it is named where it is bound.
+
+    >>> str(as_tier_error("small", Misreturned("returned tuples")))
+    "tier 'small': returned tuples"
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"tier: {what}")
+        self.what = what
 
 
 def as_tier_error(tier: str, error: BaseException) -> TierError:
@@ -14,6 +26,8 @@ def as_tier_error(tier: str, error: BaseException) -> TierError:
     >>> str(as_tier_error("small", KeyError("the input")))
     "tier 'small' raised KeyError"
     """
+    if isinstance(error, Misreturned):
+        return TierOutputError(f"tier {tier!r}: {error.what}", tier=tier)
     if isinstance(error, TierError):
         if error.tier is None:
             error.tier = tier

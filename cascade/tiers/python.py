@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cascade.confidence import OutputFault
-from cascade.errors import PolicyError, TierOutputError
+from cascade.errors import PolicyError
 from cascade.protocols import BoundTier
 from cascade.tiers.columns import Columns, number, plain, wrong_with
+from cascade.tiers.faults import Misreturned
 from cascade.types import Prediction, a_kind
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ def tier(
     With ``rows="batch"`` it gets n rows (a list, an array with a leading batch axis, or a dict of
     those) and returns n results; with ``rows="one"`` it gets and returns one. ``returns`` says what
     a result is: a value, a (value, confidence) pair, class probabilities (the value is then the
-    label from ``classes``), or a Prediction for the whole batch. With ``context=True`` the function
-    gets the request's context as second argument. ``version`` stands in key and certificate.
+    label from ``classes``), or a Prediction for the whole batch. Values alone do for the top tier:
+    below it a router needs to know how sure a tier is. With ``context=True`` the function gets the
+    request's context as second argument. ``version`` stands in key and certificate.
 
     Raises:
         PolicyError: ``returns`` or ``rows`` is not one of the above, or ``classes`` are none.
@@ -123,27 +125,27 @@ class FunctionTier:
         """Turn what the function returned for n rows into a Prediction."""
         wrong = None if isinstance(results, (list, np.ndarray)) else wrong_with(results)
         if wrong is not None:
-            raise TierOutputError(_say(f"expected {n} results, but what it returned {wrong}"))
+            raise Misreturned(f"expected {n} results, but what it returned {wrong}")
         if self.returns == "prediction":
             if not isinstance(results, Prediction):
-                raise TierOutputError(_say(f"expected a Prediction, got {type(results).__name__}"))
+                raise Misreturned(f"expected a Prediction, got {type(results).__name__}")
             return results
         if self.returns == "probabilities":
             return Prediction(probabilities=results)
         if isinstance(results, tuple) and self.rows == "batch":
             msg = "returned a tuple; say what it means with cascade.tier(f, returns='pairs')"
-            raise TierOutputError(_say(msg))
+            raise Misreturned(msg)
         listed = results.tolist() if isinstance(results, np.ndarray) else results
         if not isinstance(listed, Sequence) or isinstance(listed, (str, bytes)):
             kind = type(results).__name__
             msg = f"expected {n} results, got a {kind}; for one at a time: rows='one'"
-            raise TierOutputError(_say(msg))
+            raise Misreturned(msg)
         return self._pairs(listed) if self.returns == "pairs" else self._values(listed)
 
     def _values(self, results: Sequence[Any]) -> Prediction:
         if tuple in set(map(type, results)):
             msg = "returned tuples; say what they mean with cascade.tier(f, returns='pairs')"
-            raise TierOutputError(_say(msg))
+            raise Misreturned(msg)
         return Prediction(results)
 
     def _pairs(self, results: Sequence[Any]) -> Prediction:
@@ -153,7 +155,7 @@ class FunctionTier:
                 for r in results
             ]
         except OutputFault as fault:
-            raise TierOutputError(_say(str(fault))) from None
+            raise Misreturned(str(fault)) from None
         return Prediction([v for v, _ in pairs], confidences=[c for _, c in pairs])
 
 
@@ -174,10 +176,6 @@ def pair(result: Any) -> tuple[Any, float]:
 def _shown(result: Any) -> str:
     kind = type(result).__name__
     return f"a {kind} of {len(result)}" if isinstance(result, (tuple, list)) else f"a {kind}"
-
-
-def _say(what: str) -> str:
-    return f"the tier {what}" if what.startswith("returned") else f"tier: {what}"
 
 
 def is_async(candidate: Any) -> bool:

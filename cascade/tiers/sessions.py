@@ -28,7 +28,7 @@ __all__ = [
 
 Identity: TypeAlias = "tuple[bytes, tuple[Any, ...]]"
 
-_ERRORS_ONLY = 3
+_ERRORS_ONLY, _NOTHING = 3, 4  # but what is fatal
 CPU = "CPUExecutionProvider"
 _LEVELS = {"all": "ENABLE_ALL", "extended": "ENABLE_EXTENDED", "basic": "ENABLE_BASIC",
            "off": "DISABLE_ALL"}  # fmt: skip
@@ -48,12 +48,13 @@ if hasattr(os, "register_at_fork"):
 
 def make_session(
     model: bytes, threads: int = 1, folder: Path | None = None, provider: str | None = None, *,
-    spinning: bool = False, optimization: str = "all",
+    spinning: bool = False, optimization: str = "all", quiet: bool = False,
 ) -> ort.InferenceSession:  # fmt: skip
     """Make a session that wastes nothing: no spinning, and as many threads as it was given.
 
     Spinning burns up to 23 times the CPU for sparse traffic, and the default thread count ignores
-    the affinity mask. ``folder`` is where the model's external data lies, if it has any.
+    the affinity mask. ``folder`` is where the model's external data lies, if it has any. With
+    ``quiet`` an error is raised alone, and not written to stderr as well.
 
     Raises:
         PolicyError: the execution provider is not in this build, or does not start on this machine;
@@ -70,7 +71,7 @@ def make_session(
     options.graph_optimization_level = getattr(
         ort.GraphOptimizationLevel, f"ORT_{_LEVELS[optimization]}"
     )
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _NOTHING if quiet else _ERRORS_ONLY
     if folder is not None:
         options.add_session_config_entry(_FOLDER, str(folder))
     session = ort.InferenceSession(model, options, providers=[name])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -48,6 +49,22 @@ def test_without_the_extra_the_line_that_installs_it(package: str) -> None:
     assert done.stderr == (f'{package} is not installed; run: pip install "cascade-router[cli]"\n')
 
 
+@pytest.mark.parametrize("package", ["cyclopts", "rich"])
+def test_without_the_extra_it_still_says_what_is_missing(package: str) -> None:
+    def told(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return _python(
+            f"import sys; sys.modules[{package!r}] = None\n"
+            f"from cascade.cli import main; sys.exit(main({[*arguments]!r}))"
+        )
+
+    version = told("--version")
+    assert (version.returncode, version.stdout) == (0, f"{cascade.__version__}\n")
+    assert "cyclopts" in told("doctor").stdout
+    as_json = told("doctor", "--json")
+    assert "cli" in json.loads(as_json.stdout)["extras"]
+    assert "not installed" not in as_json.stderr
+
+
 def test_a_missing_module_that_is_no_extra_of_ours_is_not_explained_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -61,6 +78,47 @@ def test_as_a_module() -> None:
         [sys.executable, "-m", "cascade", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == cascade.__version__
+
+
+_POLICY = str(Path(__file__).parents[2] / "examples" / "downstream_app" / "policy.yaml")
+_LONG = ("schema", "--json"), ("schema",)  # longer than what Python holds back
+
+
+def _with_a_reader_that_left(*arguments: str, stream: str) -> subprocess.Popen[str]:
+    read, write = os.pipe()
+    os.close(read)
+    streams: dict[str, int] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: write}
+    command = [sys.executable, "-m", "cascade", *arguments]
+    done = subprocess.Popen(command, text=True, stdout=streams["stdout"], stderr=streams["stderr"])
+    os.close(write)
+    return done
+
+
+@pytest.mark.parametrize("arguments", [*_LONG, ("explain", _POLICY)])
+def test_a_reader_that_left_is_no_error(arguments: tuple[str, ...]) -> None:
+    with _with_a_reader_that_left(*arguments, stream="stdout") as command:
+        said = command.communicate(timeout=60)
+    assert said[1] == ""
+    assert command.returncode == 141  # as of cat, and of any other tool
+
+
+@pytest.mark.parametrize("arguments", [("chekc",), ("check", "absent.yaml", "--json")])
+def test_nor_is_one_of_what_went_wrong(arguments: tuple[str, ...]) -> None:
+    with _with_a_reader_that_left(*arguments, stream="stderr") as command:
+        command.communicate(timeout=60)
+    assert command.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("arguments", [*_LONG, ("explain", _POLICY, "--json")])
+def test_what_cannot_be_written_is_said_without_a_traceback(arguments: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(  # noqa: PLW1510  the status is what is tested
+            [sys.executable, "-m", "cascade", *arguments],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+    assert set(done.stderr.splitlines()) == {"[Errno 28] No space left on device"}
+    assert done.returncode == 2
 
 
 def test_both_scripts_are_this_command() -> None:

@@ -15,7 +15,7 @@ from cascade.demo.data import load, stream_order
 from cascade.demo.main import _verdict
 from cascade.demo.result import Held, Run, Timely
 from cascade.demo.serve import serve
-from cascade.errors import MissingExtra
+from cascade.errors import ExportError, MissingExtra
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,27 @@ def result(tmp_path_factory):
     )
     assert said
     return found
+
+
+def test_what_cannot_be_written_is_said_before_the_training(tmp_path):
+    theirs = tmp_path / "bundle" / "thesis.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("theirs")
+    said = []
+    with pytest.raises(ExportError, match=r"bundle is not empty and holds no policy\.yaml"):
+        run(tmp_path, 0, said.append)
+    with pytest.raises(ValueError, match=r"thesis\.txt: cannot be written: \w+"):
+        run(theirs, 0, said.append)
+    assert said == []
+    assert theirs.read_text() == "theirs"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a place of Linux")
+def test_also_where_nothing_says_so_beforehand():
+    said = []
+    with pytest.raises(ValueError, match=r"/proc/demo: cannot be written: \w+"):
+        run(Path("/proc/demo"), 0, said.append)
+    assert said == []
 
 
 def test_json_has_the_keys_of_the_contract(result):

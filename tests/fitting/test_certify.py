@@ -120,6 +120,15 @@ def test_too_few_rows_and_how_many_are_needed(n):
     assert f"{n} rows were tested, about 230 could suffice" in str(error)
 
 
+@pytest.mark.parametrize("n", [2, 4, 229])
+def test_of_rows_that_could_certify_nothing_the_tiers_are_not_blamed(n):
+    sure, lost = np.full((n, 1), 0.9), np.ones((n, 1), dtype=bool)
+    tested = fixed_sequence_test(two_tier_path(sure), sure, lost, max_loss=0.01, alpha=0.1)
+    error = cannot_certify(tested)
+    assert error.needed == 230
+    assert f"{n} rows were tested, and at least 230 are needed even if none is lost" in str(error)
+
+
 def test_no_number_of_rows_helps_a_tier_that_is_wrong_when_surest():
     sure, lost = np.full((1000, 1), 0.9), np.ones((1000, 1), dtype=bool)
     tested = fixed_sequence_test(two_tier_path(sure), sure, lost, max_loss=0.01, alpha=0.1)

@@ -95,3 +95,15 @@ def test_what_is_not_there_is_said_to_be_missing():
 def test_a_policy_without_a_certificate_has_nothing_to_count_again():
     tree = {"version": 1, "name": "p", "tiers": [{"name": "a", "kind": "external"}]}
     assert redo_test(Policy.from_dict(tree), {"a.value": [1]}) == ["the policy has no certificate"]
+
+
+def test_of_points_that_are_wrong_alike_the_first_are_told(cert):
+    wrong = verify_certificate(attrs.evolve(cert, n=2 * cert.n))
+    told = [line for line in wrong if line.startswith("point ")]
+    assert len(told) == 3
+    assert wrong[3].startswith("… and ")
+    assert wrong[3].endswith(" more points: counts and p-values do not belong together")
+    assert "points are said to be certified" in wrong[-1]
+    some = [attrs.evolve(point, p_value=0.5) for point in cert.path[1:5]]
+    four = verify_certificate(attrs.evolve(cert, path=(cert.path[0], *some, *cert.path[5:])))
+    assert len(four) == 4

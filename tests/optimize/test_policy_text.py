@@ -13,6 +13,7 @@ from cascade.policy import (
     Policy,
 )
 from cascade.policy.certificate import PathPoint
+from cascade.policy.reading import parse
 
 
 def read(text):
@@ -144,3 +145,12 @@ def test_long_lists_are_broken_into_lines():
     assert max(map(len, lines)) <= 100
     assert len(lines) > 5
     assert read("\n".join(lines))["classes"] == labels
+
+
+def test_labels_that_yaml_does_not_print_are_written_as_escapes(policy, certificate):
+    odd = tuple(f"a{one}b" for one in "\x7f\x85\u2028\u2029\ufeff\ufffe\U0001f600é\x9f")
+    tiers = [attrs.evolve(tier, classes=None) for tier in policy.tiers]
+    text = policy_text(attrs.evolve(policy, tiers=tiers, classes=odd), certificate, "n", {})
+    tree, _, issues = parse(text.encode(), "policy.yaml")
+    assert (tuple(tree["classes"]), issues) == (odd, [])
+    assert "\U0001f600" in text

@@ -2,6 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from sklearn.linear_model import LogisticRegression
 
 from cascade.optimize.export import to_onnx
@@ -52,3 +53,22 @@ def test_a_used_scorer_pickles(fitted):
 def test_seconds_are_measured(fitted):
     estimator, X = fitted
     assert all(seconds_per_row(scorer, X) > 0.0 for scorer in both(estimator))
+
+
+def test_a_model_that_does_not_run_says_so_to_its_caller_alone(capfd):
+    beyond = helper.make_node(
+        "ArrayFeatureExtractor", ["input", "at"], ["out"], domain="ai.onnx.ml"
+    )
+    graph = helper.make_graph(
+        [beyond],
+        "beyond",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [None, 5])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        [helper.make_tensor("at", TensorProto.INT64, [1], [7])],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    scorer = OnnxScorer(model.SerializeToString(), [0])
+    with pytest.raises(Exception, match="index is out of range"):
+        scorer.probabilities(np.zeros((1, 5), np.float32))
+    assert capfd.readouterr().err == ""

@@ -96,6 +96,15 @@ def test_anything_else_is_left_alone(clf, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_policy_of_ones_own_is_no_bundle(clf, tmp_path):
+    mine = tmp_path / "policy.yaml"
+    for beside in ("policy.yaml", "certificate.json"):
+        (tmp_path / beside).write_text("mine")
+        with pytest.raises(ExportError, match=r"holds no \w+\.json: it is not a bundle"):
+            clf.export(tmp_path)
+        assert mine.read_text() == "mine"
+
+
 def test_a_bad_setting_leaves_nothing_behind(clf, tmp_path):
     for given, said in (
         ({"deadline": "-3ms"}, "deadline: expected a positive duration .*, got '-3ms'"),

@@ -80,6 +80,7 @@ def test_bounds_belong_to_what_they_bound(kind, good, bad):
         (c.number(0.0, 1.0), "a number between 0 and 1"),
         (c.integer(), "a whole number of at least 0"),
         (c.integer(1, 8), "a whole number between 1 and 8"),
+        (c.only(1, "the only one"), "1, the only one"),
     ],
 )
 def test_bounds_are_said(kind, expected):

@@ -26,7 +26,7 @@ POLICY = Policy.from_dict(
         "cache": {},
     }
 )
-SURE = cascade.tier(lambda x: "sure", rows="one")
+SURE = cascade.tier(lambda x: ("sure", 0.9), returns="pairs", rows="one")
 
 
 async def awaited(x):

@@ -235,7 +235,7 @@ def test_many_rows_of_a_small_model_are_run_at_once(tmp_path):
         (np.array(["a", "b"], dtype=object), TypeError, "object array"),
         (np.array([1j, 0]), TypeError, "complex"),
         ([[1.0], [1.0, 2.0]], ValueError, "ragged"),
-        ({"y": [0.25, 0.75]}, ValueError, "keys"),
+        ({"y": [0.25, 0.75]}, ValueError, "unknown key$"),
     ],
 )
 def test_bad_input_names_the_declared_input_before_any_model_runs(tmp_path, bad, error, words):

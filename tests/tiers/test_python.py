@@ -1,10 +1,12 @@
 """Tiers in Python: what may be one, what it may return, and what is said of the rest."""
 
+import asyncio
+
 import numpy as np
 import pytest
 
 import cascade
-from cascade import Policy, PolicyError, Prediction, Router, TierOutputError
+from cascade import AsyncRouter, Policy, PolicyError, Prediction, Router, TierOutputError
 from cascade.testing import check_tier, scripted
 from cascade.tiers.python import alone, each
 from cascade.types import jsonable
@@ -77,6 +79,7 @@ def by_class(*classes):
 
 
 TWO = {**TREE, "tiers": [TIER, TIER | {"name": "b"}], "escalation": {"thresholds": [0.5]}}
+UNSAID = cascade.tier(len, returns="pairs")  # its classes, that is
 NAMED = TWO | {"classes": ["cat", "dog"]}
 
 
@@ -90,9 +93,9 @@ NAMED = TWO | {"classes": ["cat", "dog"]}
             "tiers 'a' and 'b': classes: .*; not in both: 'x', 'z'",
         ),
         (NAMED, by_class("x", "y"), len, "not in both: 'cat', 'dog', 'x', …"),
-        (NAMED, len, by_class("cat", "dog", "cow"), "not in both: 'cow'"),
-        (NAMED, len, Sorted(["cat", "cow"]), "not in both: 'cow', 'dog'"),
-        (NAMED, len, Sorted("ab"), "tier 'b': classes: expected a list of two or more"),
+        (NAMED, UNSAID, by_class("cat", "dog", "cow"), "not in both: 'cow'"),
+        (NAMED, UNSAID, Sorted(["cat", "cow"]), "not in both: 'cow', 'dog'"),
+        (NAMED, UNSAID, Sorted("ab"), "tier 'b': classes: expected a list of two or more"),
     ],
 )
 def test_tiers_have_the_same_classes(tree, a, b, words):
@@ -159,3 +162,42 @@ def test_a_prediction_is_taken_as_it_is():
     tier = cascade.tier(lambda xs: Prediction(list(xs)), returns="prediction", version="1")
     with Router(Policy.from_dict(TREE), tiers={"a": tier}, env={}) as router:
         assert router.route("x").value == "x"
+
+
+@pytest.mark.parametrize(
+    ("function", "how", "said"),
+    [
+        (lambda xs: [("x", 1.0)], {}, "returned tuples; say what they mean"),
+        (lambda xs: ("x", 1.0), {}, "returned a tuple; say what it means"),
+        (lambda xs: "x", {}, "expected 1 results, got a str"),
+        (lambda xs: [("x", None)], {"returns": "pairs"}, "confidence: expected a number, got None"),
+        (lambda xs: xs, {"returns": "prediction"}, "expected a Prediction, got list"),
+        (lambda xs: [[0.5, np.nan]], {"returns": "probabilities"},
+         "probabilities: expected finite numbers"),
+        (lambda xs: [[1.5, -0.5]], {"returns": "probabilities"},
+         "probabilities: expected none below zero"),
+        (lambda xs: [[0.5, 0.6]], {"returns": "probabilities"},
+         "probabilities: expected a sum of one"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_a_function_returned_wrongly_is_said_once_and_of_which_tier(
+    function, how, said, asynchronous
+):
+    async def awaited(xs):
+        return function(xs)
+
+    tier = cascade.tier(awaited if asynchronous else function, **how)
+
+    async def ask():
+        async with AsyncRouter(Policy.from_dict(TREE), tiers={"a": tier}, env={}) as router:
+            await router.route("x")
+
+    with pytest.raises(TierOutputError, match=rf"^tier 'a': {said}") as caught:
+        asyncio.run(ask())
+    assert caught.value.tier == "a"
+
+
+def test_by_itself_it_has_no_name():
+    with pytest.raises(TierOutputError, match=r"^tier: returned tuples"):
+        cascade.tier(lambda xs: [("x", 1.0)]).predict(["x"], None)
