@@ -24,7 +24,13 @@ from cascade.fitting.paths import learned_path, two_tier_path
 from cascade.fitting.recording import Recording
 from cascade.fitting.split import LEARN_SHARE, hold_out, learn_and_test
 from cascade.optimize.fitted import FittedTier, plain_labels
-from cascade.optimize.training import fit_tier, is_frozen, synthetic_rows, warn_of_other_answers
+from cascade.optimize.training import (
+    fit_tier,
+    is_frozen,
+    known_classes,
+    synthetic_rows,
+    warn_of_other_answers,
+)
 from cascade.parameters import check_parameters, has_method, pairs
 from cascade.policy import Escalation, Policy
 from cascade.policy.digest import tier_digest
@@ -343,7 +349,7 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _encode(self, y: Array, pairs: list[tuple[str, Any]]) -> tuple[Array, Array]:
         """Return the classes and y as indices; frozen tiers may know classes that y lacks."""
-        frozen = [tier.estimator.classes_ for _, tier in pairs if is_frozen(tier)]
+        frozen = [known_classes(*pair) for pair in pairs if is_frozen(pair[1])]
         classes = np.unique(np.concatenate([y, *frozen]) if len(frozen) == len(pairs) else y)
         if len(classes) < 2:
             raise ValueError(f"at least 2 classes are needed, the data has one class: {classes}")

@@ -11,6 +11,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     StackingClassifier,
 )
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV, TunedThresholdClassifierCV
@@ -263,6 +264,11 @@ def test_what_its_tiers_answer_is_a_recording_to_fit_from(clf):
     assert deciding.tolist() == clf.deciding_tiers(X[1400:]).tolist()
     found = cascade.fit(held, max_loss=0.03)
     assert found.certificate.tiers == ("small", "large")
+
+
+def test_a_frozen_tier_that_was_not_fitted():
+    with pytest.raises(NotFittedError, match="tier 'small': the frozen estimator is not fitted"):
+        fitted(tiers=[("small", FrozenEstimator(logistic())), ("large", SVC())])
 
 
 # -- tiers that are not as others are --------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
 from cascade.parameters import has_method
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-__all__ = ["fit_tier", "is_frozen", "synthetic_rows", "warn_of_other_answers"]
+__all__ = [
+    "fit_tier", "is_frozen", "known_classes", "synthetic_rows", "warn_of_other_answers",
+]  # fmt: skip
 
 _COMPARED = 1_000  # rows on which the top tier is asked for its own answers
 _SYNTHETIC = 8  # rows for golden answers and measurements
@@ -27,6 +30,17 @@ _SYNTHETIC = 8  # rows for golden answers and measurements
 def is_frozen(tier: Any) -> bool:
     """Whether a tier is taken as it is."""
     return isinstance(tier, FrozenEstimator)
+
+
+def known_classes(name: str, tier: FrozenEstimator) -> Array:
+    """Return the classes that a frozen tier has learned.
+
+    Raises:
+        NotFittedError: it has learned none.
+    """
+    if not hasattr(tier.estimator, "classes_"):
+        raise NotFittedError(f"tier {name!r}: the frozen estimator is not fitted")
+    return np.asarray(tier.estimator.classes_)
 
 
 def fit_tier(name: str, tier: Any, X: Array, y: Array, rows: Array) -> Any:
