@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["groups", "is_ragged", "join"]
 
 
+_INT = 62  # bits that are an int64 in any case
+
+
 def is_ragged(rows: Any) -> bool:
     """Whether a batch is rows (or a column of them) that were not of one shape.
 
@@ -47,8 +50,17 @@ def _kind(row: Any, pad: Mapping[str, float], name: str = "") -> Hashable:
         padded = name in pad or (not name and len(pad) == 1)
         return (row.dtype, row.ndim if padded else row.shape)
     if isinstance(row, Mapping):
-        return tuple((name, _kind(value, pad, name)) for name, value in row.items())
-    return None
+        return tuple((name, _type(value, pad, name)) for name, value in row.items())
+    return None  # a list of them takes anything
+
+
+def _type(value: Any, pad: Mapping[str, float], name: str) -> Hashable:
+    """Return what values of one column have in common: none changes the type of another."""
+    if isinstance(value, np.ndarray):
+        return _kind(value, pad, name)
+    if isinstance(value, np.generic) or (isinstance(value, int) and value.bit_length() > _INT):
+        return type(value), np.asarray(value).dtype
+    return (type(value),)
 
 
 def join(rows: Any, pad: Mapping[str, float] | None = None) -> Any:

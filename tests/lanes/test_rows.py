@@ -3,6 +3,7 @@
 import numpy as np
 
 from cascade.lanes.rows import groups, join
+from cascade.tiers.python import alone
 
 
 def test_rows_of_named_columns_go_together_where_their_shapes_agree():
@@ -26,3 +27,16 @@ def test_columns_are_joined_by_their_kind():
 def test_rows_of_two_axes_are_filled_up():
     batch = join([np.ones((1, 2)), np.ones((2, 1))], {"x": -1})
     assert batch.tolist() == [[[1, 1], [-1, -1]], [[1, -1], [1, -1]]]
+
+
+def test_values_of_several_types_are_no_column():
+    values = [0, "a", 0.5, 2**53 + 1, True, 2**63, 2**70, np.float32(0.5), None, "b", -(2**63)]
+    found = groups([{"k": value} for value in values])
+    assert found == [[0, 3], [1, 9], [2], [4], [5], [6], [7], [8], [10]]
+    for places in found:
+        batch = join([{"k": values[i]} for i in places])["k"]
+        for place, i in enumerate(places):
+            same = alone({"k": values[i]})["k"]
+            assert type(batch) is type(same)
+            assert getattr(batch, "dtype", None) == getattr(same, "dtype", None)
+            assert batch[place] == same[0]
