@@ -234,7 +234,7 @@ class TierLane:
         if self.prepare is not None:
             batch = getattr(self.prepare, "batch", None)
             listed = each(rows)
-            rows = join(batch(listed) if batch is not None else [self.prepare(x) for x in listed])
+            rows = batch(listed) if batch is not None else [self.prepare(x) for x in listed]
         try:
             reply = self._run_rows(rows, n, context)
         except BaseException:
@@ -254,9 +254,21 @@ class TierLane:
         """Count rows that run on a thread of their own as left: here nothing is bounded."""
 
     def _run_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
-        """Run rows together, or those of each shape where they are not all of one."""
-        if is_ragged(rows):
-            return self._run_groups(each(rows), context)
+        """Run rows together, or those of each kind where they are not all of one."""
+        made = self.prepare is not None and isinstance(rows, list)
+        if not made and not is_ragged(rows):
+            return self._run_batch(rows, n, context)
+        listed = each(rows)
+        if len(listed) != n:
+            msg = f"prepare.batch: expected {n} rows back, got {len(listed)}"
+            raise TierOutputError(msg, tier=self.tier.name)
+        parts = groups(listed, self.pad)
+        if len(parts) > 1:
+            return self._run_groups(listed, parts, context)
+        return self._run_batch(join(listed, self.pad), n, context)
+
+    def _run_batch(self, rows: Any, n: int, context: Context) -> RowsReply:
+        """Run a batch as it is."""
         started = self._clock()
         raw = self.tier.run_rows(rows, n, context)
         finished = self._clock()
@@ -264,13 +276,15 @@ class TierLane:
         values, confidences = self.tier.read_rows(raw, n)
         return RowsReply(values, confidences, started, finished, *remarks(self.tier, raw, n))
 
-    def _run_groups(self, listed: Sequence[Any], context: Context) -> RowsReply:
+    def _run_groups(
+        self, listed: Sequence[Any], parts: Sequence[list[int]], context: Context
+    ) -> RowsReply:
         n, replies = len(listed), []
         values, sure = np.empty(n, dtype=object), np.full(n, np.nan)
         costs: list[float | None] = [None] * n
-        for places in groups(listed, self.pad):
+        for places in parts:
             batch = join([listed[i] for i in places], self.pad)
-            reply = self._run_rows(batch, len(places), context)
+            reply = self._run_batch(batch, len(places), context)
             values[places] = reply.values
             if reply.confidences is not None:
                 sure[places] = reply.confidences

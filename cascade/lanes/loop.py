@@ -236,7 +236,7 @@ class LoopLane(TierLane):
         answer = self.tier.predict_async(job)  # type: ignore[attr-defined]
         return self.tier.read(asyncio.run_coroutine_threadsafe(answer, self._caller()).result())
 
-    def _run_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
+    def _run_batch(self, rows: Any, n: int, context: Context) -> RowsReply:
         """Have the loop answer a batch, from another thread; at the deadline it is cancelled."""
         started = self._clock()
         answer = self.tier.predict_rows_async(rows, context)  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cascade.calibration import ByLabel
+from cascade.errors import TierOutputError
 from cascade.facts import Failed, Replied
 from cascade.lanes import InlineLane
 from cascade.lanes.handle import Handle
@@ -56,6 +57,60 @@ def test_rows_of_several_shapes_are_put_back_in_their_order():
     reply = InlineLane(0, Sums(clock), clock).call_rows(rows, 4, None)
     assert reply.values.tolist() == [1, 4, 1, 9]
     assert reply.finished - reply.started == 6_000_000_000  # three runs
+
+
+class Kinds(Slow):
+    """Says what it is asked, whatever kind of rows those are."""
+
+    def __init__(self, clock):
+        super().__init__(clock)
+        self.batches = []
+
+    def run_rows(self, rows, n, context):
+        self.batches.append(rows)
+        return n
+
+    def read_rows(self, raw, n):
+        return np.full(n, raw), None
+
+
+@pytest.mark.parametrize("by_batch", [False, True])
+def test_what_a_tier_s_own_preparation_made_unequal_is_not_padded_unless_the_policy_says_so(
+    by_batch,
+):
+    def tokens(text):
+        return np.array([ord(letter) for letter in text])
+
+    if by_batch:
+        tokens.batch = lambda texts: [tokens(text) for text in texts]
+    clock = VirtualClock()
+    apart, padded = Kinds(clock), Kinds(clock)
+    lane = InlineLane(0, apart, clock, prepare=tokens)
+    assert lane.call_rows(["a", "bc", "d"], 3, None).values.tolist() == [2, 1, 2]
+    assert [rows.tolist() for rows in apart.batches] == [[[97], [100]], [[98, 99]]]
+    lane = InlineLane(0, padded, clock, prepare=tokens, pad={"ids": 0})
+    assert lane.call_rows(["a", "bc", "d"], 3, None).values.tolist() == [3, 3, 3]
+    assert [rows.tolist() for rows in padded.batches] == [[[97, 0], [98, 99], [100, 0]]]
+
+
+def test_prepared_rows_of_one_kind_are_one_batch():
+    clock = VirtualClock()
+    for prepare, same in ((str.upper, ["A", "B"]), (lambda x: {"k": ord(x)}, {"k": [97, 98]})):
+        tier = Kinds(clock)
+        InlineLane(0, tier, clock, prepare=prepare).call_rows(["a", "b"], 2, None)
+        (rows,) = tier.batches
+        assert rows == same if isinstance(rows, list) else rows["k"].tolist() == same["k"]
+
+
+def test_a_preparation_that_loses_rows_is_at_fault():
+    def lossy(x):
+        return np.zeros(len(x))
+
+    lossy.batch = lambda xs: [lossy(x) for x in xs[1:]]
+    clock = VirtualClock()
+    lane = InlineLane(0, Kinds(clock), clock, prepare=lossy)
+    with pytest.raises(TierOutputError, match="expected 3 rows back, got 2"):
+        lane.call_rows(["a", "bc", "d"], 3, None)
 
 
 # -- requests that were put together -------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Rows that go together, and batches of every kind of column."""
 
 import numpy as np
+import pytest
 
 from cascade.lanes.rows import groups, join
 from cascade.tiers.python import alone
@@ -40,3 +41,13 @@ def test_values_of_several_types_are_no_column():
             assert type(batch) is type(same)
             assert getattr(batch, "dtype", None) == getattr(same, "dtype", None)
             assert batch[place] == same[0]
+
+
+def test_rows_of_unequal_shape_are_not_stacked_without_a_pad():
+    rows = [np.zeros(2), np.zeros(3)]
+    for unequal, pad in (
+        (rows, None), (rows, {"a": 0, "b": 0}),
+        ([{"a": row} for row in rows], None), ([{"a": row} for row in rows], {"b": 0}),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="unequal shape"):
+            join(unequal, pad)
