@@ -180,7 +180,7 @@ class BoundTier(Protocol):
 
     @abstractmethod
     def read_rows(self, raw: Any, n: int) -> Rows:
-        """Turn what ``run_rows`` returned into columns."""
+        """Turn what ``run_rows`` returned into columns, which are then written to."""
 
 
 class TierKind(Protocol):
