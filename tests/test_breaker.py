@@ -1,6 +1,7 @@
 """Breakers: when a tier is left alone, and how it comes back."""
 
 import asyncio
+import threading
 
 import hypothesis.strategies as st
 import pytest
@@ -48,19 +49,24 @@ def test_one_probe_at_a_time_and_the_first_success_closes_it():
         one.failed(0, 7)
     assert one.refuses(5 * SECOND - 1, 7)
     assert not one.refuses(5 * SECOND, 7)
+    assert not one.refuses(5 * SECOND, 7)  # who looks takes nobody's chance
+    assert one.admits(5 * SECOND, 7)
     assert one.refuses(5 * SECOND + 1, 7)
+    assert not one.admits(5 * SECOND + 1, 7)
     one.failed(6 * SECOND, 7)  # late news of before: the pause has begun anew with the probe
     assert one.refuses(9 * SECOND, 7)
-    assert not one.refuses(10 * SECOND, 7)
+    assert one.admits(10 * SECOND, 7)
     assert not one.refuses(10 * SECOND + 1, 8)
     assert not one.refuses(10 * SECOND + 2, 8)
+    assert not one.is_open
+    assert one.admits(10 * SECOND + 3, 8)
 
 
 def test_a_probe_that_fails_after_a_whole_pause_begins_another():
     one = breaker()
     for _ in range(4):
         one.failed(0, 7)
-    assert not one.refuses(5 * SECOND, 7)
+    assert one.admits(5 * SECOND, 7)
     one.failed(12 * SECOND, 7)  # it took longer than the pause
     assert (one.opened, one.refuses(17 * SECOND - 1, 7)) == (2, True)
     assert not one.refuses(17 * SECOND, 7)
@@ -81,7 +87,9 @@ def test_it_never_stays_open_for_a_tier_that_answers_and_flaps_at_most_once_a_pa
     one, now, successes = breaker(), 0, 0
     for gap, fails in calls:
         now += gap
-        if one.refuses(now, successes):
+        refused = one.refuses(now, successes)
+        assert one.admits(now, successes) is not refused
+        if refused:
             continue
         if fails:
             one.failed(now, successes)
@@ -105,6 +113,40 @@ TREE = {
 def tree(**small):
     first, second = TREE["tiers"]
     return TREE | {"tiers": [first | small, second]}
+
+
+def test_of_those_who_come_at_once_one_is_let_through():
+    one, crowd = breaker(lock=threading.Lock()), 16
+    for now in range(4):
+        one.failed(now, 0)
+    together, admitted = threading.Barrier(crowd), []
+
+    def come():
+        together.wait()
+        admitted.append(one.admits(6 * SECOND, 0))
+
+    threads = [threading.Thread(target=come) for _ in range(crowd)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(admitted) == [False] * (crowd - 1) + [True]
+
+
+@pytest.mark.parametrize("execution", ["inline", "worker", "auto"])
+@pytest.mark.parametrize("deadline", [None, 1.0])
+def test_rows_try_again_whatever_time_they_have(execution, deadline):
+    clock, small = VirtualClock(), scripted(default=("cat", 0.9), error=ConnectionError())
+    with router_for(tree(execution=execution), clock=clock, small=small, large="dog") as router:
+        for _ in range(5):
+            many = router.route_many(["a", "b", "c"], deadline=deadline)
+            assert many.tiers.tolist() == ["large"] * 3
+        assert many[0].steps[0].reason == "breaker"
+        small.error = None
+        clock.advance(6.1)
+        router.load()
+        many = router.route_many(["a", "b", "c"], deadline=deadline)
+        assert many.tiers.tolist() == ["small"] * 3
 
 
 @pytest.mark.parametrize("execution", ["inline", "worker", "auto"])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cascade.breaker import Breaker
-    from cascade.facts import RowsReply
+    from cascade.facts import Refused, RowsReply
     from cascade.lanes.lane import Served
     from cascade.protocols import Context, Occupancy
 
@@ -103,7 +103,7 @@ class AutoLane:
         """Ask the tier outside of the ledger."""
         return self._near.plain(job)
 
-    def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
+    def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply | Refused:
         """Run n rows at once."""
         return self._near.call_rows(rows, n, context)
 

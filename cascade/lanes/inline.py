@@ -48,8 +48,9 @@ class InlineLane(TierLane):
 
     def use(self, breaker: Breaker) -> None:
         """Have a breaker looked at before each call; without one that costs nothing."""
-        self.breaker, known = breaker, self.service.eta
+        self.breaker, known, call = breaker, self.service.eta, self.call
         self.eta = lambda rows=1: BREAKER if self._broken() else known(rows)
+        self.call = lambda job: self._kept_away() or call(job)
 
     def submit(self, job: Any, on_done: OnDone) -> None:
         """Run the call here and now; ``on_done`` has its fact before this returns."""
@@ -105,6 +106,11 @@ class InlineLane(TierLane):
 
     def serve_turn(self, served: Sequence[Served]) -> None:
         """Answer requests of one turn of an event loop, until the last one's deadline."""
+        refused = self._kept_away()
+        if refused is not None:
+            for one in served:
+                one.fact = refused
+            return
         if self._watchdog is None:
             self.serve(served)
             return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cascade.errors import TierOutputError
-from cascade.facts import Failed, Replied, RowsReply
+from cascade.facts import Failed, Refused, Replied, RowsReply
 from cascade.lanes.handle import Handle
 from cascade.lanes.rows import groups, is_ragged, join
 from cascade.load import ServiceTime
@@ -15,6 +15,7 @@ from cascade.protocols import Occupancy
 from cascade.tiers.columns import marked, plain
 from cascade.tiers.faults import as_tier_error
 from cascade.tiers.python import each
+from cascade.types import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -80,8 +81,19 @@ class TierLane:
 
     def _broken(self) -> bool:
         """Whether the breaker keeps calls away."""
-        breaker = self.breaker
-        return breaker is not None and breaker.refuses(self._clock(), self.service.answered)
+        if not self._is_open():
+            return False
+        assert self.breaker is not None  # noqa: S101  it is open
+        return self.breaker.refuses(self._clock(), self.service.answered)
+
+    def _kept_away(self) -> Refused | None:
+        """Refuse a call that is about to be made, where the breaker keeps it away."""
+        if not self._is_open():
+            return None
+        assert self.breaker is not None  # noqa: S101  it is open
+        now = self._clock()
+        admitted = self.breaker.admits(now, self.service.answered)
+        return None if admitted else Refused(self.index, Reason.BREAKER, now)
 
     def eta_for(self, rank: int) -> Callable[[], int]:  # noqa: ARG002  there is no queue
         """Return the ``eta`` of requests of another class."""
@@ -103,7 +115,7 @@ class TierLane:
         return Occupancy(broken=self._is_open())
 
     def _is_open(self) -> bool:
-        """Whether the breaker keeps calls away, without letting one through."""
+        """Whether the breaker keeps calls away, but for one now and then."""
         return self.breaker is not None and self.breaker.is_open
 
     def plain(self, job: Any) -> tuple[Any, float | None]:
@@ -229,8 +241,11 @@ class TierLane:
 
     # -- the columnar driver's batches -----------------------------------------------------------
 
-    def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
+    def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply | Refused:
         """Run n rows at once; what the tier raises is raised."""
+        refused = self._kept_away()
+        if refused is not None:
+            return refused
         if self.prepare is not None:
             batch = getattr(self.prepare, "batch", None)
             listed = each(rows)

@@ -127,11 +127,14 @@ class LoopLane(TierLane):
     def submit(self, job: Any, on_done: OnDone) -> Ticket:
         """Start the call, or have it wait for its turn."""
         ticket, share = Ticket(job, self._clock(), on_done), self._share()
-        full = len(share.queue) >= self.limit
-        evicted = share.queue.evict(ticket.rank) if full else None
-        turned = ticket if self._closing or (full and evicted is None) else evicted
+        full, refused = len(share.queue) >= self.limit, None
+        if self._closing or (full and not share.queue.behind(ticket.rank)):
+            refused = Reason.OVERLOAD
+        elif self._kept_away():
+            refused = Reason.BREAKER
+        turned = ticket if refused else share.queue.evict(ticket.rank) if full else None
         if turned is not None:
-            turned.fact = Refused(self.index, Reason.OVERLOAD, ticket.submitted)
+            turned.fact = Refused(self.index, refused or Reason.OVERLOAD, ticket.submitted)
             turned.on_done(turned.fact)
         if turned is ticket:
             return ticket

@@ -136,11 +136,10 @@ class WorkerLane(TierLane):
         now = self._clock()
         ticket = Ticket(job, now, on_done)
         with self._lock:
-            refused, evicted = self._refusal(), None
-            if refused is None and len(self._queue) >= self.limit:
-                evicted = self._queue.evict(ticket.rank)
-                refused = Reason.OVERLOAD if evicted is None else None
+            refused, evicted = self._refusal(ticket.rank), None
             if refused is None:
+                if len(self._queue) >= self.limit:
+                    evicted = self._queue.evict(ticket.rank)
                 self._queue.push(ticket)
                 if self.cap > 1:
                     self._count_arrival(now)
@@ -151,11 +150,12 @@ class WorkerLane(TierLane):
             turned.on_done(turned.fact)
         return ticket
 
-    def _refusal(self) -> Reason | None:
-        if self._closing:
+    def _refusal(self, rank: int) -> Reason | None:
+        queue = self._queue
+        if self._closing or (len(queue) >= self.limit and not queue.behind(rank)):
             return Reason.OVERLOAD
         stuck = self._lost and self.zombies >= self.workers
-        return Reason.BREAKER if stuck else None
+        return Reason.BREAKER if stuck or self._kept_away() else None
 
     def _count_arrival(self, now: int) -> None:
         gap = float(now - self._last)
