@@ -223,15 +223,19 @@ class DeadlineQueue(Generic[T]):
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, int, T]] = []
         self._turn = itertools.count()
-        self._live: set[int] = set()  # ids of those who still wait
+        self._live: dict[int, int] = {}  # ids of those who wait → their turn: the latest of each
         self._ranks = [0, 0, 0]  # how many of each class wait
 
     def push(self, request: T) -> None:
         """Enter a request."""
-        rank = request.rank
-        self._live.add(id(request))
+        rank, turn = request.rank, next(self._turn)
+        self._live[id(request)] = turn
         self._ranks[rank] += 1
-        heapq.heappush(self._heap, (rank, request.until, next(self._turn), request))
+        heapq.heappush(self._heap, (rank, request.until, turn, request))
+
+    def _waits(self, item: tuple[int, int, int, T]) -> bool:
+        """Whether a place is somebody's: not left, nor left for another."""
+        return self._live.get(id(item[-1])) == item[2]
 
     def ahead(self, rank: int) -> int:
         """Return how many would go before, or with, one of this class that comes now."""
@@ -245,7 +249,7 @@ class DeadlineQueue(Generic[T]):
         """Take out the last of a lower class than this one; None where there is none."""
         if not self.behind(rank):
             return None
-        last = max(item for item in self._heap if id(item[-1]) in self._live)[-1]
+        last = max(filter(self._waits, self._heap))[-1]
         self.remove(last)
         return last
 
@@ -253,16 +257,16 @@ class DeadlineQueue(Generic[T]):
         """Take a request out wherever it stands; False when it was not in."""
         if id(request) not in self._live:
             return False
-        self._live.discard(id(request))
+        del self._live[id(request)]
         self._ranks[request.rank] -= 1
         if len(self._heap) > 2 * len(self._live) + 16:
-            self._heap = [item for item in self._heap if id(item[-1]) in self._live]
+            self._heap = list(filter(self._waits, self._heap))
             heapq.heapify(self._heap)
         return True
 
     def first(self) -> T | None:
         """Return the request with the earliest deadline."""
-        while self._heap and id(self._heap[0][-1]) not in self._live:
+        while self._heap and not self._waits(self._heap[0]):
             heapq.heappop(self._heap)
         return self._heap[0][-1] if self._heap else None
 
@@ -273,7 +277,7 @@ class DeadlineQueue(Generic[T]):
         room = cap
         while len(taken) < room and (head := self.first()) is not None:
             heapq.heappop(self._heap)
-            self._live.discard(id(head))
+            del self._live[id(head)]
             self._ranks[head.rank] -= 1
             slack = head.until - now
             if slack < max(1, curve.safe(1)):
@@ -292,7 +296,7 @@ class DeadlineQueue(Generic[T]):
 
     def clear(self) -> list[Any]:
         """Take everything out."""
-        left = [item[-1] for item in sorted(self._heap) if id(item[-1]) in self._live]
+        left = [item[-1] for item in sorted(filter(self._waits, self._heap))]
         self._heap.clear()
         self._live.clear()
         self._ranks = [0, 0, 0]

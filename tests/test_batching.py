@@ -126,6 +126,25 @@ def test_nothing_starts_after_its_deadline_in_100_000_requests():
     assert started > 50_000
 
 
+def test_who_waits_anew_has_left_his_old_place():
+    queue = DeadlineQueue()
+    moved, low, normal = Request(100, 2), Request(900, 2), Request(5, 1)
+    for request in (moved, low, normal):
+        queue.push(request)
+    assert queue.remove(moved)
+    moved.until, moved.rank = 5_000, 0
+    queue.push(moved)
+    assert queue.evict(1) is low
+    assert queue.first() is moved
+    assert (len(queue), queue.clear(), queue.clear()) == (2, [moved, normal], [])
+    queue.push(moved)
+    assert queue.remove(moved)
+    moved.until = 100
+    queue.push(moved)
+    queue.push(Request(50, 0))
+    assert queue.take(0, 9, Curve()).taken[1:] == [moved]
+
+
 class Queueing(RuleBasedStateMachine):
     """Push, leave and take in any order: nobody is lost, nobody is served twice."""
 
@@ -146,6 +165,14 @@ class Queueing(RuleBasedStateMachine):
         assert self.queue.remove(request)
         assert not self.queue.remove(request)
         self.waiting.remove(request)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data(), until=st.integers(0, 1_000), rank=st.integers(0, 2))
+    def move(self, data, until, rank):
+        request = data.draw(st.sampled_from(self.waiting))
+        assert self.queue.remove(request)
+        request.until, request.rank = self.now + until, rank
+        self.queue.push(request)
 
     @rule(cap=st.integers(1, 9), passes=st.integers(0, 100))
     def take(self, cap, passes):

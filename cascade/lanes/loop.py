@@ -135,7 +135,7 @@ class LoopLane(TierLane):
         turned = ticket if refused else share.queue.evict(ticket.rank) if full else None
         if turned is not None:
             turned.fact = Refused(self.index, refused or Reason.OVERLOAD, ticket.submitted)
-            turned.on_done(turned.fact)
+            turned.tell()
         if turned is ticket:
             return ticket
         share.queue.push(ticket)
@@ -195,7 +195,7 @@ class LoopLane(TierLane):
     def _end(self, ticket: Ticket, fact: Fact) -> None:
         if not ticket.gone:
             ticket.fact = fact
-            ticket.on_done(fact)
+            ticket.tell()
 
     def cancel(self, ticket: Ticket) -> bool:
         """Stop waiting for a call; its task is cancelled."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextvars
+import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from cascade.lanes.handle import Handle
@@ -27,6 +29,15 @@ class Ticket(Served):
         self.run: Run | None = None
         self.gone = False  # nobody waits any more
         self.context = contextvars.copy_context()
+
+    def tell(self) -> None:
+        """Give who waits the fact; what goes wrong there is shown, and stops nobody else."""
+        assert self.fact is not None  # noqa: S101  it is over
+        try:
+            self.on_done(self.fact)
+        except Exception:  # noqa: BLE001  whoever waits brought it
+            args = (*sys.exc_info(), threading.current_thread())
+            threading.excepthook(threading.ExceptHookArgs(args))
 
 
 class Run:

@@ -147,7 +147,7 @@ class WorkerLane(TierLane):
         turned = ticket if refused is not None else evicted
         if turned is not None:
             turned.fact = Refused(self.index, refused or Reason.OVERLOAD, now)
-            turned.on_done(turned.fact)
+            turned.tell()
         return ticket
 
     def _refusal(self, rank: int) -> Reason | None:
@@ -372,9 +372,7 @@ class WorkerLane(TierLane):
             self._release_idle()
             for ticket in left:
                 ticket.fact = Refused(self.index, Reason.OVERLOAD, self._clock())
-        for ticket in left:
-            assert ticket.fact is not None  # noqa: S101  just refused
-            ticket.on_done(ticket.fact)
+        _tell(left)
 
     def live(self) -> int:
         """How many calls somebody waits for, queued ones and runs."""
@@ -384,5 +382,4 @@ class WorkerLane(TierLane):
 def _tell(tickets: Sequence[Ticket]) -> None:
     """Give those who wait their facts."""
     for ticket in tickets:
-        assert ticket.fact is not None  # noqa: S101  it is over
-        ticket.on_done(ticket.fact)
+        ticket.tell()

@@ -275,6 +275,26 @@ def test_closing_waits_for_what_is_under_way_and_refuses_the_rest(lane, gate):
     assert facts.wait(2)["runs"].value == "runs"
 
 
+def test_closing_tells_everybody_once_whatever_becomes_of_one(lane, gate, monkeypatch):
+    shown = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(args.exc_value))
+
+    def lost(_):
+        raise RuntimeError("lost")
+
+    facts, it = Facts(), lane()
+    it.submit(Job("runs"), facts.of("runs"))
+    assert gate.entered.acquire(timeout=LONG)
+    waiting = it.submit(Job("waits", seconds=5), facts.of("gone"))
+    assert it.adopt(waiting, Job("waits", seconds=20), facts.of("waits"))
+    it.submit(Job("lost", seconds=1), lost)
+    it.close()
+    assert facts["waits"].reason == "overload"
+    gate.go.release()
+    assert set(facts.wait(2)) == {"runs", "waits"}
+    assert list(map(str, shown)) == ["lost"]
+
+
 def test_a_retired_lane_still_answers_and_keeps_no_thread(lane):
     it = lane(lambda xs: [(x, 0.9) for x in xs])
     assert it.call(Job(1)).value == 1
