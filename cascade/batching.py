@@ -110,7 +110,7 @@ def turn_size(curve: Curve, limit: int, fair: int) -> int:
     """
     if curve.per_row <= 0.0:
         return limit
-    return max(knee(curve, limit), min(limit, int((fair - curve.overhead) / curve.per_row)))
+    return int(max(knee(curve, limit), min(limit, (fair - curve.overhead) / curve.per_row)))
 
 
 def portion(curve: Curve, rows: int, left: int, last: int) -> int:
@@ -130,7 +130,7 @@ def portion(curve: Curve, rows: int, left: int, last: int) -> int:
         return min(rows, 2 * last)
     slice_ = max(left // _SLICES, _SHORTEST)
     fair = max((slice_ - curve.overhead) / curve.per_row, knee(curve, rows))
-    return max(1, min(rows, int(fair), int((left - curve.overhead) / curve.per_row)))
+    return int(max(1, min(rows, fair, (left - curve.overhead) / curve.per_row)))
 
 
 def hold(queued: int, cap: int, curve: Curve, gap: float, slack: int) -> int:
@@ -292,7 +292,7 @@ class DeadlineQueue(Generic[T]):
     def _room(slack: int, cap: int, curve: Curve) -> int:
         if curve.per_row <= 0.0:
             return cap
-        return max(1, min(cap, int((slack - curve.overhead) / curve.per_row)))
+        return int(max(1, min(cap, (slack - curve.overhead) / curve.per_row)))
 
     def clear(self) -> list[Any]:
         """Take everything out."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cascade.batching import Curve, DeadlineQueue, fit_curve, hold, knee, turn_size
+from cascade.batching import Curve, DeadlineQueue, fit_curve, hold, knee, portion, turn_size
 
 TIMES = st.floats(0, 1e9)
 
@@ -80,6 +80,17 @@ def test_waiting_never_costs_a_deadline(queued, cap, overhead, per_row, gap, sla
     curve = Curve(overhead, per_row)
     wait = hold(queued, cap, curve, gap, slack)
     assert wait == 0 or (queued < cap and wait + curve.time(queued + 1) <= slack + 2)
+
+
+def test_a_slope_that_is_next_to_nothing_limits_nothing():
+    flat = Curve(0.0, 5e-324)
+    assert turn_size(flat, 64, fair=1) == 64
+    assert portion(flat, 100, left=1_000_000, last=4) == 100
+    assert portion(Curve(2e6, 5e-324), 100, left=1_000_000, last=4) == 1
+    queue = DeadlineQueue()
+    for _ in range(3):
+        queue.push(Request(1_000))
+    assert len(queue.take(0, 9, flat).taken) == 3
 
 
 def test_nobody_waits_for_what_is_not_known_to_come():
