@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cascade.confidence import OutputFault
 from cascade.errors import TierOutputError
 from cascade.facts import Failed, Refused, Replied, RowsReply
 from cascade.lanes.handle import Handle
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from cascade.breaker import Breaker
     from cascade.calibration import Calibration
     from cascade.facts import Fact
-    from cascade.protocols import BoundTier, Clock, Context
+    from cascade.protocols import BoundTier, Clock, Context, Rows
 
 __all__ = ["EXITS", "Served", "TierLane", "answered", "remarks"]
 
@@ -196,28 +197,35 @@ class TierLane:
         try:
             raw = tier.run_rows(join([one.row for one in group], self.pad), n, handle)
             finished = self._clock()
-            values, confidences = tier.read_rows(raw, n)
+            values, confidences = self._read_rows(raw, n)
+            listed = values.tolist()
+            sure = [None] * n if confidences is None else confidences.tolist()
         except BaseException as error:  # noqa: BLE001  a tier may raise anything
             if not handle.stopped:
                 self._fail(group, error, started, finished or self._clock())
             return
         self.service.observe_rows(finished - started, n)
-        sure = [None] * n if confidences is None else confidences.tolist()
-        listed = values.tolist()
         simple = values.dtype.kind not in "Ofc" and self.calibration is None and tier.silent
         index, batch = self.index, (n, why)
         for i, (one, value, confidence) in enumerate(zip(group, listed, sure, strict=True)):
             known, cost = True, None
-            if not simple or not (confidence is None or 0.0 <= confidence <= 1.0):
-                try:
+            try:
+                if not simple or not (confidence is None or 0.0 <= confidence <= 1.0):
                     value, confidence, known, cost = self._weigh(one, value, confidence, raw, i)  # noqa: PLW2901
-                except BaseException as error:  # noqa: BLE001  one row's fault is not another's
-                    self._fail([one], error, started, finished)
-                    continue
+            except BaseException as error:  # noqa: BLE001  one row's fault is not another's
+                self._fail([one], error, started, finished)
+                continue
             one.fact = Replied(
                 index, value, confidence, one.submitted, started, finished, one.prepared,
                 known, cost, batch,
             )  # fmt: skip
+
+    def _read_rows(self, raw: Any, n: int) -> Rows:
+        """Read a batch of n rows; a tier that brings its own reader may miscount."""
+        values, confidences = self.tier.read_rows(raw, n)
+        if len(values) != n or (confidences is not None and len(confidences) != n):
+            raise OutputFault(f"expected {n} values, and as many confidences if any")
+        return values, confidences
 
     def _weigh(
         self, one: Served, value: Any, confidence: float | None, raw: Any, i: int
@@ -288,7 +296,7 @@ class TierLane:
         raw = self.tier.run_rows(rows, n, context)
         finished = self._clock()
         self.service.observe_rows(finished - started, n)
-        values, confidences = self.tier.read_rows(raw, n)
+        values, confidences = self._read_rows(raw, n)
         return RowsReply(values, confidences, started, finished, *remarks(self.tier, raw, n))
 
     def _run_groups(

@@ -252,7 +252,7 @@ class LoopLane(TierLane):
         finally:
             asked.cancel()  # of one that is over: nothing
         finished = self._clock()
-        values, confidences = self.tier.read_rows(raw, n)
+        values, confidences = self._read_rows(raw, n)
         return RowsReply(values, confidences, started, finished, *remarks(self.tier, raw, n))
 
     # -- ending ----------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ def is_ragged(rows: Any) -> bool:
 def groups(rows: Sequence[Any], pad: Mapping[str, float] | None = None) -> list[list[int]]:
     """Return the places of the rows that can be stacked with each other.
 
+    A row that cannot be looked at stands alone: its tier says what is wrong with it.
+
     >>> groups([np.zeros(2), np.zeros(3), np.zeros(2)])
     [[0, 2], [1]]
     """
@@ -41,7 +43,11 @@ def groups(rows: Sequence[Any], pad: Mapping[str, float] | None = None) -> list[
             return [list(range(len(rows)))]
     found: dict[Hashable, list[int]] = {}
     for i, row in enumerate(rows):
-        found.setdefault(_kind(row, pad or {}), []).append(i)
+        try:
+            kind = _kind(row, pad or {})
+        except Exception:  # noqa: BLE001  a mapping runs its own code here
+            kind = (i, "alone")
+        found.setdefault(kind, []).append(i)
     return list(found.values())
 
 

@@ -167,6 +167,53 @@ def test_a_row_of_a_batch_with_an_odd_confidence_is_at_fault_alone():
     assert "this row of a batch has no sound confidence" in str(group[1].fact.error)
 
 
+@pytest.mark.parametrize(
+    ("values", "confidences"),
+    [
+        (np.zeros(1), np.zeros(2)), (np.zeros(2), np.zeros(3)), ([0.0, 0.0], np.zeros(2)),
+        (np.zeros(2), [0.5, 0.5]), (None, None),
+    ],
+)  # fmt: skip
+def test_a_batch_that_cannot_be_read_is_the_fault_of_all_its_rows(values, confidences):
+    class Odd(Told):
+        def read_rows(self, raw, n):
+            return values, confidences
+
+    clock = VirtualClock()
+    served = requests(clock, "x", "y")
+    InlineLane(0, Odd(clock), clock).serve(served)
+    assert [type(one.fact) for one in served] == [Failed, Failed]
+
+
+def test_a_row_whose_confidence_is_no_number_is_at_fault_alone():
+    class Odd(Told):
+        def read_rows(self, raw, n):
+            return np.zeros(n), np.array([0.5, "much", 0.5], dtype=object)
+
+    clock = VirtualClock()
+    served = requests(clock, "x", "y", "z")
+    InlineLane(0, Odd(clock), clock).serve(served)
+    assert [type(one.fact) for one in served] == [Replied, Failed, Replied]
+
+
+def test_a_row_that_cannot_be_looked_at_keeps_nobody_else_from_an_answer():
+    class Closed(dict):
+        def items(self):
+            raise OSError("closed")
+
+    class Tier(Told):
+        def run(self, job):
+            return dict(job.row.items())
+
+        def read_rows(self, raw, n):
+            return np.zeros(n), None
+
+    clock = VirtualClock()
+    served = requests(clock, {"k": 1}, Closed(k=1), {"k": 2})
+    InlineLane(0, Tier(clock), clock).serve(served)
+    assert [type(one.fact) for one in served] == [Replied, Failed, Replied]
+
+
 def test_each_row_of_a_batch_is_calibrated_by_its_own_label():
     clock = VirtualClock()
     table = ByLabel([0.0, 1.0], {"a": [0.0, 0.5], "b": [0.5, 1.0]}, [0.0, 1.0])

@@ -1,5 +1,7 @@
 """Rows that go together, and batches of every kind of column."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,23 @@ def test_values_of_several_types_are_no_column():
             assert type(batch) is type(same)
             assert getattr(batch, "dtype", None) == getattr(same, "dtype", None)
             assert batch[place] == same[0]
+
+
+class Closed(Mapping):
+    """A row that cannot be read any more."""
+
+    def __getitem__(self, name):
+        raise OSError("closed")
+
+    def __iter__(self):
+        return iter("k")
+
+    def __len__(self):
+        return 1
+
+
+def test_a_row_that_cannot_be_looked_at_stands_alone():
+    assert groups([{"k": 1}, Closed(), {"k": 2}, Closed()]) == [[0, 2], [1], [3]]
 
 
 def test_rows_of_unequal_shape_are_not_stacked_without_a_pad():
