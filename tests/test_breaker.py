@@ -149,6 +149,21 @@ def test_rows_try_again_whatever_time_they_have(execution, deadline):
         assert many.tiers.tolist() == ["small"] * 3
 
 
+def test_rows_whose_answers_cannot_be_read_are_no_successes():
+    asked = []
+
+    def small(xs):
+        asked.append(xs)
+        return [("cat", 0.9)] * (len(xs) + 1)
+
+    large = cascade.tier(lambda xs: ["dog" for _ in xs])
+    tiers = {"small": cascade.tier(small, returns="pairs"), "large": large}
+    with cascade.Router(Policy.from_dict(TREE), tiers=tiers) as router:
+        for _ in range(10):
+            assert router.route_many(["a", "b", "c"]).tiers.tolist() == ["large"] * 3
+    assert len(asked) == 4
+
+
 @pytest.mark.parametrize("execution", ["inline", "worker", "auto"])
 def test_a_failing_tier_is_left_alone_and_tried_again(execution):
     clock, small = VirtualClock(), scripted(default=("cat", 0.9), error=ConnectionError())

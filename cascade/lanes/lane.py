@@ -295,8 +295,8 @@ class TierLane:
         started = self._clock()
         raw = self.tier.run_rows(rows, n, context)
         finished = self._clock()
-        self.service.observe_rows(finished - started, n)
         values, confidences = self._read_rows(raw, n)
+        self.service.observe_rows(finished - started, n)  # only now: breakers count these rows
         return RowsReply(values, confidences, started, finished, *remarks(self.tier, raw, n))
 
     def _run_groups(
