@@ -164,6 +164,32 @@ def test_rows_whose_answers_cannot_be_read_are_no_successes():
     assert len(asked) == 4
 
 
+def test_rows_that_are_awaited_are_successes():
+    state = {"bad": True}
+
+    async def small(xs):
+        if state["bad"]:
+            raise ConnectionError
+        return [("cat", 0.9) for _ in xs]
+
+    async def main():
+        clock, large = VirtualClock(), cascade.tier(lambda xs: ["dog" for _ in xs])
+        tiers = {"small": cascade.tier(small, returns="pairs"), "large": large}
+        router = cascade.AsyncRouter(Policy.from_dict(TREE), tiers=tiers, clock=clock)
+        async with router:
+            for _ in range(5):
+                many = await router.route_many(["a", "b"])
+            assert many.tiers.tolist() == ["large"] * 2
+            state["bad"] = False
+            clock.advance(6.1)
+            for _ in range(2):
+                many = await router.route_many(["a", "b"])
+                assert many.tiers.tolist() == ["small"] * 2
+            return router.load().tiers[0].broken
+
+    assert not asyncio.run(main())
+
+
 @pytest.mark.parametrize("execution", ["inline", "worker", "auto"])
 def test_a_failing_tier_is_left_alone_and_tried_again(execution):
     clock, small = VirtualClock(), scripted(default=("cat", 0.9), error=ConnectionError())

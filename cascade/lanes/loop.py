@@ -253,6 +253,7 @@ class LoopLane(TierLane):
             asked.cancel()  # of one that is over: nothing
         finished = self._clock()
         values, confidences = self._read_rows(raw, n)
+        self.service.observe_rows(finished - started, n)
         return RowsReply(values, confidences, started, finished, *remarks(self.tier, raw, n))
 
     # -- ending ----------------------------------------------------------------------------------
