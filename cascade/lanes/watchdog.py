@@ -6,6 +6,7 @@ timer, condition or heap per run. It sleeps when nothing has run for a while; it
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from contextlib import AbstractContextManager
@@ -62,11 +63,14 @@ class Watchdog:
         if self._thread is None:
             with self._starting:
                 if self._thread is None:
-                    self._thread = threading.Thread(
+                    thread = threading.Thread(
                         target=self._watch, args=(self._awake,), name="cascade-watchdog",
                         daemon=True,
                     )  # fmt: skip
-                    self._thread.start()
+                    # where there are no more to be had, runs go unwatched until one is
+                    with contextlib.suppress(RuntimeError, MemoryError):
+                        thread.start()
+                        self._thread = thread
         if not self._awake.is_set():
             self._awake.set()
 

@@ -8,6 +8,7 @@ are never joined without a limit, so that a hung call holds up neither other tie
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from functools import partial
@@ -144,6 +145,9 @@ class WorkerLane(TierLane):
                 if self.cap > 1:
                     self._count_arrival(now)
                 self._wake()
+                if not self._threads:  # and none is to be had: nobody would take it up
+                    self._queue.remove(ticket)
+                    refused = Reason.OVERLOAD
         turned = ticket if refused is not None else evicted
         if turned is not None:
             turned.fact = Refused(self.index, refused or Reason.OVERLOAD, now)
@@ -172,9 +176,11 @@ class WorkerLane(TierLane):
         elif self._idle:
             self._idle.pop().release()
         elif self._threads < self.workers:
-            self._threads += 1
-            name = f"cascade-{self.tier.name}-{self._threads}"
-            threading.Thread(target=self._work, args=(self._lock,), name=name, daemon=True).start()
+            name = f"cascade-{self.tier.name}-{self._threads + 1}"
+            work = threading.Thread(target=self._work, args=(self._lock,), name=name, daemon=True)
+            with contextlib.suppress(RuntimeError, MemoryError):  # there are no more to be had
+                work.start()
+                self._threads += 1
 
     def call(self, job: Any) -> Fact:
         """Make the call and wait for its fact, at most until the job's deadline."""

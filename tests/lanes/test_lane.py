@@ -315,3 +315,21 @@ def test_a_watchdog_that_has_retired_leaves_but_watches_what_comes_late():
         thread = dog._thread
     thread.join(30.0)
     assert not thread.is_alive()
+
+
+def test_a_watchdog_without_a_thread_watches_once_it_can_have_one(monkeypatch):
+    def no_thread(_):
+        raise RuntimeError("can't start new thread")
+
+    clock = VirtualClock()
+    dog, stopped = Watchdog(clock), threading.Event()
+    late = Handle(None, ())
+    late.stop_with(stopped.set)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with dog.over(late, clock()):
+            pass
+    assert not dog.slots
+    with dog.over(late, clock()):
+        assert stopped.wait(30.0)
+    dog.retire()

@@ -295,6 +295,33 @@ def test_closing_tells_everybody_once_whatever_becomes_of_one(lane, gate, monkey
     assert list(map(str, shown)) == ["lost"]
 
 
+def test_a_lane_that_can_have_no_thread_refuses_until_it_can(lane, monkeypatch):
+    facts, it = Facts(), lane(lambda xs: [(x, 0.9) for x in xs])
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        it.submit(Job("early"), facts.of("early"))
+        assert facts["early"].reason == "overload"
+        assert (it.occupancy()[:2], it._threads) == ((0, 0), 0)
+    it.submit(Job("later"), facts.of("later"))
+    assert facts.wait(2)["later"].value == "later"
+
+
+def test_a_lane_that_can_have_no_more_threads_makes_do_with_those_it_has(lane, gate, monkeypatch):
+    facts, it = Facts(), lane(workers=2)
+    it.submit(Job("runs"), facts.of("runs"))
+    assert gate.entered.acquire(timeout=LONG)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        it.submit(Job("waits"), facts.of("waits"))
+        assert not facts
+    gate.go.release(2)
+    assert facts.wait(2)["waits"].value == "waits"
+
+
+def no_thread(_):
+    raise RuntimeError("can't start new thread")
+
+
 def test_a_retired_lane_still_answers_and_keeps_no_thread(lane):
     it = lane(lambda xs: [(x, 0.9) for x in xs])
     assert it.call(Job(1)).value == 1
