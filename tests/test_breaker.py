@@ -164,6 +164,33 @@ def test_rows_whose_answers_cannot_be_read_are_no_successes():
     assert len(asked) == 4
 
 
+def test_a_call_that_hangs_is_one_failure_whoever_waits_for_it():
+    async def main(loop):
+        asked = []
+
+        async def waits(xs):
+            asked.append(xs)
+            await asyncio.sleep(60.0)
+            raise ConnectionError
+
+        policy = tree() | {"deadline": "90s", "cache": {"entries": 9}}
+        router = async_router_for(policy, loop=loop, small=waits, large="dog")
+
+        async def ask(deadline):
+            try:
+                return (await router.route("same", deadline=deadline)).tier
+            except cascade.DeadlineExceeded:
+                return None
+
+        found = await asyncio.gather(*(ask(10.0 + i) for i in range(6)), ask(80.0))
+        lane = router._service.plan.lanes[0]
+        return found, len(asked), len(lane.breaker._failures)
+
+    found, calls, failures = run_virtual(main)
+    assert found == [None] * 6 + ["large"]
+    assert (calls, failures) == (1, 1)
+
+
 def test_rows_that_are_awaited_are_successes():
     state = {"bad": True}
 

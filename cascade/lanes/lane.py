@@ -37,6 +37,8 @@ class Served:
 
     __slots__ = ("fact", "job", "prepared", "row", "submitted")
 
+    struck = False  # its running out of time was counted: others may go on waiting for it
+
     def __init__(self, job: Any, submitted: int) -> None:
         self.job = job
         self.submitted = submitted
@@ -75,9 +77,9 @@ class TierLane:
         spec = tier.inputs[0] if len(tier.inputs) == 1 and prepare is None else None
         self._uniform = spec is not None and spec.dtype != "text" and None not in spec.shape
 
-    def _struck(self) -> None:
-        """Count a call that failed, or ran out of time."""
-        if self.breaker is not None:
+    def _struck(self, calls: Sequence[Served] = ()) -> None:
+        """Count a call that failed, or ran out of time; once, whoever waits for it."""
+        if self.breaker is not None and not (calls and all(one.struck for one in calls)):
             self.breaker.failed(self._clock(), self.service.answered)
 
     def _broken(self) -> bool:
@@ -242,7 +244,7 @@ class TierLane:
     def _fail(
         self, group: Sequence[Served], error: BaseException, started: int, finished: int
     ) -> None:
-        self._struck()
+        self._struck(group)
         fault = error if isinstance(error, EXITS) else as_tier_error(self.tier.name, error)
         for one in group:
             one.fact = Failed(self.index, fault, one.submitted, started, finished, one.prepared)

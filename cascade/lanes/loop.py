@@ -184,7 +184,7 @@ class LoopLane(TierLane):
             raise
         except BaseException as error:  # noqa: BLE001  a tier may raise anything
             if not ticket.gone:  # else it was cancelled
-                self._struck()
+                self._struck([ticket])
             fault = as_tier_error(self.tier.name, error)
             now = self._clock()
             fact = Failed(
@@ -221,7 +221,8 @@ class LoopLane(TierLane):
 
     def timed_out(self, ticket: Ticket) -> TimedOut:
         """Return the fact of a call that ran out of time."""
-        self._struck()
+        self._struck([ticket])
+        ticket.struck = True
         now = self._clock()
         started = ticket.submitted if ticket in self._share().tasks else now
         return TimedOut(self.index, ticket.submitted, started, now)

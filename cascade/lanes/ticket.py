@@ -19,7 +19,7 @@ __all__ = ["Run", "Ticket"]
 class Ticket(Served):
     """One call in the lane: who waits for it, until when, and where it is."""
 
-    __slots__ = ("context", "gone", "on_done", "rank", "run", "until")
+    __slots__ = ("context", "gone", "on_done", "rank", "run", "struck", "until")
 
     def __init__(self, job: Any, submitted: int, on_done: OnDone) -> None:
         super().__init__(job, submitted)
@@ -28,6 +28,7 @@ class Ticket(Served):
         self.on_done = on_done
         self.run: Run | None = None
         self.gone = False  # nobody waits any more
+        self.struck = False
         self.context = contextvars.copy_context()
 
     def tell(self) -> None:

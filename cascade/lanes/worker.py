@@ -201,7 +201,8 @@ class WorkerLane(TierLane):
 
     def timed_out(self, ticket: Ticket) -> TimedOut:
         """Return the fact of a call that ran out of time."""
-        self._struck()
+        self._struck([ticket])
+        ticket.struck = True
         now = self._clock()
         started = now if ticket.run is None else ticket.run.started
         return TimedOut(self.index, ticket.submitted, started, now)

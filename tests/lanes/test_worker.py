@@ -10,7 +10,8 @@ import cascade
 from cascade import Policy
 from cascade.batching import Curve
 from cascade.binding import bind
-from cascade.facts import Refused, Replied, TimedOut
+from cascade.breaker import Breaker
+from cascade.facts import Failed, Refused, Replied, TimedOut
 from cascade.lanes import WorkerLane
 from tests.contract.test_lanes import LONG, Job
 
@@ -20,11 +21,14 @@ class Gate:
 
     def __init__(self):
         self.go, self.entered, self.batches = threading.Semaphore(0), threading.Semaphore(0), []
+        self.fails = False
 
     def __call__(self, xs):
         self.batches.append(list(xs))
         self.entered.release()
         assert self.go.acquire(timeout=LONG)
+        if self.fails:
+            raise ConnectionError
         return [(x, 0.9) for x in xs]
 
 
@@ -199,6 +203,24 @@ def test_a_call_can_be_taken_over(lane, gate):
     assert facts.wait(1)["heir"].value == "x"
     assert "leader" not in facts
     assert not it.adopt(ticket, Job("x"), facts.of("late"))
+
+
+def test_a_call_is_one_failure_whoever_waits_for_it(lane, gate):
+    facts, it = Facts(), lane()
+    it.breaker = Breaker(rate=0.5, minimum=9, window=10**12, pause=1, chance=lambda: 0.0)
+    call = it.submit(Job("call"), facts.of("leader"))
+    assert gate.entered.acquire(timeout=LONG)
+    for heir in "abc":
+        assert type(it.timed_out(call)) is TimedOut
+        assert it.adopt(call, Job("call"), facts.of(heir))
+    gate.fails = True
+    gate.go.release()
+    assert type(facts.wait(1)["c"]) is Failed
+    assert len(it.breaker._failures) == 1
+    it.submit(Job("next"), facts.of("next"))
+    gate.go.release()
+    facts.wait(1)
+    assert len(it.breaker._failures) == 2
 
 
 def test_what_cannot_make_it_is_dropped_unrun(lane, gate):
