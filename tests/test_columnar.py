@@ -8,6 +8,10 @@ import pytest
 
 import cascade
 from cascade import Disposition, InputTypeError, Policy, Router
+from cascade.columnar import row_at
+from cascade.inputs import row_caster, rows_caster
+from cascade.keys import key_maker
+from cascade.protocols import InputSpec
 
 WORDS = ["sure", "unsure", "odd"]
 
@@ -162,3 +166,24 @@ def test_answers_are_written_neither_into_the_input_nor_into_a_model_s_own_array
         assert reused.out.tolist() == [1.0, 2.0]
         one.route_many(7 * given)
         assert first.values.tolist() == [1.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("specs", "batch"),
+    [
+        ([InputSpec("x", "float32", ())], np.arange(3.0)),
+        ([InputSpec("x", "float32", (1,))], np.arange(3.0)),
+        ([InputSpec("x", "float32", ()), InputSpec("t", "text", ())],
+         {"x": np.arange(3.0), "t": ["a", "b", "c"]}),
+        ([InputSpec("x", "int64", (None,)), InputSpec("y", "int64", ())],
+         {"x": [[1], [2, 3], [4]], "y": [1, 2, 3]}),
+        ([], np.arange(3.0)),
+        ([], {"x": np.arange(3.0), "t": ["a", "b", "c"]}),
+    ],
+)  # fmt: skip
+def test_a_row_has_one_key_alone_and_in_a_batch(specs, batch):
+    rows, n = rows_caster(specs)(batch)
+    key, cast, columns = key_maker(specs), row_caster(specs), isinstance(batch, dict)
+    for i in range(n):
+        alone = {name: column[i] for name, column in batch.items()} if columns else batch[i]
+        assert key(row_at(rows, i, declared=bool(specs))) == key(cast(alone)) is not None
