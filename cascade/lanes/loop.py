@@ -101,8 +101,12 @@ class LoopLane(TierLane):
         return own + own * (queued // self.workers) if queued else own
 
     def wait(self) -> int:
-        """Nanoseconds that a call would wait before it runs."""
-        queued = len(self._share().queue)
+        """Nanoseconds that a call would wait before it runs; outside of loops, the longest."""
+        shares = self._shares.copy()
+        loops = [loop for loop in shares if not loop.is_closed()]
+        with contextlib.suppress(RuntimeError):  # in a thread, or between two loops
+            loops = [own for own in (asyncio.get_running_loop(),) if own in shares]
+        queued = max((len(shares[loop].queue) for loop in loops), default=0)
         return self.service.curve.time(1) * (queued // self.workers + 1) if queued else 0
 
     def resize(self, workers: int) -> None:
