@@ -58,6 +58,9 @@ def _taken_as_is(x: Any) -> Any:
     if x is None:
         msg = "input: expected a value, got None"
         raise InputTypeError(msg)
+    if type(x) is dict and not x:  # there is no batch of those: it would have no length
+        msg = "input: expected a value, got an empty dict"
+        raise InputValueError(msg)
     return x
 
 
@@ -286,10 +289,13 @@ def _one_length(lengths: Iterable[int]) -> int:
     return found.pop()
 
 
+_ODD = {type(None), dict}  # of which some are no rows
+
+
 def _any_rows(x: Any) -> tuple[Any, int]:
     rows, n = rows_of(x)
     numeric = isinstance(rows, np.ndarray) and not rows.dtype.hasobject
-    if not numeric and not isinstance(rows, dict) and type(None) in set(map(type, rows)):
+    if not numeric and not isinstance(rows, dict) and not _ODD.isdisjoint(map(type, rows)):
         _each(_taken_as_is, rows)
     return rows, n
 

@@ -63,6 +63,7 @@ def test_a_row_that_fits_is_cast(specs, given, expected):
     ("specs", "given", "error", "words"),
     [
         ([], None, InputTypeError, "got None"),
+        ([], {}, InputValueError, "got an empty dict"),
         (COUNTS, [1, 256], InputValueError, "outside the range of uint8"),
         (COUNTS, [-1, 2], InputValueError, "outside the range of uint8"),
         (
@@ -163,6 +164,7 @@ def test_a_batch_that_fits_has_its_length(specs, given, n):
         ([], {"a": {0: 1}}, InputTypeError, "in each column, got a dict"),
         ([], {}, InputValueError, "columns of one length, got no columns"),
         ([], ["a", None], InputTypeError, "row 1: input: expected a value, got None"),
+        ([], [{"a": 1}, {}], InputValueError, "row 1: input: .* got an empty dict"),
         ([], np.array(["a", None]), InputTypeError, "row 1: input: expected a value, got None"),
         ([], (x for x in "ab"), InputTypeError, "got a generator"),
         (TEXT, {"y": ["a"]}, InputValueError, "without the keys 't'"),
