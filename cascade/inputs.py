@@ -184,10 +184,14 @@ def _read(x: Any, spec: InputSpec) -> npt.NDArray[Any]:
         msg = f"input {spec} expected, got {_describe(x)}"
         raise InputTypeError(msg)
     try:
-        return np.asarray(x)
+        array = np.asarray(x)
     except Exception as error:  # a type of somebody else's may raise anything
         msg = f"input {spec} expected, got a ragged or unreadable {type(x).__name__}"
         raise InputValueError(msg) from error
+    arrays = x if array.ndim > 1 and isinstance(x, (list, tuple)) else (x,)
+    if any(type(one) is np.ma.MaskedArray and np.ma.is_masked(one) for one in arrays):
+        raise InputValueError(f"input {spec} expected, got masked values, which are none")
+    return array
 
 
 def _fits(shape: tuple[int, ...], want: tuple[int | None, ...]) -> bool:

@@ -52,6 +52,8 @@ def groups(rows: Sequence[Any], pad: Mapping[str, float] | None = None) -> list[
 
 
 def _kind(row: Any, pad: Mapping[str, float], name: str = "") -> Hashable:
+    if isinstance(row, np.ma.MaskedArray):  # alone: stacked, it would lose its mask
+        return id(row), "masked"
     if isinstance(row, np.ndarray):
         padded = name in pad or (not name and len(pad) == 1)
         return (row.dtype, row.ndim if padded else row.shape)

@@ -58,6 +58,12 @@ class Closed(Mapping):
         return 1
 
 
+def test_rows_with_masked_values_keep_them():
+    masked = [np.ma.array([1, i], mask=[False, True]) for i in range(2)]
+    assert groups(masked) == [[0], [1]]
+    assert groups([{"a": row} for row in masked]) == [[0], [1]]
+
+
 def test_a_row_that_cannot_be_looked_at_stands_alone():
     assert groups([{"k": 1}, Closed(), {"k": 2}, Closed()]) == [[0, 2], [1], [3]]
 
