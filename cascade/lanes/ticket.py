@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextvars
-import sys
-import threading
 from typing import TYPE_CHECKING, Any
 
-from cascade.lanes.handle import Handle
+from cascade.lanes.handle import Handle, aside
 from cascade.lanes.lane import Served
 
 if TYPE_CHECKING:
@@ -32,13 +30,9 @@ class Ticket(Served):
         self.context = contextvars.copy_context()
 
     def tell(self) -> None:
-        """Give who waits the fact; what goes wrong there is shown, and stops nobody else."""
+        """Give who waits the fact."""
         assert self.fact is not None  # noqa: S101  it is over
-        try:
-            self.on_done(self.fact)
-        except Exception:  # noqa: BLE001  whoever waits brought it
-            args = (*sys.exc_info(), threading.current_thread())
-            threading.excepthook(threading.ExceptHookArgs(args))
+        aside(self.on_done, self.fact)
 
 
 class Run:

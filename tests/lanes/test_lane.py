@@ -317,6 +317,27 @@ def test_a_watchdog_that_has_retired_leaves_but_watches_what_comes_late():
     assert not thread.is_alive()
 
 
+def test_a_run_that_cannot_be_stopped_as_it_said_keeps_no_other_from_it(monkeypatch):
+    shown = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(args.exc_type))
+
+    tried, stopped = threading.Event(), threading.Event()
+
+    def odd():
+        tried.set()
+        raise ValueError
+
+    clock = VirtualClock()
+    dog = Watchdog(clock)
+    for stop, event in ((odd, tried), (stopped.set, stopped)):
+        run = Handle(None, ())
+        run.stop_with(stop)
+        with dog.over(run, clock()):
+            assert event.wait(30.0)
+    assert shown == [ValueError]
+    dog.retire()
+
+
 def test_a_watchdog_without_a_thread_watches_once_it_can_have_one(monkeypatch):
     def no_thread(_):
         raise RuntimeError("can't start new thread")
