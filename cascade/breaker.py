@@ -45,6 +45,7 @@ class Breaker:
     pause: int
     chance: Callable[[], float]
     lock: AbstractContextManager[Any] = attrs.field(factory=nullcontext)  # where threads share it
+    on_change: Callable[[bool], None] | None = None  # hears, under the lock, whether it is open
     opened: int = 0  # how often
     _failures: deque[tuple[int, int]] = attrs.field(factory=lambda: deque(maxlen=_KEPT))
     _until: int | None = None  # no call before; None while it is closed
@@ -76,11 +77,15 @@ class Breaker:
         self._failures.clear()
         self._until = now + round(self.pause * (1.0 + _JITTER * self.chance()))
         self._sound = successes
+        if self.on_change is not None:
+            self.on_change(True)  # noqa: FBT003
 
     def _shut(self, successes: int) -> int | None:
         """Close it where the probe, or a call that was under way, has succeeded; under the lock."""
-        if successes > self._sound:
+        if self._until is not None and successes > self._sound:
             self._until = None
+            if self.on_change is not None:
+                self.on_change(False)  # noqa: FBT003
         return self._until
 
     def refuses(self, now: int, successes: int) -> bool:

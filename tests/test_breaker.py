@@ -1,7 +1,9 @@
 """Breakers: when a tier is left alone, and how it comes back."""
 
 import asyncio
+import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import hypothesis.strategies as st
 import pytest
@@ -147,6 +149,38 @@ def test_rows_try_again_whatever_time_they_have(execution, deadline):
         router.load()
         many = router.route_many(["a", "b", "c"], deadline=deadline)
         assert many.tiers.tolist() == ["small"] * 3
+
+
+@pytest.mark.parametrize("execution", ["inline", "worker", "auto"])
+def test_one_of_many_threads_tries_again_however_long_that_takes(execution):
+    go, held = threading.Event(), []
+
+    def small(x):
+        if x == "probe":
+            held.append(x)
+            assert go.wait(30.0)
+        return "cat", 0.9
+
+    tiers = {
+        "small": cascade.tier(small, returns="pairs", rows="one"),
+        "large": lambda xs: ["dog" for _ in xs],
+    }
+    policy = Policy.from_dict(tree(execution=execution) | {"deadline": "60s"})
+    with cascade.Router(policy, tiers=tiers) as router, ThreadPoolExecutor(8) as threads:
+        for i in range(40):
+            router.route(i)
+        lane = router._service.plan.lanes[0]
+        breaker = getattr(lane, "breaker", None) or lane._far.breaker
+        breaker._open(router._clock() - 100 * SECOND, lane.service.answered)
+        asked = [threads.submit(lambda: router.route("probe").tier) for _ in range(8)]
+        others = list(itertools.islice(as_completed(asked, timeout=30.0), 7))
+        assert [one.result() for one in others] == ["large"] * 7
+        go.set()
+        assert sorted(one.result() for one in asked) == ["large"] * 7 + ["small"]
+        assert len(held) == 1
+        assert router.route("as ever").tier == "small"
+        assert not router.load().tiers[0].broken
+        assert execution != "inline" or lane.inline
 
 
 def test_rows_whose_answers_cannot_be_read_are_no_successes():

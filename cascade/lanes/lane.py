@@ -84,18 +84,18 @@ class TierLane:
 
     def _broken(self) -> bool:
         """Whether the breaker keeps calls away."""
-        if not self._is_open():
+        breaker = self.breaker
+        if breaker is None or not breaker.is_open:
             return False
-        assert self.breaker is not None  # noqa: S101  it is open
-        return self.breaker.refuses(self._clock(), self.service.answered)
+        return breaker.refuses(self._clock(), self.service.answered)
 
     def _kept_away(self) -> Refused | None:
         """Refuse a call that is about to be made, where the breaker keeps it away."""
-        if not self._is_open():
+        breaker = self.breaker
+        if breaker is None or not breaker.is_open:
             return None
-        assert self.breaker is not None  # noqa: S101  it is open
         now = self._clock()
-        admitted = self.breaker.admits(now, self.service.answered)
+        admitted = breaker.admits(now, self.service.answered)
         return None if admitted else Refused(self.index, Reason.BREAKER, now)
 
     def eta_for(self, rank: int) -> Callable[[], int]:  # noqa: ARG002  there is no queue
