@@ -110,8 +110,7 @@ def turn_size(curve: Curve, limit: int, fair: int) -> int:
     """
     if curve.per_row <= 0.0:
         return limit
-    rows = min((fair - curve.overhead) / curve.per_row, limit)
-    return max(knee(curve, limit), int(rows))
+    return int(max(knee(curve, limit), min(limit, (fair - curve.overhead) / curve.per_row)))
 
 
 def portion(curve: Curve, rows: int, left: int, last: int) -> int:
@@ -131,7 +130,7 @@ def portion(curve: Curve, rows: int, left: int, last: int) -> int:
         return min(rows, 2 * last)
     slice_ = max(left // _SLICES, _SHORTEST)
     fair = max((slice_ - curve.overhead) / curve.per_row, knee(curve, rows))
-    return max(1, min(rows, int(fair), int((left - curve.overhead) / curve.per_row)))
+    return int(max(1, min(rows, fair, (left - curve.overhead) / curve.per_row)))
 
 
 def hold(queued: int, cap: int, curve: Curve, gap: float, slack: int) -> int:
@@ -224,15 +223,19 @@ class DeadlineQueue(Generic[T]):
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, int, T]] = []
         self._turn = itertools.count()
-        self._live: set[int] = set()  # ids of those who still wait
+        self._live: dict[int, int] = {}  # ids of those who wait → their turn: the latest of each
         self._ranks = [0, 0, 0]  # how many of each class wait
 
     def push(self, request: T) -> None:
         """Enter a request."""
-        rank = request.rank
-        self._live.add(id(request))
+        rank, turn = request.rank, next(self._turn)
+        self._live[id(request)] = turn
         self._ranks[rank] += 1
-        heapq.heappush(self._heap, (rank, request.until, next(self._turn), request))
+        heapq.heappush(self._heap, (rank, request.until, turn, request))
+
+    def _waits(self, item: tuple[int, int, int, T]) -> bool:
+        """Whether a place is somebody's: not left, nor left for another."""
+        return self._live.get(id(item[-1])) == item[2]
 
     def ahead(self, rank: int) -> int:
         """Return how many would go before, or with, one of this class that comes now."""
@@ -246,7 +249,7 @@ class DeadlineQueue(Generic[T]):
         """Take out the last of a lower class than this one; None where there is none."""
         if not self.behind(rank):
             return None
-        last = max(item for item in self._heap if id(item[-1]) in self._live)[-1]
+        last = max(filter(self._waits, self._heap))[-1]
         self.remove(last)
         return last
 
@@ -254,16 +257,16 @@ class DeadlineQueue(Generic[T]):
         """Take a request out wherever it stands; False when it was not in."""
         if id(request) not in self._live:
             return False
-        self._live.discard(id(request))
+        del self._live[id(request)]
         self._ranks[request.rank] -= 1
         if len(self._heap) > 2 * len(self._live) + 16:
-            self._heap = [item for item in self._heap if id(item[-1]) in self._live]
+            self._heap = list(filter(self._waits, self._heap))
             heapq.heapify(self._heap)
         return True
 
     def first(self) -> T | None:
         """Return the request with the earliest deadline."""
-        while self._heap and id(self._heap[0][-1]) not in self._live:
+        while self._heap and not self._waits(self._heap[0]):
             heapq.heappop(self._heap)
         return self._heap[0][-1] if self._heap else None
 
@@ -274,7 +277,7 @@ class DeadlineQueue(Generic[T]):
         room = cap
         while len(taken) < room and (head := self.first()) is not None:
             heapq.heappop(self._heap)
-            self._live.discard(id(head))
+            del self._live[id(head)]
             self._ranks[head.rank] -= 1
             slack = head.until - now
             if slack < max(1, curve.safe(1)):
@@ -289,11 +292,11 @@ class DeadlineQueue(Generic[T]):
     def _room(slack: int, cap: int, curve: Curve) -> int:
         if curve.per_row <= 0.0:
             return cap
-        return max(1, min(cap, int((slack - curve.overhead) / curve.per_row)))
+        return int(max(1, min(cap, (slack - curve.overhead) / curve.per_row)))
 
     def clear(self) -> list[Any]:
         """Take everything out."""
-        left = [item[-1] for item in sorted(self._heap) if id(item[-1]) in self._live]
+        left = [item[-1] for item in sorted(filter(self._waits, self._heap))]
         self._heap.clear()
         self._live.clear()
         self._ranks = [0, 0, 0]

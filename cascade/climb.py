@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cascade.decide import REFUSALS
-from cascade.facts import RowsReply
+from cascade.facts import Refused, RowsReply
 from cascade.lanes.lane import EXITS
 from cascade.lanes.watchdog import in_time
 from cascade.runs import CODES, FOREVER, NONE, Abandoned, Run, Setbacks, take
@@ -208,8 +208,7 @@ class Climb:
             at += size
 
     def _run_tier(self, tier: int, part: Indices, rows: Any) -> Run:
-        lane = self._plan.lanes[tier]
-        now = self._clock()
+        lane, now = self._plan.lanes[tier], self._clock()
         eta, left = lane.eta(len(part)), self._until - now
         if not 0 <= eta <= left:
             return self._refuse(tier, part, REFUSALS.get(eta, Reason.DEADLINE), now, eta)
@@ -220,13 +219,15 @@ class Climb:
             raise
         except BaseException as caught:  # noqa: BLE001  a tier may raise anything; the rows go on
             reply, error = None, str(as_tier_error(lane.tier.name, caught))
+        if isinstance(reply, Refused):
+            return self._refuse(tier, part, reply.reason, reply.finished)
         late = False
         if reply is None:  # nothing came of it
             ended = self._clock()
             reply, late = RowsReply(None, None, now, ended), error is None or ended >= self._until
         return self._weigh(tier, part, reply, late=late, error=error)
 
-    def _bounded(self, lane: Lane, rows: Any, n: int) -> RowsReply | None:
+    def _bounded(self, lane: Lane, rows: Any, n: int) -> RowsReply | Refused | None:
         """Run a batch until the deadline of the whole call; None: it had to be left."""
         handle = self._context.handle()
         if self._until >= FOREVER:
@@ -239,8 +240,7 @@ class Climb:
             handle.stop()
             return lane.lose()
 
-        left = self._until - self._clock()
-        return in_time(lambda: lane.call_rows(rows, n, handle), left, leave)
+        return in_time(lambda: lane.call_rows(rows, n, handle), self._until - self._clock(), leave)
 
     def _weigh(
         self, tier: int, part: Indices, reply: RowsReply, *, late: bool, error: str | None

@@ -224,7 +224,7 @@ def _look_up(plan: Plan, climb: Climb, rows: Any, batch: Batch) -> list[Any] | N
         return None
     keys = []
     for i in range(climb.n):
-        key = plan.key(row_at(rows, i))
+        key = plan.key(row_at(rows, i, declared=bool(plan.specs)))
         keys.append(key if tenant is None or key is None else (tenant, key))
     with engine.lock:
         for i, key in enumerate(keys):
@@ -236,11 +236,16 @@ def _look_up(plan: Plan, climb: Climb, rows: Any, batch: Batch) -> list[Any] | N
     return keys
 
 
-def row_at(rows: Any, i: int) -> Any:
-    """Return one row of a batch."""
+def row_at(rows: Any, i: int, *, declared: bool) -> Any:
+    """Return one row of a batch; of declared inputs as it is cast alone, where numbers are arrays.
+
+    >>> row_at(np.zeros(2), 0, declared=True), row_at({"a": [1, 2]}, 1, declared=False)
+    (array(0.), {'a': 2})
+    """
     if isinstance(rows, dict):
-        return {name: column[i] for name, column in rows.items()}
-    return rows[i]
+        return {name: row_at(column, i, declared=declared) for name, column in rows.items()}
+    row = rows[i]
+    return np.asarray(row) if declared and isinstance(row, np.generic) else row
 
 
 def _store(plan: Plan, climb: Climb, keys: list[Any], batch: Batch) -> None:

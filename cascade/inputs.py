@@ -58,6 +58,9 @@ def _taken_as_is(x: Any) -> Any:
     if x is None:
         msg = "input: expected a value, got None"
         raise InputTypeError(msg)
+    if type(x) is dict and not x:  # there is no batch of those: it would have no length
+        msg = "input: expected a value, got an empty dict"
+        raise InputValueError(msg)
     return x
 
 
@@ -183,10 +186,14 @@ def _read(x: Any, spec: InputSpec) -> npt.NDArray[Any]:
         msg = f"input {spec} expected, got {_describe(x)}"
         raise InputTypeError(msg)
     try:
-        return np.asarray(x)
+        array = np.asarray(x)
     except Exception as error:  # a type of somebody else's may raise anything
         msg = f"input {spec} expected, got a ragged or unreadable {type(x).__name__}"
         raise InputValueError(msg) from error
+    arrays = x if array.ndim > 1 and isinstance(x, (list, tuple)) else (x,)
+    if any(type(one) is np.ma.MaskedArray and np.ma.is_masked(one) for one in arrays):
+        raise InputValueError(f"input {spec} expected, got masked values, which are none")
+    return array
 
 
 def _fits(shape: tuple[int, ...], want: tuple[int | None, ...]) -> bool:
@@ -288,10 +295,13 @@ def _one_length(lengths: Iterable[int]) -> int:
     return found.pop()
 
 
+_ODD = {type(None), dict}  # of which some are no rows
+
+
 def _any_rows(x: Any) -> tuple[Any, int]:
     rows, n = rows_of(x)
     numeric = isinstance(rows, np.ndarray) and not rows.dtype.hasobject
-    if not numeric and not isinstance(rows, dict) and type(None) in set(map(type, rows)):
+    if not numeric and not isinstance(rows, dict) and not _ODD.isdisjoint(map(type, rows)):
         _each(_taken_as_is, rows)
     return rows, n
 

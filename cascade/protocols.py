@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cascade.calibration import Calibration
-    from cascade.facts import Fact, RowsReply
+    from cascade.facts import Fact, Refused, RowsReply
     from cascade.load import ServiceTime
     from cascade.policy import Policy, TierSpec
     from cascade.types import Prediction
@@ -180,7 +180,7 @@ class BoundTier(Protocol):
 
     @abstractmethod
     def read_rows(self, raw: Any, n: int) -> Rows:
-        """Turn what ``run_rows`` returned into columns."""
+        """Turn what ``run_rows`` returned into columns, which are then written to."""
 
 
 class TierKind(Protocol):
@@ -232,8 +232,8 @@ class Lane(Protocol):
     def call(self, job: Any) -> Fact:
         """Make the call and wait for its fact, at most until the job's deadline."""
 
-    def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
-        """Run n rows at once."""
+    def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply | Refused:
+        """Run n rows at once, unless the breaker keeps them away."""
 
     def lose(self) -> Callable[[], None] | None:
         """Count rows that were left while they run; what is returned is called when they end."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cascade.batching import Curve, DeadlineQueue, fit_curve, hold, knee, turn_size
+from cascade.batching import Curve, DeadlineQueue, fit_curve, hold, knee, portion, turn_size
 
 TIMES = st.floats(0, 1e9)
 
@@ -82,6 +82,17 @@ def test_waiting_never_costs_a_deadline(queued, cap, overhead, per_row, gap, sla
     assert wait == 0 or (queued < cap and wait + curve.time(queued + 1) <= slack + 2)
 
 
+def test_a_slope_that_is_next_to_nothing_limits_nothing():
+    flat = Curve(0.0, 5e-324)
+    assert turn_size(flat, 64, fair=1) == 64
+    assert portion(flat, 100, left=1_000_000, last=4) == 100
+    assert portion(Curve(2e6, 5e-324), 100, left=1_000_000, last=4) == 1
+    queue = DeadlineQueue()
+    for _ in range(3):
+        queue.push(Request(1_000))
+    assert len(queue.take(0, 9, flat).taken) == 3
+
+
 def test_nobody_waits_for_what_is_not_known_to_come():
     assert hold(1, 8, Curve(1e6, 1.0), math.inf, 10**9) == 0
 
@@ -126,6 +137,25 @@ def test_nothing_starts_after_its_deadline_in_100_000_requests():
     assert started > 50_000
 
 
+def test_who_waits_anew_has_left_his_old_place():
+    queue = DeadlineQueue()
+    moved, low, normal = Request(100, 2), Request(900, 2), Request(5, 1)
+    for request in (moved, low, normal):
+        queue.push(request)
+    assert queue.remove(moved)
+    moved.until, moved.rank = 5_000, 0
+    queue.push(moved)
+    assert queue.evict(1) is low
+    assert queue.first() is moved
+    assert (len(queue), queue.clear(), queue.clear()) == (2, [moved, normal], [])
+    queue.push(moved)
+    assert queue.remove(moved)
+    moved.until = 100
+    queue.push(moved)
+    queue.push(Request(50, 0))
+    assert queue.take(0, 9, Curve()).taken[1:] == [moved]
+
+
 class Queueing(RuleBasedStateMachine):
     """Push, leave and take in any order: nobody is lost, nobody is served twice."""
 
@@ -146,6 +176,14 @@ class Queueing(RuleBasedStateMachine):
         assert self.queue.remove(request)
         assert not self.queue.remove(request)
         self.waiting.remove(request)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data(), until=st.integers(0, 1_000), rank=st.integers(0, 2))
+    def move(self, data, until, rank):
+        request = data.draw(st.sampled_from(self.waiting))
+        assert self.queue.remove(request)
+        request.until, request.rank = self.now + until, rank
+        self.queue.push(request)
 
     @rule(cap=st.integers(1, 9), passes=st.integers(0, 100))
     def take(self, cap, passes):

@@ -1,12 +1,17 @@
 """What ``route_many`` returns: columns that show no more than the outcomes of their rows."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import cascade
 from cascade import Disposition, InputTypeError, Policy, Router
+from cascade.columnar import row_at
+from cascade.inputs import row_caster, rows_caster
+from cascade.keys import key_maker
+from cascade.protocols import InputSpec
 
 WORDS = ["sure", "unsure", "odd"]
 
@@ -127,3 +132,58 @@ def test_a_row_whose_answer_cannot_be_postprocessed_has_failed():
         assert np.isnan(many.confidences[1])
         counted = r.statistics()
         assert counted.dispositions == {Disposition.ACCEPTED: 1, Disposition.FAILED: 1}
+
+
+class Part:
+    """Answers with a column of what it is asked, and is sure where the next one says so."""
+
+    def predict(self, batch, context):
+        return cascade.Prediction(values=batch[:, 0], confidences=batch[:, 1])
+
+
+class Reused:
+    """Answers in the same array every time."""
+
+    def __init__(self):
+        self.out = np.zeros(2)
+
+    def predict(self, batch, context):
+        self.out[:] = batch[:, 0]
+        return cascade.Prediction(values=self.out, confidences=batch[:, 1])
+
+
+def test_answers_are_written_neither_into_the_input_nor_into_a_model_s_own_array():
+    large = SimpleNamespace(
+        predict=lambda xs, context: cascade.Prediction(values=np.full(len(xs), -1.0))
+    )
+    given = np.array([[1.0, 0.9], [2.0, 0.1]])
+    with router(Part(), large) as one:
+        assert one.route_many(given).values.tolist() == [1.0, -1.0]
+    assert given.tolist() == [[1.0, 0.9], [2.0, 0.1]]
+    reused = Reused()
+    with router(reused, large) as one:
+        first = one.route_many(given)
+        assert reused.out.tolist() == [1.0, 2.0]
+        one.route_many(7 * given)
+        assert first.values.tolist() == [1.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("specs", "batch"),
+    [
+        ([InputSpec("x", "float32", ())], np.arange(3.0)),
+        ([InputSpec("x", "float32", (1,))], np.arange(3.0)),
+        ([InputSpec("x", "float32", ()), InputSpec("t", "text", ())],
+         {"x": np.arange(3.0), "t": ["a", "b", "c"]}),
+        ([InputSpec("x", "int64", (None,)), InputSpec("y", "int64", ())],
+         {"x": [[1], [2, 3], [4]], "y": [1, 2, 3]}),
+        ([], np.arange(3.0)),
+        ([], {"x": np.arange(3.0), "t": ["a", "b", "c"]}),
+    ],
+)  # fmt: skip
+def test_a_row_has_one_key_alone_and_in_a_batch(specs, batch):
+    rows, n = rows_caster(specs)(batch)
+    key, cast, columns = key_maker(specs), row_caster(specs), isinstance(batch, dict)
+    for i in range(n):
+        alone = {name: column[i] for name, column in batch.items()} if columns else batch[i]
+        assert key(row_at(rows, i, declared=bool(specs))) == key(cast(alone)) is not None

@@ -15,6 +15,7 @@ TEXT = [InputSpec("t", "text", ())]
 LONG = [InputSpec("x", "float32", (None,))]
 ONE = [InputSpec("x", "float32", (1,))]
 HALF = [InputSpec("h", "float16", (2,))]
+MASKED = np.ma.array(np.ones(2, dtype="float32"), mask=[False, True])
 TWO = [InputSpec("a", "float32", (1,)), InputSpec("b", "float32", (1,))]
 
 
@@ -41,6 +42,7 @@ class Table:
     ("specs", "given", "expected"),
     [
         (VECTOR, {"x": [1, 2]}, [1.0, 2.0]),
+        (VECTOR, np.ma.array([1.0, 2.0], mask=False), [1.0, 2.0]),
         (TEXT, {"t": "x"}, "x"),
         (ONE, 5, [5.0]),
         (ONE, {"x": 5.0}, [5.0]),
@@ -63,6 +65,9 @@ def test_a_row_that_fits_is_cast(specs, given, expected):
     ("specs", "given", "error", "words"),
     [
         ([], None, InputTypeError, "got None"),
+        ([], {}, InputValueError, "got an empty dict"),
+        (VECTOR, MASKED, InputValueError, "got masked values"),
+        (TWO, {"a": MASKED[:1], "b": MASKED[1:]}, InputValueError, "'b'.* got masked values"),
         (COUNTS, [1, 256], InputValueError, "outside the range of uint8"),
         (COUNTS, [-1, 2], InputValueError, "outside the range of uint8"),
         (
@@ -163,6 +168,10 @@ def test_a_batch_that_fits_has_its_length(specs, given, n):
         ([], {"a": {0: 1}}, InputTypeError, "in each column, got a dict"),
         ([], {}, InputValueError, "columns of one length, got no columns"),
         ([], ["a", None], InputTypeError, "row 1: input: expected a value, got None"),
+        (VECTOR, MASKED[None], InputValueError, "got masked values"),
+        (VECTOR, [[1, 2], MASKED], InputValueError, "row 1: .* got masked values"),
+        (TWO, {"a": [[1], [2]], "b": MASKED[:, None]}, InputValueError, "'b'.* got masked values"),
+        ([], [{"a": 1}, {}], InputValueError, "row 1: input: .* got an empty dict"),
         ([], np.array(["a", None]), InputTypeError, "row 1: input: expected a value, got None"),
         ([], (x for x in "ab"), InputTypeError, "got a generator"),
         (TEXT, {"y": ["a"]}, InputValueError, "that lacks 't'"),

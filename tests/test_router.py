@@ -542,3 +542,12 @@ def test_metrics_are_prometheus_text():
 def test_overloaded_carries_when_to_come_back():
     error = Overloaded("full", retry_after=0.25)
     assert pickle.loads(pickle.dumps(error)).retry_after == 0.25
+
+
+def test_an_empty_dict_is_no_input_and_no_tier_hears_of_it():
+    asked = []
+    with Router(policy(), tiers={"small": asked.append, "large": asked.append}) as router:
+        for ask in (router.route, lambda x: router.route_many([x])):
+            with pytest.raises(InputValueError, match="an empty dict"):
+                ask({})
+    assert not asked

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cascade.breaker import Breaker
-    from cascade.facts import RowsReply
+    from cascade.facts import Refused, RowsReply
     from cascade.lanes.lane import Served
     from cascade.protocols import Context, Occupancy
 
@@ -41,6 +41,7 @@ class AutoLane:
         self.pad = self._far.pad
         self.cap = self._far.cap
         self._known = known
+        self._suspected = False  # its breaker is open
         self._etas: list[Callable[[], int]] | None = None
         self.bare = self._near.bare
         self.fault = self._near.fault
@@ -61,16 +62,21 @@ class AutoLane:
         if self._etas is not None:
             self._etas[self.index] = lane.eta
 
+    def _suspect(self, is_open: bool) -> None:  # noqa: FBT001
+        self._suspected = is_open
+        self._use(inline=not is_open and self._known and self.service.eta() < FAST)
+
     def _reconsider(self, expected: int) -> None:
         self._known = self._known or self.service.runs >= _KNOWN
         if self.inline and expected > _SLOW:
             self._use(inline=False)
-        elif not self.inline and self._known and expected < FAST:
+        elif not self.inline and self._known and expected < FAST and not self._suspected:
             self._use(inline=True)
 
     def use(self, breaker: Breaker) -> None:
-        """Have one breaker looked at, wherever the tier runs."""
+        """Have one breaker looked at, wherever the tier runs: on a worker while it is open."""
         self._near.use(breaker)
+        breaker.on_change = self._suspect
         self._far.breaker = breaker
         self._use(inline=self.inline)
 
@@ -103,7 +109,7 @@ class AutoLane:
         """Ask the tier outside of the ledger."""
         return self._near.plain(job)
 
-    def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
+    def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply | Refused:
         """Run n rows at once."""
         return self._near.call_rows(rows, n, context)
 

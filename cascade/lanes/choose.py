@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from typing import TYPE_CHECKING, Any
 
 from cascade.breaker import Breaker
@@ -46,7 +47,7 @@ def make_lane(  # noqa: PLR0913, PLR0917  the parts of a lane
     if settings is not None:
         window, pause = round(settings.window * 1e9), round(settings.pause * 1e9)
         chance = random.Random().random  # noqa: S311  jitter, not a secret
-        breaker = Breaker(settings.rate, settings.minimum, window, pause, chance)
+        breaker = Breaker(settings.rate, settings.minimum, window, pause, chance, threading.Lock())
         if isinstance(lane, (AutoLane, InlineLane)):
             lane.use(breaker)
         else:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Handle"]
+__all__ = ["Handle", "aside"]
 
 _NOTHING: Mapping[str, Any] = {}
+
+
+def aside(function: Callable[..., object], *args: Any) -> None:
+    """Call what another has brought; what goes wrong there is shown, and stops nobody else."""
+    try:
+        function(*args)
+    except (Exception, SystemExit):  # noqa: BLE001  it may raise anything
+        shown = (*sys.exc_info(), threading.current_thread())
+        threading.excepthook(threading.ExceptHookArgs(shown))
 
 
 class Handle:
@@ -61,4 +72,4 @@ class Handle:
         """Stop the run, if it has said how."""
         self.stopped = True
         if self._stop is not None:
-            self._stop()
+            aside(self._stop)

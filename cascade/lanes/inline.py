@@ -47,13 +47,24 @@ class InlineLane(TierLane):
             self.bare = plain and self.tier.silent
 
     def use(self, breaker: Breaker) -> None:
-        """Have a breaker looked at before each call; without one that costs nothing."""
-        self.breaker, known = breaker, self.service.eta
-        self.eta = lambda rows=1: BREAKER if self._broken() else known(rows)
+        """Have a breaker looked at before each call; without one that costs nothing.
 
-    def submit(self, job: Any, on_done: OnDone) -> None:
+        While it is open, the tier is not run directly: each call has to be let through.
+        """
+        self.breaker, known, call = breaker, self.service.eta, self.call
+        breaker.on_change = self._suspect
+        self.eta = lambda rows=1: BREAKER if self._broken() else known(rows)
+        self.call = lambda job: self._kept_away() or call(job)
+
+    def _suspect(self, is_open: bool) -> None:  # noqa: FBT001
+        self.inline = not is_open
+
+    def submit(self, job: Any, on_done: OnDone) -> Served:
         """Run the call here and now; ``on_done`` has its fact before this returns."""
-        on_done(self.call(job))
+        ticket = Served(job, self._clock())
+        ticket.fact = fact = self.call(job)
+        on_done(fact)
+        return ticket
 
     def retire(self) -> None:
         """Nothing to let go of."""
@@ -105,6 +116,11 @@ class InlineLane(TierLane):
 
     def serve_turn(self, served: Sequence[Served]) -> None:
         """Answer requests of one turn of an event loop, until the last one's deadline."""
+        refused = self._kept_away()
+        if refused is not None:
+            for one in served:
+                one.fact = refused
+            return
         if self._watchdog is None:
             self.serve(served)
             return

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cascade.confidence import OutputFault
 from cascade.errors import TierOutputError
-from cascade.facts import Failed, Replied, RowsReply
+from cascade.facts import Failed, Refused, Replied, RowsReply
 from cascade.lanes.handle import Handle
 from cascade.lanes.rows import groups, is_ragged, join
 from cascade.load import ServiceTime
@@ -15,6 +16,7 @@ from cascade.protocols import Occupancy
 from cascade.tiers.columns import marked, plain
 from cascade.tiers.faults import as_tier_error
 from cascade.tiers.python import each
+from cascade.types import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from cascade.breaker import Breaker
     from cascade.calibration import Calibration
     from cascade.facts import Fact
-    from cascade.protocols import BoundTier, Clock, Context
+    from cascade.protocols import BoundTier, Clock, Context, Rows
 
 __all__ = ["EXITS", "Served", "TierLane", "answered", "remarks"]
 
@@ -34,6 +36,8 @@ class Served:
     """One request in a batch: what its row was made into, how long that took, and its fact."""
 
     __slots__ = ("fact", "job", "prepared", "row", "submitted")
+
+    struck = False  # its running out of time was counted: others may go on waiting for it
 
     def __init__(self, job: Any, submitted: int) -> None:
         self.job = job
@@ -73,15 +77,26 @@ class TierLane:
         spec = tier.inputs[0] if len(tier.inputs) == 1 and prepare is None else None
         self._uniform = spec is not None and spec.dtype != "text" and None not in spec.shape
 
-    def _struck(self) -> None:
-        """Count a call that failed, or ran out of time."""
-        if self.breaker is not None:
+    def _struck(self, calls: Sequence[Served] = ()) -> None:
+        """Count a call that failed, or ran out of time; once, whoever waits for it."""
+        if self.breaker is not None and not (calls and all(one.struck for one in calls)):
             self.breaker.failed(self._clock(), self.service.answered)
 
     def _broken(self) -> bool:
         """Whether the breaker keeps calls away."""
         breaker = self.breaker
-        return breaker is not None and breaker.refuses(self._clock(), self.service.answered)
+        if breaker is None or not breaker.is_open:
+            return False
+        return breaker.refuses(self._clock(), self.service.answered)
+
+    def _kept_away(self) -> Refused | None:
+        """Refuse a call that is about to be made, where the breaker keeps it away."""
+        breaker = self.breaker
+        if breaker is None or not breaker.is_open:
+            return None
+        now = self._clock()
+        admitted = breaker.admits(now, self.service.answered)
+        return None if admitted else Refused(self.index, Reason.BREAKER, now)
 
     def eta_for(self, rank: int) -> Callable[[], int]:  # noqa: ARG002  there is no queue
         """Return the ``eta`` of requests of another class."""
@@ -103,7 +118,7 @@ class TierLane:
         return Occupancy(broken=self._is_open())
 
     def _is_open(self) -> bool:
-        """Whether the breaker keeps calls away, without letting one through."""
+        """Whether the breaker keeps calls away, but for one now and then."""
         return self.breaker is not None and self.breaker.is_open
 
     def plain(self, job: Any) -> tuple[Any, float | None]:
@@ -184,28 +199,35 @@ class TierLane:
         try:
             raw = tier.run_rows(join([one.row for one in group], self.pad), n, handle)
             finished = self._clock()
-            values, confidences = tier.read_rows(raw, n)
+            values, confidences = self._read_rows(raw, n)
+            listed = values.tolist()
+            sure = [None] * n if confidences is None else confidences.tolist()
         except BaseException as error:  # noqa: BLE001  a tier may raise anything
             if not handle.stopped:
                 self._fail(group, error, started, finished or self._clock())
             return
         self.service.observe_rows(finished - started, n)
-        sure = [None] * n if confidences is None else confidences.tolist()
-        listed = values.tolist()
         simple = values.dtype.kind not in "Ofc" and self.calibration is None and tier.silent
         index, batch = self.index, (n, why)
         for i, (one, value, confidence) in enumerate(zip(group, listed, sure, strict=True)):
             known, cost = True, None
-            if not simple or not (confidence is None or 0.0 <= confidence <= 1.0):
-                try:
+            try:
+                if not simple or not (confidence is None or 0.0 <= confidence <= 1.0):
                     value, confidence, known, cost = self._weigh(one, value, confidence, raw, i)  # noqa: PLW2901
-                except BaseException as error:  # noqa: BLE001  one row's fault is not another's
-                    self._fail([one], error, started, finished)
-                    continue
+            except BaseException as error:  # noqa: BLE001  one row's fault is not another's
+                self._fail([one], error, started, finished)
+                continue
             one.fact = Replied(
                 index, value, confidence, one.submitted, started, finished, one.prepared,
                 known, cost, batch,
             )  # fmt: skip
+
+    def _read_rows(self, raw: Any, n: int) -> Rows:
+        """Read a batch of n rows; a tier that brings its own reader may miscount."""
+        values, confidences = self.tier.read_rows(raw, n)
+        if len(values) != n or (confidences is not None and len(confidences) != n):
+            raise OutputFault(f"expected {n} values, and as many confidences if any")
+        return values, confidences
 
     def _weigh(
         self, one: Served, value: Any, confidence: float | None, raw: Any, i: int
@@ -222,19 +244,22 @@ class TierLane:
     def _fail(
         self, group: Sequence[Served], error: BaseException, started: int, finished: int
     ) -> None:
-        self._struck()
+        self._struck(group)
         fault = error if isinstance(error, EXITS) else as_tier_error(self.tier.name, error)
         for one in group:
             one.fact = Failed(self.index, fault, one.submitted, started, finished, one.prepared)
 
     # -- the columnar driver's batches -----------------------------------------------------------
 
-    def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
+    def call_rows(self, rows: Any, n: int, context: Context) -> RowsReply | Refused:
         """Run n rows at once; what the tier raises is raised."""
+        refused = self._kept_away()
+        if refused is not None:
+            return refused
         if self.prepare is not None:
             batch = getattr(self.prepare, "batch", None)
             listed = each(rows)
-            rows = join(batch(listed) if batch is not None else [self.prepare(x) for x in listed])
+            rows = batch(listed) if batch is not None else [self.prepare(x) for x in listed]
         try:
             reply = self._run_rows(rows, n, context)
         except BaseException:
@@ -254,23 +279,37 @@ class TierLane:
         """Count rows that run on a thread of their own as left: here nothing is bounded."""
 
     def _run_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
-        """Run rows together, or those of each shape where they are not all of one."""
-        if is_ragged(rows):
-            return self._run_groups(each(rows), context)
+        """Run rows together, or those of each kind where they are not all of one."""
+        made = self.prepare is not None and isinstance(rows, list)
+        if not made and not is_ragged(rows):
+            return self._run_batch(rows, n, context)
+        listed = each(rows)
+        if len(listed) != n:
+            msg = f"prepare.batch: expected {n} rows back, got {len(listed)}"
+            raise TierOutputError(msg, tier=self.tier.name)
+        parts = groups(listed, self.pad)
+        if len(parts) > 1:
+            return self._run_groups(listed, parts, context)
+        return self._run_batch(join(listed, self.pad), n, context)
+
+    def _run_batch(self, rows: Any, n: int, context: Context) -> RowsReply:
+        """Run a batch as it is."""
         started = self._clock()
         raw = self.tier.run_rows(rows, n, context)
         finished = self._clock()
-        self.service.observe_rows(finished - started, n)
-        values, confidences = self.tier.read_rows(raw, n)
+        values, confidences = self._read_rows(raw, n)
+        self.service.observe_rows(finished - started, n)  # only now: breakers count these rows
         return RowsReply(values, confidences, started, finished, *remarks(self.tier, raw, n))
 
-    def _run_groups(self, listed: Sequence[Any], context: Context) -> RowsReply:
+    def _run_groups(
+        self, listed: Sequence[Any], parts: Sequence[list[int]], context: Context
+    ) -> RowsReply:
         n, replies = len(listed), []
         values, sure = np.empty(n, dtype=object), np.full(n, np.nan)
         costs: list[float | None] = [None] * n
-        for places in groups(listed, self.pad):
+        for places in parts:
             batch = join([listed[i] for i in places], self.pad)
-            reply = self._run_rows(batch, len(places), context)
+            reply = self._run_batch(batch, len(places), context)
             values[places] = reply.values
             if reply.confidences is not None:
                 sure[places] = reply.confidences

@@ -101,8 +101,12 @@ class LoopLane(TierLane):
         return own + own * (queued // self.workers) if queued else own
 
     def wait(self) -> int:
-        """Nanoseconds that a call would wait before it runs."""
-        queued = len(self._share().queue)
+        """Nanoseconds that a call would wait before it runs; outside of loops, the longest."""
+        shares = self._shares.copy()
+        loops = [loop for loop in shares if not loop.is_closed()]
+        with contextlib.suppress(RuntimeError):  # in a thread, or between two loops
+            loops = [own for own in (asyncio.get_running_loop(),) if own in shares]
+        queued = max((len(shares[loop].queue) for loop in loops), default=0)
         return self.service.curve.time(1) * (queued // self.workers + 1) if queued else 0
 
     def resize(self, workers: int) -> None:
@@ -127,12 +131,15 @@ class LoopLane(TierLane):
     def submit(self, job: Any, on_done: OnDone) -> Ticket:
         """Start the call, or have it wait for its turn."""
         ticket, share = Ticket(job, self._clock(), on_done), self._share()
-        full = len(share.queue) >= self.limit
-        evicted = share.queue.evict(ticket.rank) if full else None
-        turned = ticket if self._closing or (full and evicted is None) else evicted
+        full, refused = len(share.queue) >= self.limit, None
+        if self._closing or (full and not share.queue.behind(ticket.rank)):
+            refused = Reason.OVERLOAD
+        elif self._kept_away():
+            refused = Reason.BREAKER
+        turned = ticket if refused else share.queue.evict(ticket.rank) if full else None
         if turned is not None:
-            turned.fact = Refused(self.index, Reason.OVERLOAD, ticket.submitted)
-            turned.on_done(turned.fact)
+            turned.fact = Refused(self.index, refused or Reason.OVERLOAD, ticket.submitted)
+            turned.tell()
         if turned is ticket:
             return ticket
         share.queue.push(ticket)
@@ -181,7 +188,7 @@ class LoopLane(TierLane):
             raise
         except BaseException as error:  # noqa: BLE001  a tier may raise anything
             if not ticket.gone:  # else it was cancelled
-                self._struck()
+                self._struck([ticket])
             fault = as_tier_error(self.tier.name, error)
             now = self._clock()
             fact = Failed(
@@ -192,7 +199,7 @@ class LoopLane(TierLane):
     def _end(self, ticket: Ticket, fact: Fact) -> None:
         if not ticket.gone:
             ticket.fact = fact
-            ticket.on_done(fact)
+            ticket.tell()
 
     def cancel(self, ticket: Ticket) -> bool:
         """Stop waiting for a call; its task is cancelled."""
@@ -218,7 +225,8 @@ class LoopLane(TierLane):
 
     def timed_out(self, ticket: Ticket) -> TimedOut:
         """Return the fact of a call that ran out of time."""
-        self._struck()
+        self._struck([ticket])
+        ticket.struck = True
         now = self._clock()
         started = ticket.submitted if ticket in self._share().tasks else now
         return TimedOut(self.index, ticket.submitted, started, now)
@@ -236,7 +244,7 @@ class LoopLane(TierLane):
         answer = self.tier.predict_async(job)  # type: ignore[attr-defined]
         return self.tier.read(asyncio.run_coroutine_threadsafe(answer, self._caller()).result())
 
-    def _run_rows(self, rows: Any, n: int, context: Context) -> RowsReply:
+    def _run_batch(self, rows: Any, n: int, context: Context) -> RowsReply:
         """Have the loop answer a batch, from another thread; at the deadline it is cancelled."""
         started = self._clock()
         answer = self.tier.predict_rows_async(rows, context)  # type: ignore[attr-defined]
@@ -249,7 +257,8 @@ class LoopLane(TierLane):
         finally:
             asked.cancel()  # of one that is over: nothing
         finished = self._clock()
-        values, confidences = self.tier.read_rows(raw, n)
+        values, confidences = self._read_rows(raw, n)
+        self.service.observe_rows(finished - started, n)
         return RowsReply(values, confidences, started, finished, *remarks(self.tier, raw, n))
 
     # -- ending ----------------------------------------------------------------------------------

@@ -249,7 +249,13 @@ class ProcessTier(BoundTier):
         self._starting += 1
         self._due = time.monotonic() + self._took
         name = f"cascade-{self.name}-start"
-        threading.Thread(target=self._restart, args=(dead,), name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._restart, args=(dead,), name=name, daemon=True).start()
+        except (RuntimeError, MemoryError):  # no thread is to be had: who asks next starts one
+            self._starting -= 1
+            self._made -= 1
+            self._changed.notify_all()
+            dead.close()
 
     def _restart(self, dead: _Child) -> None:
         dead.close()

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["groups", "is_ragged", "join"]
 
 
+_INT = 62  # bits that are an int64 in any case
+
+
 def is_ragged(rows: Any) -> bool:
     """Whether a batch is rows (or a column of them) that were not of one shape.
 
@@ -28,6 +31,8 @@ def is_ragged(rows: Any) -> bool:
 def groups(rows: Sequence[Any], pad: Mapping[str, float] | None = None) -> list[list[int]]:
     """Return the places of the rows that can be stacked with each other.
 
+    A row that cannot be looked at stands alone: its tier says what is wrong with it.
+
     >>> groups([np.zeros(2), np.zeros(3), np.zeros(2)])
     [[0, 2], [1]]
     """
@@ -38,17 +43,32 @@ def groups(rows: Sequence[Any], pad: Mapping[str, float] | None = None) -> list[
             return [list(range(len(rows)))]
     found: dict[Hashable, list[int]] = {}
     for i, row in enumerate(rows):
-        found.setdefault(_kind(row, pad or {}), []).append(i)
+        try:
+            kind = _kind(row, pad or {})
+        except Exception:  # noqa: BLE001  a mapping runs its own code here
+            kind = (i, "alone")
+        found.setdefault(kind, []).append(i)
     return list(found.values())
 
 
 def _kind(row: Any, pad: Mapping[str, float], name: str = "") -> Hashable:
+    if isinstance(row, np.ma.MaskedArray):  # alone: stacked, it would lose its mask
+        return id(row), "masked"
     if isinstance(row, np.ndarray):
         padded = name in pad or (not name and len(pad) == 1)
         return (row.dtype, row.ndim if padded else row.shape)
     if isinstance(row, Mapping):
-        return tuple((name, _kind(value, pad, name)) for name, value in row.items())
-    return None
+        return tuple((name, _type(value, pad, name)) for name, value in row.items())
+    return None  # a list of them takes anything
+
+
+def _type(value: Any, pad: Mapping[str, float], name: str) -> Hashable:
+    """Return what values of one column have in common: none changes the type of another."""
+    if isinstance(value, np.ndarray):
+        return _kind(value, pad, name)
+    if isinstance(value, np.generic) or (isinstance(value, int) and value.bit_length() > _INT):
+        return type(value), np.asarray(value).dtype
+    return (type(value),)
 
 
 def join(rows: Any, pad: Mapping[str, float] | None = None) -> Any:
@@ -65,15 +85,13 @@ def join(rows: Any, pad: Mapping[str, float] | None = None) -> Any:
         return rows
     first = rows[0]
     if isinstance(first, np.ndarray):
-        return _stack(rows, next(iter(pad.values())) if pad and len(pad) == 1 else 0)
+        return _stack(rows, next(iter(pad.values())) if pad and len(pad) == 1 else None)
     if isinstance(first, Mapping):
-        return {
-            name: _column([row[name] for row in rows], (pad or {}).get(name, 0)) for name in first
-        }
+        return {name: _column([row[name] for row in rows], (pad or {}).get(name)) for name in first}
     return list(rows)
 
 
-def _column(values: list[Any], fill: float) -> Any:
+def _column(values: list[Any], fill: float | None) -> Any:
     if isinstance(values[0], np.ndarray):
         return _stack(values, fill)
     if isinstance(values[0], (bool, int, float, np.number)):
@@ -81,12 +99,14 @@ def _column(values: list[Any], fill: float) -> Any:
     return values
 
 
-def _stack(arrays: Sequence[npt.NDArray[Any]], fill: float) -> npt.NDArray[Any]:
+def _stack(arrays: Sequence[npt.NDArray[Any]], fill: float | None) -> npt.NDArray[Any]:
     shape, n = arrays[0].shape, len(arrays)
     if len(shape) == 1 and len(set(map(len, arrays))) == 1:  # in a third of the time of np.stack
         return np.concatenate(arrays).reshape(n, shape[0])
     if all(array.shape == shape for array in arrays):
         return np.stack(arrays)
+    if fill is None:
+        raise ValueError("rows of unequal shape, and nothing to pad them with")
     longest = tuple(map(max, zip(*(array.shape for array in arrays), strict=True)))
     batch = np.full((n, *longest), fill, dtype=arrays[0].dtype)
     for i, array in enumerate(arrays):

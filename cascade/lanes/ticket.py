@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 from typing import TYPE_CHECKING, Any
 
-from cascade.lanes.handle import Handle
+from cascade.lanes.handle import Handle, aside
 from cascade.lanes.lane import Served
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ __all__ = ["Run", "Ticket"]
 class Ticket(Served):
     """One call in the lane: who waits for it, until when, and where it is."""
 
-    __slots__ = ("context", "gone", "on_done", "rank", "run", "until")
+    __slots__ = ("context", "gone", "on_done", "rank", "run", "struck", "until")
 
     def __init__(self, job: Any, submitted: int, on_done: OnDone) -> None:
         super().__init__(job, submitted)
@@ -26,7 +26,13 @@ class Ticket(Served):
         self.on_done = on_done
         self.run: Run | None = None
         self.gone = False  # nobody waits any more
+        self.struck = False
         self.context = contextvars.copy_context()
+
+    def tell(self) -> None:
+        """Give who waits the fact."""
+        assert self.fact is not None  # noqa: S101  it is over
+        aside(self.on_done, self.fact)
 
 
 class Run:

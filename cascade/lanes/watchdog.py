@@ -6,6 +6,8 @@ timer, condition or heap per run. It sleeps when nothing has run for a while; it
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import threading
 import time
 from contextlib import AbstractContextManager
@@ -62,11 +64,14 @@ class Watchdog:
         if self._thread is None:
             with self._starting:
                 if self._thread is None:
-                    self._thread = threading.Thread(
+                    thread = threading.Thread(
                         target=self._watch, args=(self._awake,), name="cascade-watchdog",
                         daemon=True,
                     )  # fmt: skip
-                    self._thread.start()
+                    # where there are no more to be had, runs go unwatched until one is
+                    with contextlib.suppress(RuntimeError, MemoryError):
+                        thread.start()
+                        self._thread = thread
         if not self._awake.is_set():
             self._awake.set()
 
@@ -108,7 +113,8 @@ def in_time(
 ) -> T | None:
     """Return what comes of some work, or None when it is not over in time, and is left.
 
-    It runs in a daemon thread of its own, for what cannot be stopped; what it raises is raised.
+    It runs in a daemon thread of its own, for what cannot be stopped, in the caller's context; what
+    it raises is raised.
     ``leave`` is called when it is left, and what that returns when it is over after all.
     """
     found: list[tuple[bool, Any]] = []
@@ -125,7 +131,8 @@ def in_time(
         for ended in filter(None, late):
             ended()
 
-    threading.Thread(target=run, name="cascade-rows", daemon=True).start()
+    caller = contextvars.copy_context()  # it works for the caller's event loop
+    threading.Thread(target=caller.run, args=(run,), name="cascade-rows", daemon=True).start()
     if not over.wait(max(0.0, nanoseconds / 1e9)):
         with ending:
             if not over.is_set():  # it may be, just now

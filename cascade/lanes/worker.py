@@ -8,6 +8,7 @@ are never joined without a limit, so that a hung call holds up neither other tie
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from functools import partial
@@ -136,26 +137,29 @@ class WorkerLane(TierLane):
         now = self._clock()
         ticket = Ticket(job, now, on_done)
         with self._lock:
-            refused, evicted = self._refusal(), None
-            if refused is None and len(self._queue) >= self.limit:
-                evicted = self._queue.evict(ticket.rank)
-                refused = Reason.OVERLOAD if evicted is None else None
+            refused, evicted = self._refusal(ticket.rank), None
             if refused is None:
+                if len(self._queue) >= self.limit:
+                    evicted = self._queue.evict(ticket.rank)
                 self._queue.push(ticket)
                 if self.cap > 1:
                     self._count_arrival(now)
                 self._wake()
+                if not self._threads:  # and none is to be had: nobody would take it up
+                    self._queue.remove(ticket)
+                    refused = Reason.OVERLOAD
         turned = ticket if refused is not None else evicted
         if turned is not None:
             turned.fact = Refused(self.index, refused or Reason.OVERLOAD, now)
-            turned.on_done(turned.fact)
+            turned.tell()
         return ticket
 
-    def _refusal(self) -> Reason | None:
-        if self._closing:
+    def _refusal(self, rank: int) -> Reason | None:
+        queue = self._queue
+        if self._closing or (len(queue) >= self.limit and not queue.behind(rank)):
             return Reason.OVERLOAD
         stuck = self._lost and self.zombies >= self.workers
-        return Reason.BREAKER if stuck else None
+        return Reason.BREAKER if stuck or self._kept_away() else None
 
     def _count_arrival(self, now: int) -> None:
         gap = float(now - self._last)
@@ -172,9 +176,11 @@ class WorkerLane(TierLane):
         elif self._idle:
             self._idle.pop().release()
         elif self._threads < self.workers:
-            self._threads += 1
-            name = f"cascade-{self.tier.name}-{self._threads}"
-            threading.Thread(target=self._work, args=(self._lock,), name=name, daemon=True).start()
+            name = f"cascade-{self.tier.name}-{self._threads + 1}"
+            work = threading.Thread(target=self._work, args=(self._lock,), name=name, daemon=True)
+            with contextlib.suppress(RuntimeError, MemoryError):  # there are no more to be had
+                work.start()
+                self._threads += 1
 
     def call(self, job: Any) -> Fact:
         """Make the call and wait for its fact, at most until the job's deadline."""
@@ -195,7 +201,8 @@ class WorkerLane(TierLane):
 
     def timed_out(self, ticket: Ticket) -> TimedOut:
         """Return the fact of a call that ran out of time."""
-        self._struck()
+        self._struck([ticket])
+        ticket.struck = True
         now = self._clock()
         started = now if ticket.run is None else ticket.run.started
         return TimedOut(self.index, ticket.submitted, started, now)
@@ -372,9 +379,7 @@ class WorkerLane(TierLane):
             self._release_idle()
             for ticket in left:
                 ticket.fact = Refused(self.index, Reason.OVERLOAD, self._clock())
-        for ticket in left:
-            assert ticket.fact is not None  # noqa: S101  just refused
-            ticket.on_done(ticket.fact)
+        _tell(left)
 
     def live(self) -> int:
         """How many calls somebody waits for, queued ones and runs."""
@@ -384,5 +389,4 @@ class WorkerLane(TierLane):
 def _tell(tickets: Sequence[Ticket]) -> None:
     """Give those who wait their facts."""
     for ticket in tickets:
-        assert ticket.fact is not None  # noqa: S101  it is over
-        ticket.on_done(ticket.fact)
+        ticket.tell()

@@ -305,7 +305,10 @@ class PythonTier(BoundTier):
 
     def read_rows(self, raw: Prediction, n: int) -> Rows:
         """Return the columns of n rows."""
-        return self._columns.read(raw, n)
+        values, confidences = self._columns.read(raw, n)
+        own: Any = raw.values
+        # what the tier returned may be part of its input, or be filled anew by its next run
+        return (values.copy() if values is own else values), confidences
 
     # -- one row of (value, confidence): the common case, without a Prediction ---------------------
 

@@ -11,7 +11,7 @@ import pytest
 import cascade
 from cascade import Policy
 from cascade.binding import bind
-from cascade.facts import Failed, Replied
+from cascade.facts import Failed, Refused, Replied
 from cascade.lanes import Watchdog, make_lane
 from cascade.load import ServiceTime
 from tests.lanes.targets import double, fail
@@ -120,6 +120,44 @@ def test_own_preparation_is_counted_and_its_fault_is_the_calls(ask):
     good, bad = ask(double, [1, -1], prepare=prepare)
     assert (good.value, type(bad)) == (202, Failed)
     assert 0 < good.prepared <= good.started - good.submitted
+
+
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_open_breaker_lets_one_call_through_once_its_pause_is_over(kind, rows):
+    if rows and kind == "loop":
+        pytest.skip("rows of an awaited tier are asked from a thread")
+    lane, tier = make(kind, fail, breaker={"pause": "60s"})
+    breaker = getattr(lane, "breaker", None) or lane._far.breaker
+    breaker._open(time.monotonic_ns() - 100_000_000_000, 0)
+    found, calls = [], 3
+
+    async def main():
+        over, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def done(fact):
+            found.append(fact)
+            if len(found) == calls:
+                loop.call_soon_threadsafe(over.set)
+
+        assert all(lane.eta() >= 0 for _ in range(calls))
+        for _ in range(calls):
+            if not rows:
+                lane.submit(Job("bad"), done)
+                continue
+            try:
+                done(lane.call_rows(["bad"], 1, Job(None)))
+            except (KeyError, cascade.TierError) as error:
+                done(error)
+        assert lane.eta() < 0
+        async with asyncio.timeout(LONG):
+            await over.wait()
+
+    asyncio.run(main())
+    lane.close()
+    tier.close()
+    refused = [fact for fact in found if isinstance(fact, Refused)]
+    assert [fact.reason for fact in refused] == ["breaker", "breaker"]
 
 
 def test_a_lane_answers_after_a_fork_reset(ask):

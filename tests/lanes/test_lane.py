@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cascade.calibration import ByLabel
+from cascade.errors import TierOutputError
 from cascade.facts import Failed, Replied
 from cascade.lanes import InlineLane
 from cascade.lanes.handle import Handle
@@ -56,6 +57,60 @@ def test_rows_of_several_shapes_are_put_back_in_their_order():
     reply = InlineLane(0, Sums(clock), clock).call_rows(rows, 4, None)
     assert reply.values.tolist() == [1, 4, 1, 9]
     assert reply.finished - reply.started == 6_000_000_000  # three runs
+
+
+class Kinds(Slow):
+    """Says what it is asked, whatever kind of rows those are."""
+
+    def __init__(self, clock):
+        super().__init__(clock)
+        self.batches = []
+
+    def run_rows(self, rows, n, context):
+        self.batches.append(rows)
+        return n
+
+    def read_rows(self, raw, n):
+        return np.full(n, raw), None
+
+
+@pytest.mark.parametrize("by_batch", [False, True])
+def test_what_a_tier_s_own_preparation_made_unequal_is_not_padded_unless_the_policy_says_so(
+    by_batch,
+):
+    def tokens(text):
+        return np.array([ord(letter) for letter in text])
+
+    if by_batch:
+        tokens.batch = lambda texts: [tokens(text) for text in texts]
+    clock = VirtualClock()
+    apart, padded = Kinds(clock), Kinds(clock)
+    lane = InlineLane(0, apart, clock, prepare=tokens)
+    assert lane.call_rows(["a", "bc", "d"], 3, None).values.tolist() == [2, 1, 2]
+    assert [rows.tolist() for rows in apart.batches] == [[[97], [100]], [[98, 99]]]
+    lane = InlineLane(0, padded, clock, prepare=tokens, pad={"ids": 0})
+    assert lane.call_rows(["a", "bc", "d"], 3, None).values.tolist() == [3, 3, 3]
+    assert [rows.tolist() for rows in padded.batches] == [[[97, 0], [98, 99], [100, 0]]]
+
+
+def test_prepared_rows_of_one_kind_are_one_batch():
+    clock = VirtualClock()
+    for prepare, same in ((str.upper, ["A", "B"]), (lambda x: {"k": ord(x)}, {"k": [97, 98]})):
+        tier = Kinds(clock)
+        InlineLane(0, tier, clock, prepare=prepare).call_rows(["a", "b"], 2, None)
+        (rows,) = tier.batches
+        assert rows == same if isinstance(rows, list) else rows["k"].tolist() == same["k"]
+
+
+def test_a_preparation_that_loses_rows_is_at_fault():
+    def lossy(x):
+        return np.zeros(len(x))
+
+    lossy.batch = lambda xs: [lossy(x) for x in xs[1:]]
+    clock = VirtualClock()
+    lane = InlineLane(0, Kinds(clock), clock, prepare=lossy)
+    with pytest.raises(TierOutputError, match="expected 3 rows back, got 2"):
+        lane.call_rows(["a", "bc", "d"], 3, None)
 
 
 # -- requests that were put together -------------------------------------------------------------
@@ -110,6 +165,53 @@ def test_a_row_of_a_batch_with_an_odd_confidence_is_at_fault_alone():
     InlineLane(0, Told(clock, [0.9, 1.5, 0.1]), clock).serve(group)
     assert [type(one.fact) for one in group] == [Replied, Failed, Replied]
     assert "this row of a batch has no sound confidence" in str(group[1].fact.error)
+
+
+@pytest.mark.parametrize(
+    ("values", "confidences"),
+    [
+        (np.zeros(1), np.zeros(2)), (np.zeros(2), np.zeros(3)), ([0.0, 0.0], np.zeros(2)),
+        (np.zeros(2), [0.5, 0.5]), (None, None),
+    ],
+)  # fmt: skip
+def test_a_batch_that_cannot_be_read_is_the_fault_of_all_its_rows(values, confidences):
+    class Odd(Told):
+        def read_rows(self, raw, n):
+            return values, confidences
+
+    clock = VirtualClock()
+    served = requests(clock, "x", "y")
+    InlineLane(0, Odd(clock), clock).serve(served)
+    assert [type(one.fact) for one in served] == [Failed, Failed]
+
+
+def test_a_row_whose_confidence_is_no_number_is_at_fault_alone():
+    class Odd(Told):
+        def read_rows(self, raw, n):
+            return np.zeros(n), np.array([0.5, "much", 0.5], dtype=object)
+
+    clock = VirtualClock()
+    served = requests(clock, "x", "y", "z")
+    InlineLane(0, Odd(clock), clock).serve(served)
+    assert [type(one.fact) for one in served] == [Replied, Failed, Replied]
+
+
+def test_a_row_that_cannot_be_looked_at_keeps_nobody_else_from_an_answer():
+    class Closed(dict):
+        def items(self):
+            raise OSError("closed")
+
+    class Tier(Told):
+        def run(self, job):
+            return dict(job.row.items())
+
+        def read_rows(self, raw, n):
+            return np.zeros(n), None
+
+    clock = VirtualClock()
+    served = requests(clock, {"k": 1}, Closed(k=1), {"k": 2})
+    InlineLane(0, Tier(clock), clock).serve(served)
+    assert [type(one.fact) for one in served] == [Replied, Failed, Replied]
 
 
 def test_each_row_of_a_batch_is_calibrated_by_its_own_label():
@@ -213,3 +315,42 @@ def test_a_watchdog_that_has_retired_leaves_but_watches_what_comes_late():
         thread = dog._thread
     thread.join(30.0)
     assert not thread.is_alive()
+
+
+def test_a_run_that_cannot_be_stopped_as_it_said_keeps_no_other_from_it(monkeypatch):
+    shown = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(args.exc_type))
+
+    tried, stopped = threading.Event(), threading.Event()
+
+    def odd():
+        tried.set()
+        raise ValueError
+
+    clock = VirtualClock()
+    dog = Watchdog(clock)
+    for stop, event in ((odd, tried), (stopped.set, stopped)):
+        run = Handle(None, ())
+        run.stop_with(stop)
+        with dog.over(run, clock()):
+            assert event.wait(30.0)
+    assert shown == [ValueError]
+    dog.retire()
+
+
+def test_a_watchdog_without_a_thread_watches_once_it_can_have_one(monkeypatch):
+    def no_thread(_):
+        raise RuntimeError("can't start new thread")
+
+    clock = VirtualClock()
+    dog, stopped = Watchdog(clock), threading.Event()
+    late = Handle(None, ())
+    late.stop_with(stopped.set)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with dog.over(late, clock()):
+            pass
+    assert not dog.slots
+    with dog.over(late, clock()):
+        assert stopped.wait(30.0)
+    dog.retire()

@@ -170,6 +170,21 @@ class Cut:
         raise KeyboardInterrupt
 
 
+def test_a_process_that_no_thread_can_replace_is_replaced_by_who_asks(monkeypatch):
+    def no_thread(_):
+        raise RuntimeError("can't start new thread")
+
+    with routing(double) as router:
+        assert router.route(1).value == 2  # its worker has a thread now
+        (child,) = router._service.bound[0]._free
+        child.kill()
+        child.process.wait()
+        monkeypatch.setattr(threading.Thread, "start", no_thread)
+        assert [router.route(i, deadline=10).value for i in (2, 3)] == [4, 6]
+        monkeypatch.undo()
+        assert len(pids(router)) == router._service.bound[0]._made == 1
+
+
 def test_an_answer_that_nobody_read_is_not_the_next_ones():
     with routing(double) as router:
         (child,) = router._service.bound[0]._free

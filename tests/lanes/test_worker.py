@@ -10,7 +10,8 @@ import cascade
 from cascade import Policy
 from cascade.batching import Curve
 from cascade.binding import bind
-from cascade.facts import Refused, Replied, TimedOut
+from cascade.breaker import Breaker
+from cascade.facts import Failed, Refused, Replied, TimedOut
 from cascade.lanes import WorkerLane
 from tests.contract.test_lanes import LONG, Job
 
@@ -20,11 +21,14 @@ class Gate:
 
     def __init__(self):
         self.go, self.entered, self.batches = threading.Semaphore(0), threading.Semaphore(0), []
+        self.fails = False
 
     def __call__(self, xs):
         self.batches.append(list(xs))
         self.entered.release()
         assert self.go.acquire(timeout=LONG)
+        if self.fails:
+            raise ConnectionError
         return [(x, 0.9) for x in xs]
 
 
@@ -201,6 +205,24 @@ def test_a_call_can_be_taken_over(lane, gate):
     assert not it.adopt(ticket, Job("x"), facts.of("late"))
 
 
+def test_a_call_is_one_failure_whoever_waits_for_it(lane, gate):
+    facts, it = Facts(), lane()
+    it.breaker = Breaker(rate=0.5, minimum=9, window=10**12, pause=1, chance=lambda: 0.0)
+    call = it.submit(Job("call"), facts.of("leader"))
+    assert gate.entered.acquire(timeout=LONG)
+    for heir in "abc":
+        assert type(it.timed_out(call)) is TimedOut
+        assert it.adopt(call, Job("call"), facts.of(heir))
+    gate.fails = True
+    gate.go.release()
+    assert type(facts.wait(1)["c"]) is Failed
+    assert len(it.breaker._failures) == 1
+    it.submit(Job("next"), facts.of("next"))
+    gate.go.release()
+    facts.wait(1)
+    assert len(it.breaker._failures) == 2
+
+
 def test_what_cannot_make_it_is_dropped_unrun(lane, gate):
     facts, it = Facts(), lane()
     it.submit(Job("first"), facts.of("first"))
@@ -273,6 +295,53 @@ def test_closing_waits_for_what_is_under_way_and_refuses_the_rest(lane, gate):
     assert facts["waits"].reason == "overload"
     gate.go.release()
     assert facts.wait(2)["runs"].value == "runs"
+
+
+def test_closing_tells_everybody_once_whatever_becomes_of_one(lane, gate, monkeypatch):
+    shown = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(args.exc_value))
+
+    def lost(_):
+        raise RuntimeError("lost")
+
+    facts, it = Facts(), lane()
+    it.submit(Job("runs"), facts.of("runs"))
+    assert gate.entered.acquire(timeout=LONG)
+    waiting = it.submit(Job("waits", seconds=5), facts.of("gone"))
+    assert it.adopt(waiting, Job("waits", seconds=20), facts.of("waits"))
+    it.submit(Job("lost", seconds=1), lost)
+    it.close()
+    assert facts["waits"].reason == "overload"
+    gate.go.release()
+    assert set(facts.wait(2)) == {"runs", "waits"}
+    assert list(map(str, shown)) == ["lost"]
+
+
+def test_a_lane_that_can_have_no_thread_refuses_until_it_can(lane, monkeypatch):
+    facts, it = Facts(), lane(lambda xs: [(x, 0.9) for x in xs])
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        it.submit(Job("early"), facts.of("early"))
+        assert facts["early"].reason == "overload"
+        assert (it.occupancy()[:2], it._threads) == ((0, 0), 0)
+    it.submit(Job("later"), facts.of("later"))
+    assert facts.wait(2)["later"].value == "later"
+
+
+def test_a_lane_that_can_have_no_more_threads_makes_do_with_those_it_has(lane, gate, monkeypatch):
+    facts, it = Facts(), lane(workers=2)
+    it.submit(Job("runs"), facts.of("runs"))
+    assert gate.entered.acquire(timeout=LONG)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        it.submit(Job("waits"), facts.of("waits"))
+        assert not facts
+    gate.go.release(2)
+    assert facts.wait(2)["waits"].value == "waits"
+
+
+def no_thread(_):
+    raise RuntimeError("can't start new thread")
 
 
 def test_a_retired_lane_still_answers_and_keeps_no_thread(lane):
