@@ -202,7 +202,7 @@ class AsyncRouter(Front, Generic[X, V]):
 
     async def _board(self, loop: Loop, boarding: Boarding, request: Request, x: X) -> Outcome[V]:
         """Have the first tier answer together with others, then go on if need be."""
-        turn, outcome = loop.turns[boarding.tier], None
+        turn, outcome = loop.turn(request.plan, boarding.tier), None
         assert turn is not None  # noqa: S101  the tier's lane runs several together
         loop.active += 1
         try:
@@ -241,7 +241,7 @@ class AsyncRouter(Front, Generic[X, V]):
                     held = 0
                     fact = await _wait(loop, request, lane)  # type: ignore[arg-type]  # queued
                     back = clock()
-                elif loop.crowded and (turn := loop.turns[move.tier]) is not None:
+                elif loop.crowded and (turn := loop.turn(plan, move.tier)) is not None:
                     held = 0
                     seat = turn.seat(request)
                     await seat.future

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from cascade.admission import Priority
 from cascade.batching import turn_size
@@ -51,7 +52,9 @@ class Loop:
         self.held = 0
         self.active = 0  # requests on their way up
         self.crowded = False
-        self.turns: tuple[Turn | None, ...] = ()
+        self._turns: tuple[Turn | None, ...] = ()  # of the latest plan's lanes
+        # And of each plan's that is still in use: its requests are its own tiers' to answer.
+        self._of_plan: WeakKeyDictionary[Plan, tuple[Turn | None, ...]] = WeakKeyDictionary()
         self._waiting = 0  # to have their turn
         self._of_class: dict[Priority, deque[asyncio.Future[None]]] = {
             priority: deque() for priority in Priority
@@ -69,7 +72,14 @@ class Loop:
         if plan is self.plan:
             return
         self.plan, self.clock = plan, plan.clock
-        self.turns = tuple(Turn(self, lane) if lane.cap > 1 else None for lane in plan.lanes)
+        if plan not in self._of_plan:
+            turns = tuple(Turn(self, lane) if lane.cap > 1 else None for lane in plan.lanes)
+            self._of_plan[plan] = turns
+        self._turns = self._of_plan[plan]
+
+    def turn(self, plan: Plan, tier: int) -> Turn | None:
+        """Return where a plan's requests meet at a tier; None where that runs each alone."""
+        return (self._turns if plan is self.plan else self._of_plan[plan])[tier]
 
     # -- fairness --------------------------------------------------------------------------------
 

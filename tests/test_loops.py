@@ -374,3 +374,43 @@ def test_one_router_serves_several_loops():
             thread.join(30)
         assert sorted(found) == [*range(50), *range(100, 150), *range(200, 250)]
         assert len(shared._loops) <= 3
+
+
+TOGETHER = {"execution": "inline", "batch": {"max_size": 8}}
+
+
+@pytest.mark.parametrize("new", [TOGETHER, {"execution": "inline"}], ids=["together", "alone"])
+@pytest.mark.parametrize("waits", ["for its turn", "for a worker"])
+def test_whom_a_swap_overtakes_in_a_crowded_loop_is_answered_by_his_own_policy(waits, new):
+    go = threading.Event()
+
+    def small(x):
+        assert go.wait(30)
+        return "old", 0.1
+
+    def named(label):
+        return cascade.tier(lambda xs: [(label, 0.9) for _ in xs], returns="pairs")
+
+    async def work(router):
+        go.set()
+        await router.route("known")
+        go.clear()
+        loop = router._loop
+        loop.held = Loop.FAIR if waits == "for its turn" else 0
+        asked = [asyncio.create_task(router.route(i)) for i in range(3)]
+        await asyncio.sleep(0)  # they have the old plan, and wait
+        only = [{"name": "only", "kind": "external", **new}]
+        router._service.swap(
+            Policy.from_dict(tree(tiers=only, escalation={})), {"only": named("new")}
+        )
+        loop.held = 0
+        assert (await router.route("x")).value == "new"
+        loop.crowded = True
+        go.set()
+        return await asyncio.gather(*asked)
+
+    worker = waits == "for a worker"
+    tiers = {"small": cascade.tier(small, returns="pairs", rows="one") if worker else named("old"),
+             "large": named("old")}  # fmt: skip
+    outcomes = serve(work, policy=tree({} if worker else TOGETHER, TOGETHER), tiers=tiers)
+    assert {(o.value, o.disposition) for o in outcomes} == {("old", "accepted")}
