@@ -169,13 +169,13 @@ def _compiled(plan: Plan, rungs: tuple[Rung, ...], settle: Settle) -> Direct:  #
         request = Request(plan, row, 0, arrived, until)
         if tenant is not None:
             request.tenant = whose(tenant)
-        if cache is not None and key is not None:
-            request.key = key
-            if lead(key, request) is not request or key in entries:  # another has landed in between
-                return engine.enter(request, cache, follow)
         steps: tuple[RawStep, ...] = ()
         value = confidence = fault = None
         try:
+            if cache is not None and key is not None:
+                request.key = key
+                if lead(key, request) is not request or key in entries:  # another has just landed
+                    return engine.enter(request, cache, follow)
             if (dot is None or float(dot(row)) >= limit) and _hard(request, x) >= cut:
                 return _go_on(request, x)
             now = request.routed = clock()
@@ -212,7 +212,7 @@ def _compiled(plan: Plan, rungs: tuple[Rung, ...], settle: Settle) -> Direct:  #
 def _settling(plan: Plan) -> Settle:
     """Compile the closing of the books on a sure answer; None where that takes more than this."""
     engine, cache, ledger = plan.engine, plan.engine.cache, plan.engine.ledger
-    acquire, release, flights = engine.lock.acquire, engine.lock.release, engine.flights
+    lock, flights = engine.lock, engine.flights
     append, pending, clock, site = ledger.append, ledger.pending, plan.clock, plan.site
     observers = engine.observers
 
@@ -230,15 +230,12 @@ def _settling(plan: Plan) -> Settle:
                 return None
             small = type(value) is int and -DIGIT < value < DIGIT
             item = Entry(value, confidence, end.hit, INT if small else getsizeof(value))
-            acquire()  # half of what ``with`` costs
-            try:
+            with lock:  # not acquire and try: a signal's exception may come in between
                 if request.followers is not None:
                     return None
                 ledger.misses += misses
                 cache.put(key, item, request.arrived)
                 del flights[key]
-            finally:
-                release()
         trace = (end, request.arrived, request.routed, clock(), steps)
         append(trace)
         if len(pending) >= FOLD_AT:

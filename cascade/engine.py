@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from cascade.admission import Priority, retry_after
 from cascade.budget import Budget, nanoseconds
 from cascade.cache import PLAIN, Entry, ResultCache, entry
-from cascade.errors import InputTypeError, PolicyError, TierError, TierOutputError
+from cascade.errors import InputTypeError, PolicyError
 from cascade.flight import Flight, Landed, Lead, land
 from cascade.ledger import FOLD_AT
-from cascade.outcome import Outcome, Serials, no_answer
+from cascade.outcome import Outcome, Serials, refusal
 from cascade.tiers.faults import as_post_error
 from cascade.types import Disposition, Reason
 
@@ -34,6 +34,7 @@ __all__ = ["Engine", "Request", "whose"]
 
 _NANO = 1_000_000_000
 _LONGEST = 10**18  # ns; locks cannot wait much longer
+_ORPHANED = _NANO  # ns past its deadline from which nobody joins a flight: its leader may be gone
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -160,7 +161,11 @@ class Engine:
         if cache is None or key is None:
             return request
         request.key = key
-        return self.enter(request, cache, follow)
+        try:
+            return self.enter(request, cache, follow)
+        except BaseException:
+            self.abandon(request)
+            raise
 
     def used(self, key: Hashable, now: int) -> Entry | None:
         """Return a cached answer, which is the last one used from now on; None: it has expired."""
@@ -179,6 +184,9 @@ class Engine:
                 self.ledger.misses += 1
                 flight_key = request.key if floor == 0 else request.flight_key()
                 leader = self.flights.setdefault(flight_key, request)
+                if request.arrived > leader.until + _ORPHANED:
+                    leader.followers = leader.followers or []  # should it land yet, it looks
+                    leader = self.flights[flight_key] = request
                 if leader is not request:
                     request.follower = follow(request)
                     leader.join(request.follower)
@@ -277,11 +285,13 @@ class Engine:
 
     def _hand_over(self, key: Hashable, request: Request, landing: Landing) -> None:
         """Enter the new leader, under the lock; what is pending is his."""
+        leads = self.flights.get(key) is request  # else another does, who was asked long after it
         if isinstance(landing.leader, Request):
-            self.flights[key] = request.heir = landing.leader
-            request.pending = None
-        else:
-            self.flights.pop(key, None)
+            request.heir, request.pending = landing.leader, None
+            if leads:
+                self.flights[key] = landing.leader
+        elif leads:
+            del self.flights[key]
 
     def settle_follower(self, request: Request, landed: Landed, waited: int) -> Outcome[Any]:
         """Close the books on a request that was answered by another's computation."""
@@ -310,12 +320,23 @@ class Engine:
             return Landed(ladder.finish(Disposition.FAILED, Reason.DEADLINE))
         return Landed(ladder.finish(Disposition.DEGRADED, Reason.DEADLINE, best.tier), best)
 
+    @staticmethod
+    def take_over(request: Request, lead: Lead) -> None:
+        """Have a follower lead from now on; what is pending is its own to wait for."""
+        if lead.after is not None:
+            request.adopt(lead.after, request.until)
+        request.pending, request.follower = lead.pending, None  # last: until then it is to be done
+
     def abandon(self, request: Request) -> None:
-        """Hand the flight over when its leader was interrupted; else stop what runs for it."""
+        """Have a request that was interrupted leave: a flight that it leads is handed over."""
         landing = None
         if request.key is not None:
-            key = request.flight_key()
+            key, follower = request.flight_key(), request.follower
             with self.lock:
+                if follower is not None:
+                    follower.leave()
+                    if isinstance(follower.verdict, Lead):  # it was about to lead
+                        self.take_over(request, follower.verdict)
                 if self.flights.get(key) is request:  # else it has landed
                     landing = land(request, None, self.clock(), pending=request.pending)
                     self._hand_over(key, request, landing)
@@ -330,18 +351,6 @@ class Engine:
             lane, ticket = request.pending
             request.pending = None
             lane.cancel(ticket)
-
-    def quit(self, request: Request) -> None:
-        """Have a follower that was interrupted leave, or hand over if it leads by now."""
-        follower = request.follower
-        assert follower is not None  # noqa: S101  it follows
-        with self.lock:
-            follower.leave()
-        if isinstance(follower.verdict, Lead):
-            request.pending = follower.verdict.pending
-            if follower.verdict.after is not None:
-                request.adopt(follower.verdict.after, request.until)
-            self.abandon(request)
 
     @staticmethod
     def _wake(landing: Landing) -> None:
@@ -373,22 +382,3 @@ def whose(tenant: Any) -> str | None:
     if tenant is not None and type(tenant) is not str:
         raise InputTypeError(f"tenant: expected a string, got {type(tenant).__name__}")
     return tenant
-
-
-def refusal(outcome: Outcome[Any], error: BaseException | None, later: float) -> Exception:
-    """Return the exception for an outcome without an answer; ``later`` is when to come back (s)."""
-    if outcome.reason is Reason.DEADLINE or outcome.disposition is Disposition.SHED:
-        return no_answer(outcome, later)
-    if not isinstance(error, TierError):
-        names = ", ".join(step.tier for step in outcome.steps)
-        error = TierOutputError(f"no usable answer from {names}: confidence not in [0, 1]")
-    shown = _another(error)
-    shown.outcome = outcome
-    return shown
-
-
-def _another(error: TierError) -> TierError:
-    """Return a copy of an error, for one of several threads that will raise it."""
-    twin = copy.copy(error)
-    twin.__cause__ = error.__cause__
-    return twin
