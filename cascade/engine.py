@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import operator
 import threading
@@ -226,8 +225,8 @@ class Engine:
                 confidence = confidence if answer else None
             if request.cost is not None:
                 extra = {"cost": request.cost}
-        if request.key is not None:
-            self._land(request, finish, value, confidence)
+        if request.key is not None and self._land(request, finish, value, confidence):
+            value = _own(value)
         if request.pending is not None:
             self._leave(request)
         if finish.disposition is Disposition.ABSTAINED:
@@ -253,8 +252,9 @@ class Engine:
         """Postprocess an answer; a request at which that fails has failed."""
         plan, now, tier = request.plan, self.clock(), answer.tier
         assert plan.post is not None  # noqa: S101  the caller looked
+        value = answer.value if request.key is None else _own(answer.value)  # others may wait
         try:
-            return plan.post(tier, answer.value), finish
+            return plan.post(tier, value), finish
         except Exception as error:  # noqa: BLE001  the user's function may raise anything
             request.best, request.error = None, as_post_error(plan.site.tiers[tier], error)
             what = (None, None, str(request.error))
@@ -262,8 +262,11 @@ class Engine:
             request.steps += (step,)
             return None, plan.ladder.finish(Disposition.FAILED, Reason.FAULT)
 
-    def _land(self, request: Request, finish: Finish, value: Any, confidence: float | None) -> None:
-        """Store an answer that was accepted, and give everybody who waits what is theirs."""
+    def _land(self, request: Request, finish: Finish, value: Any, confidence: float | None) -> bool:
+        """Store an answer that was accepted; give those who wait, if there are any, what is theirs.
+
+        They are given the request's ``best``, and copy that when they wake.
+        """
         hit, item = finish.hit, None
         if hit is not None:
             if type(value) in PLAIN:
@@ -276,12 +279,13 @@ class Engine:
                 self.cache.put(request.key, item, request.arrived)
             if request.followers is None:
                 self.flights.pop(key, None)
-                return
+                return False
             need = request.etas[request.refused]() if request.refused >= 0 else -1
             landed = Landed(finish, request.best, request.error, request.point)
             landing = land(request, landed, self.clock(), need, request.pending)
             self._hand_over(key, request, landing)
         self._wake(landing)
+        return True
 
     def _hand_over(self, key: Hashable, request: Request, landing: Landing) -> None:
         """Enter the new leader, under the lock; what is pending is his."""
@@ -297,10 +301,9 @@ class Engine:
         """Close the books on a request that was answered by another's computation."""
         answer, now = landed.answer, self.clock()
         request.key = None  # another's to land
-        if answer is not None:  # what a caller gets is its own
+        if answer is not None:
             answer = copy.copy(answer)
-            with contextlib.suppress(Exception):  # what cannot be copied is shared
-                answer.value = copy.deepcopy(answer.value)
+            answer.value = _own(answer.value)
         tier = 0 if answer is None else answer.tier
         request.best, request.error = answer, landed.error
         request.point = landed.point or request.plan.point
@@ -382,3 +385,13 @@ def whose(tenant: Any) -> str | None:
     if tenant is not None and type(tenant) is not str:
         raise InputTypeError(f"tenant: expected a string, got {type(tenant).__name__}")
     return tenant
+
+
+def _own(value: Any) -> Any:
+    """Return a caller's own of what others get too; what cannot be copied is shared."""
+    if type(value) in PLAIN:
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # noqa: BLE001  the value's own code runs here
+        return value
