@@ -13,6 +13,7 @@ from cascade.columnar import route_rows
 from cascade.decide import Call, Finish
 from cascade.engine import Request
 from cascade.errors import CascadeError
+from cascade.facts import since
 from cascade.flight import Follower, Lead
 from cascade.front import Front
 from cascade.lanes.lane import answered
@@ -235,7 +236,7 @@ class AsyncRouter(Front, Generic[X, V]):
             elif pending is None:
                 move = request.resume(after, clock(), request.until, etas)
             else:
-                fact = await _wait(loop, request, *pending)
+                fact = since(await _wait(loop, request, *pending), request.routed)
                 move = request.step(fact, clock(), etas)
             while type(move) is Call:
                 lane = lanes[move.tier]

@@ -10,6 +10,7 @@ from cascade.admission import Priority
 from cascade.columnar import route_rows
 from cascade.decide import Call, Finish
 from cascade.engine import Request
+from cascade.facts import since
 from cascade.flight import Follower, Lead
 from cascade.front import Front
 from cascade.lanes.lane import answered
@@ -196,7 +197,7 @@ class Router(Front, Generic[X, V]):
         elif pending is None:
             move = request.resume(after, clock(), request.until, etas)
         else:
-            fact = _wait(request, *pending)
+            fact = since(_wait(request, *pending), request.routed)
             move = request.step(fact, clock(), etas)
         while type(move) is Call:
             lane = lanes[move.tier]

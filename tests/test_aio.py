@@ -210,6 +210,17 @@ def test_a_leader_out_of_time_leaves_the_call_to_a_follower_with_more():
     assert world.large.cancelled == 0
 
 
+def test_what_a_call_took_before_somebody_asked_is_not_in_his_ledger():
+    world = World()
+    hasty = world.ask("x", deadline=0.03)
+    world.wait(0.02)
+    _, second = world.all(hasty, world.ask("x", deadline=0.5))
+    latency = second.latency
+    assert (latency.input, latency.transfer, latency.output) == (0, 0, 0)
+    assert latency.compute == latency.total == pytest.approx(0.031)
+    assert second.steps[0].latency.compute == latency.compute
+
+
 def test_a_cancelled_leader_hands_the_call_over():
     world = World()
     leader, follower, third = (world.ask("x") for _ in range(3))
