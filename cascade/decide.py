@@ -278,9 +278,13 @@ class Decision:
             if self._deviated:  # a fault is what the caller can act on
                 reason = Reason.FAULT
             return ladder.finish(Disposition.FAILED if ran else Disposition.SHED, reason)
+        return self.stop_short(best, reason)
+
+    def stop_short(self, best: Replied, reason: Reason) -> Finish:
+        """End with an answer that was not accepted."""
         if self._abstains(best):
-            return ladder.finish(Disposition.ABSTAINED, Reason.UNSURE, best.tier)
-        return ladder.finish(Disposition.DEGRADED, reason, best.tier)
+            return self._ladder.finish(Disposition.ABSTAINED, Reason.UNSURE, best.tier)
+        return self._ladder.finish(Disposition.DEGRADED, reason, best.tier)
 
     def _abstains(self, answer: Replied) -> bool:
         limit, confidence = self._ladder.abstain_below, answer.confidence

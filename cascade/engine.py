@@ -317,11 +317,12 @@ class Engine:
             follower.leave()
         if follower.verdict is not None:  # it landed just now
             return follower.verdict
-        assert isinstance(follower.flight, Request)  # noqa: S101  it has joined one
-        best, ladder = follower.flight.best, follower.flight.plan.ladder
+        leader = follower.flight
+        assert isinstance(leader, Request)  # noqa: S101  it has joined one
+        best = leader.best
         if best is None:
-            return Landed(ladder.finish(Disposition.FAILED, Reason.DEADLINE))
-        return Landed(ladder.finish(Disposition.DEGRADED, Reason.DEADLINE, best.tier), best)
+            return Landed(leader.plan.ladder.finish(Disposition.FAILED, Reason.DEADLINE))
+        return Landed(leader.stop_short(best, Reason.DEADLINE), best, point=leader.point)
 
     @staticmethod
     def take_over(request: Request, lead: Lead) -> None:

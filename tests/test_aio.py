@@ -297,6 +297,17 @@ def test_a_follower_leaves_at_its_own_deadline():
     assert second.latency.total == pytest.approx(0.02)
 
 
+def test_a_follower_who_leaves_with_too_unsure_an_answer_has_it_withheld():
+    world = World(specs={"escalation": {"thresholds": [0.5], "abstain_below": 0.3}})
+    leader = world.ask("x", deadline=0.5)
+    world.wait(0.01)
+    hasty = world.ask("x", deadline=0.02)
+    first, second = world.all(leader, hasty)
+    assert first.disposition == "accepted"
+    assert (second.disposition, second.reason, second.tier) == ("abstained", "unsure", "small")
+    assert (second.value, second.best, second.latency.total) == (None, "x!", pytest.approx(0.02))
+
+
 def test_a_thousand_askers_are_one_call():
     world = World(small=Awaited(0.001, 0.9))
     outcomes = world.all(*(world.ask("x") for _ in range(1000)))
