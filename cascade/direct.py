@@ -170,6 +170,7 @@ def _compiled(plan: Plan, rungs: tuple[Rung, ...], settle: Settle) -> Direct:  #
         if tenant is not None:
             request.tenant = whose(tenant)
         steps: tuple[RawStep, ...] = ()
+        values: tuple[Any, ...] = ()  # of the steps but the last
         value = confidence = fault = None
         try:
             if cache is not None and key is not None:
@@ -197,11 +198,14 @@ def _compiled(plan: Plan, rungs: tuple[Rung, ...], settle: Settle) -> Direct:  #
                            -1, -1, started, started, finished, finished, 0, None),)  # fmt: skip
                 if sure:
                     outcome = settle(request, end, value, confidence, steps, 1)
-                    return _go_on(request, x, steps, value) if outcome is None else outcome
+                    if outcome is None:
+                        return _go_on(request, x, steps, (*values, value))
+                    return outcome
                 if confidence is None or not 0.0 <= confidence <= 1.0:
                     break
+                values += (value,)
                 now = clock()
-            return _go_on(request, x, steps, value, fault, (tier, eta))
+            return _go_on(request, x, steps, (*values, value), fault, (tier, eta))
         except BaseException:
             engine.abandon(request)
             raise
@@ -269,23 +273,24 @@ def _tell(
     request: Request,
     x: Any,
     steps: Iterable[RawStep] = (),
-    value: Any = None,
+    values: Iterable[Any] = (),
     fact: Fact | None = None,
     looked: tuple[int, int | None] = (0, None),
     back: int | None = None,
 ) -> Request:
     """Tell the state machine what has happened; the driver goes on with the request's ``move``.
 
-    ``value`` is that of the last step, ``fact`` what came after it, and ``back`` when, if that took
-    time; ``looked`` is a tier with the eta that was seen.
+    ``values`` are those of the steps, ``fact`` what came after them, and ``back`` when, if that
+    took time; ``looked`` is a tier with the eta that was seen.
     """
     plan, tier, eta = request.plan, *looked
     etas, at_once = list(request.etas), [int] * len(request.etas)  # int() is 0
     if eta is not None:
         etas[tier] = lambda: eta
+    told = zip(values, steps, strict=False)  # for a step not taken the value before it is there
     facts: list[Fact] = [
         Replied(tier, value, confidence, submitted, started, finished)
-        for tier, _, _, confidence, _, _, _, submitted, started, finished, *_ in steps
+        for value, (tier, _, _, confidence, _, _, _, submitted, started, finished, *_) in told
     ]
     if fact is not None:
         facts.append(fact)
