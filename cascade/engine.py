@@ -8,11 +8,11 @@ import threading
 from sys import getsizeof
 from typing import TYPE_CHECKING, Any
 
-from cascade.admission import Priority, retry_after
+from cascade.admission import retry_after
 from cascade.budget import Budget, nanoseconds
 from cascade.cache import PLAIN, Entry, ResultCache, entry
 from cascade.errors import InputTypeError, PolicyError
-from cascade.flight import Flight, Landed, Lead, land
+from cascade.flight import Landed, Lead, Request, land
 from cascade.ledger import FOLD_AT
 from cascade.outcome import Outcome, Serials, refusal
 from cascade.tiers.faults import as_post_error
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cascade.decide import Call
     from cascade.facts import Replied
-    from cascade.flight import Follower, Landing, Pending, Verdict
+    from cascade.flight import Follower, Landing, Verdict
     from cascade.ledger import Ledger
     from cascade.plan import Plan
     from cascade.protocols import Clock, Observer
@@ -34,56 +34,6 @@ __all__ = ["Engine", "Request", "whose"]
 _NANO = 1_000_000_000
 _LONGEST = 10**18  # ns; locks cannot wait much longer
 _ORPHANED = _NANO  # ns past its deadline from which nobody joins a flight: its leader may be gone
-_NOTHING: Mapping[str, Any] = {}
-
-
-class Request(Flight):
-    """One request on its way: what the lanes, the decision and the ledger need of it.
-
-    It is the context that a tier sees, and the flight that others of its key wait for.
-    """
-
-    # What most requests never set costs them nothing as a class-level default.
-    tenant: str | None = None
-    metadata: Mapping[str, Any] = _NOTHING
-    key: Hashable = None  # set while the request leads a flight
-    follower: Follower | None = None  # set when it waits for another's answer
-    pending: Pending | None = None  # the call that it waits for, on another thread
-    heir: Request | None = None  # who waits for that call now
-    move: Call | Finish | None = None  # what is next, where that is decided already
-    routed = 0
-    rank = 1  # of its class
-
-    def __init__(self, plan: Plan, row: Any, floor: int, arrived: int, until: int) -> None:
-        self._ladder = plan.ladder  # as Decision.__init__ does: a call less
-        self.floor = floor
-        self.plan = plan
-        self.etas = plan.etas
-        self.row = row
-        self.arrived = arrived
-        self.until = until
-
-    def _latest(self) -> int:
-        """The latest deadline of those who wait: a flight runs as long."""
-        if self.heir is not None:
-            return self.heir._latest()  # noqa: SLF001  another of its own
-        return max([self.until, *(follower.until for follower in tuple(self.followers or ()))])
-
-    def remaining(self) -> float:
-        """Seconds until the last deadline of those who wait; negative once it has passed."""
-        return (self._latest() - self.plan.clock()) / _NANO
-
-    def cancelled(self) -> bool:
-        """Whether nobody waits any more: here, once the last deadline has passed."""
-        return self.plan.clock() >= self._latest()
-
-    def put_in(self, priority: Priority) -> None:
-        """Put the request into a class."""
-        self.rank, self.etas = priority.rank, self.plan.ranked[priority]
-
-    def flight_key(self) -> Hashable:
-        """Tell flights apart that may be answered by different tiers."""
-        return self.key if self.floor == 0 else (self.key, self.floor)
 
 
 class Engine:

@@ -2,11 +2,13 @@
 
 import asyncio
 import threading
+from itertools import pairwise
 
 import pytest
 
 import cascade
 from cascade import AsyncRouter, Budget, Policy, PolicyError, Router
+from cascade.engine import Request
 from cascade.errors import InputTypeError
 from cascade.testing import VirtualLoop, router_for
 
@@ -115,6 +117,18 @@ def test_what_one_makes_of_his_answer_is_not_what_those_who_wait_for_it_get(tenf
     assert others == [[2 * by, "changed"]] * 3
     assert partial == [by, "changed"]
     assert cached == [2 * by]
+
+
+def test_a_flight_may_be_handed_over_ever_so_often():
+    with router_for(policy()) as router:
+        plan = router._service.open()
+        flight = [Request(plan, "x", 0, 0, until) for until in range(3_000)]
+        for before, after in pairwise(flight):
+            before.heir = after
+        flight[-1].until = plan.clock() + 30 * 10**9
+        assert 0 < flight[0].remaining() <= 30
+        assert not flight[0].cancelled()
+        assert flight[0].heir is flight[-1]  # those in between may go
 
 
 def test_an_unknown_kind_of_any_size_is_shown_briefly():
