@@ -131,7 +131,7 @@ class Engine:
             if held is None or held.finish.rank < floor:
                 held = None
                 self.ledger.misses += 1
-                flight_key = request.key if floor == 0 else request.flight_key()
+                flight_key = request.flight_key()
                 leader = self.flights.setdefault(flight_key, request)
                 if request.arrived > leader.until + _ORPHANED:
                     leader.followers = leader.followers or []  # should it land yet, it looks
@@ -223,7 +223,7 @@ class Engine:
                 item = Entry(value, confidence, hit, getsizeof(value))
             else:
                 item = entry(value, confidence, hit)
-        key = request.key if request.floor == 0 else request.flight_key()
+        key = request.flight_key()
         with self.lock:
             if item is not None and self.cache is not None:
                 self.cache.put(request.key, item, request.arrived)

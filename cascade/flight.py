@@ -102,8 +102,11 @@ class Request(Flight):
         self.rank, self.etas = priority.rank, self.plan.ranked[priority]
 
     def flight_key(self) -> Hashable:
-        """Tell flights apart that may be answered by different tiers."""
-        return self.key if self.floor == 0 else (self.key, self.floor)
+        """Tell flights apart that may be answered by different tiers, or in different modes."""
+        first_only = self._ladder.first_only
+        if self.floor or first_only:
+            return self.key, self.floor, first_only
+        return self.key
 
 
 @attrs.define(eq=False)
