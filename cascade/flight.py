@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
+import numpy as np
 
 from cascade.decide import Decision
 from cascade.types import Disposition, Reason
@@ -68,6 +69,7 @@ class Request(Flight):
     pending: Pending | None = None  # the call that it waits for, on another thread
     heir: Request | None = None  # who waits for that call now
     move: Call | Finish | None = None  # what is next, where that is decided already
+    kept = False  # the row, from its caller's hands
     routed = 0
     rank = 1  # of its class
 
@@ -97,6 +99,11 @@ class Request(Flight):
         """Whether nobody waits any more: here, once the last deadline has passed."""
         return self.plan.clock() >= self._latest()
 
+    def keep(self) -> None:
+        """Hold arrays of one's own: the caller may write to his before a run for others is over."""
+        if self.key is not None and not self.kept:
+            self.row, self.kept = _copied(self.row), True
+
     def put_in(self, priority: Priority) -> None:
         """Put the request into a class."""
         self.rank, self.etas = priority.rank, self.plan.ranked[priority]
@@ -107,6 +114,12 @@ class Request(Flight):
         if self.floor or first_only:
             return self.key, self.floor, first_only
         return self.key
+
+
+def _copied(row: Any) -> Any:
+    if type(row) is np.ndarray:
+        return row.copy()
+    return {name: _copied(one) for name, one in row.items()} if type(row) is dict else row
 
 
 @attrs.define(eq=False)

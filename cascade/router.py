@@ -263,6 +263,7 @@ def _wait(request: Request, lane: QueuedLane, ticket: Any = None) -> Fact:
         gate.release()
 
     if ticket is None:
+        request.keep()
         ticket = lane.submit(request, done)
     elif not lane.adopt(ticket, request, done):
         return ticket.fact or lane.timed_out(ticket)

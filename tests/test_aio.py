@@ -221,6 +221,19 @@ def test_what_a_call_took_before_somebody_asked_is_not_in_his_ledger():
     assert second.steps[0].latency.compute == latency.compute
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_what_its_caller_makes_of_an_input_does_not_reach_a_run_that_others_wait_for(named):
+    def row(array):
+        return {"a": array} if named else array
+
+    world, buffer = World(), np.array([1.0])
+    hasty, patient = world.ask(row(buffer), deadline=0.02), world.ask(row(np.array([1.0])))
+    world.wait(0.03)
+    buffer[:] = 99.0
+    first, second = world.all(hasty, patient)
+    assert (first.disposition, second.value) == ("degraded", f"{row(np.array([1.0]))}!")
+
+
 def test_a_cancelled_leader_hands_the_call_over():
     world = World()
     leader, follower, third = (world.ask("x") for _ in range(3))
