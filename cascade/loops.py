@@ -232,10 +232,14 @@ async def in_thread(work: Any) -> Any:
             future.set_exception(error)
 
     def run() -> None:
-        result, error = None, None
+        result: Any = None
+        error: BaseException | None = None
         CALLER.set(loop)
         try:
             result = work()
+        except StopIteration as caught:  # no future takes one
+            error = RuntimeError("what ran in a thread raised StopIteration")
+            error.__cause__ = caught
         except BaseException as caught:  # noqa: BLE001  it is raised where it is awaited
             error = caught
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits

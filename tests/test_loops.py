@@ -16,7 +16,7 @@ from cascade.batching import Curve
 from cascade.facts import Failed, Refused, TimedOut
 from cascade.lanes import InlineLane, Watchdog
 from cascade.lanes.lane import Served
-from cascade.loops import Loop, Turn
+from cascade.loops import Loop, Turn, in_thread
 from cascade.protocols import BoundTier
 from cascade.types import Reason
 from tests.awaiting import pairs, serve, tree
@@ -414,3 +414,13 @@ def test_whom_a_swap_overtakes_in_a_crowded_loop_is_answered_by_his_own_policy(w
              "large": named("old")}  # fmt: skip
     outcomes = serve(work, policy=tree({} if worker else TOGETHER, TOGETHER), tiers=tiers)
     assert {(o.value, o.disposition) for o in outcomes} == {("old", "accepted")}
+
+
+def test_a_stop_iteration_in_a_thread_is_an_error_where_it_is_awaited():
+    async def main():
+        async with asyncio.timeout(30):
+            await in_thread(lambda: next(iter(())))
+
+    with pytest.raises(RuntimeError, match="StopIteration") as caught:
+        asyncio.run(main())
+    assert isinstance(caught.value.__cause__, StopIteration)
