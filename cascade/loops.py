@@ -12,9 +12,10 @@ from weakref import WeakKeyDictionary
 
 from cascade.admission import Priority
 from cascade.batching import turn_size
-from cascade.facts import Refused
-from cascade.lanes.lane import Served, answered
+from cascade.facts import Failed, Refused
+from cascade.lanes.lane import EXITS, Served, answered
 from cascade.lanes.loop import CALLER, LoopLane
+from cascade.tiers.faults import as_tier_error
 from cascade.types import Reason
 
 if TYPE_CHECKING:
@@ -212,10 +213,21 @@ class Turn:
         if self._calm >= _CALM:
             self._loop.crowded = False
             self._calm = 0
-        self._lane.serve_turn(part)
+        self._run(part)
         woken = self._loop.asyncio.create_future()  # after all of them, and they go on first
         woken.add_done_callback(self._flush)
         self._loop.deliver([*(seat.future for seat in part), woken])
+
+    def _run(self, part: list[Seat]) -> None:
+        lane = self._lane
+        try:
+            lane.serve_turn(part)
+        except BaseException as error:  # noqa: BLE001  a mistake in there must strand nobody
+            now, own = self._loop.clock(), isinstance(error, EXITS)
+            fault = error if own else as_tier_error(lane.tier.name, error)
+            for seat in part:
+                if seat.fact is None:
+                    seat.fact = Failed(lane.index, fault, seat.submitted, now, now)
 
 
 async def in_thread(work: Any) -> Any:

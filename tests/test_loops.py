@@ -276,6 +276,35 @@ def test_an_exit_in_a_shared_turn_is_no_fault_of_the_tier():
         turn.fact(SimpleNamespace(fact=Failed(0, SystemExit(3), 0, 0, 0)))
 
 
+def test_what_goes_wrong_beside_a_run_strands_nobody():
+    """Those who have their fact keep it, and the next ones have their turn."""
+
+    class Lane:
+        cap, index, tier = 8, 2, SimpleNamespace(name="only")
+        service = SimpleNamespace(curve=Curve())
+
+        def serve_turn(self, served):
+            served[0].fact = "known"
+            if len(served) > 1:
+                raise OSError("closed")
+
+    async def main():
+        turn = Turn(Loop(asyncio.get_running_loop()), Lane())
+        facts = []
+        async with asyncio.timeout(30):
+            for n in (3, 1):
+                seats = [turn.seat(SimpleNamespace(routed=7)) for _ in range(n)]
+                for seat in seats:
+                    await seat.future
+                facts.append([seat.fact for seat in seats])
+        return facts
+
+    (known, *failed), last = asyncio.run(main())
+    assert (known, last) == ("known", ["known"])
+    assert [(type(fact), fact.tier, fact.submitted) for fact in failed] == [(Failed, 2, 7)] * 2
+    assert all(isinstance(fact.error, cascade.TierError) for fact in failed)
+
+
 def test_a_turn_past_its_last_deadline_is_stopped():
     class Stuck(BoundTier):
         name, can_stop = "stuck", True
