@@ -13,6 +13,7 @@ from cascade.columnar import route_rows
 from cascade.decide import Call, Finish
 from cascade.engine import Request
 from cascade.errors import CascadeError
+from cascade.facts import since
 from cascade.flight import Follower, Lead
 from cascade.front import Front
 from cascade.lanes.lane import answered
@@ -161,7 +162,7 @@ class AsyncRouter(Front, Generic[X, V]):
 
     # -- serving ---------------------------------------------------------------------------------
 
-    async def route(
+    async def route(  # noqa: C901  one, for speed
         self,
         x: X,
         *,
@@ -188,28 +189,34 @@ class AsyncRouter(Front, Generic[X, V]):
         until = arrived + budget
         plain = at_least is None and metadata is None and priority is None and use_cache
         boarding = plan.boarding if loop.crowded else None
-        if plain and direct is not None and boarding is None:
-            request = direct(x, arrived, until, tenant, _AsyncFollower)
-        else:
-            floor = plan.floor if at_least is None else self._floor(plan, at_least)
-            request = engine.begin(
-                plan, x, arrived, until, tenant, floor, use_cache, metadata, _AsyncFollower
-            )
-        if type(request) is Outcome:
-            loop.held += took(request) + loop.HIT
-            return request
-        assert type(request) is Request  # noqa: S101  the only other kind
-        if rank is not None:
-            request.put_in(rank)
-        if request.follower is not None:
-            return await self._follow(loop, request, x)
-        if plain and boarding is not None and request.move is None:
-            return await self._board(loop, boarding, request, x)
-        return await self._lead(loop, request, x)
+        request: Outcome[V] | Request | None = None
+        try:  # as Router.route does
+            if plain and direct is not None and boarding is None:
+                request = direct(x, arrived, until, tenant, _AsyncFollower)
+            else:
+                floor = plan.floor if at_least is None else self._floor(plan, at_least)
+                request = engine.begin(
+                    plan, x, arrived, until, tenant, floor, use_cache, metadata, _AsyncFollower
+                )
+            if type(request) is Outcome:
+                loop.held += took(request) + loop.HIT
+                return request
+            assert type(request) is Request  # noqa: S101  the only other kind
+            if rank is not None:
+                request.put_in(rank)
+            if request.follower is not None:
+                return await self._follow(loop, request, x)
+            if plain and boarding is not None and request.move is None:
+                return await self._board(loop, boarding, request, x)
+            return await self._lead(loop, request, x)
+        except BaseException:
+            if type(request) is Request:
+                engine.abandon(request)
+            raise
 
     async def _board(self, loop: Loop, boarding: Boarding, request: Request, x: X) -> Outcome[V]:
         """Have the first tier answer together with others, then go on if need be."""
-        turn, outcome = loop.turns[boarding.tier], None
+        turn, outcome = loop.turn(request.plan, boarding.tier), None
         assert turn is not None  # noqa: S101  the tier's lane runs several together
         loop.active += 1
         try:
@@ -217,9 +224,6 @@ class AsyncRouter(Front, Generic[X, V]):
                 seat = turn.seat(request)
                 await seat.future
                 outcome = boarding.land(request, x, turn.fact(seat))
-        except BaseException:
-            request.plan.engine.abandon(request)
-            raise
         finally:
             loop.active -= 1
         return await self._lead(loop, request, x) if outcome is None else outcome
@@ -239,8 +243,7 @@ class AsyncRouter(Front, Generic[X, V]):
             elif pending is None:
                 move = request.resume(after, clock(), request.until, etas)
             else:
-                request.adopt(after, request.until)
-                fact = await _wait(loop, request, *pending)
+                fact = since(await _wait(loop, request, *pending), request.routed)
                 move = request.step(fact, clock(), etas)
             while type(move) is Call:
                 lane = lanes[move.tier]
@@ -248,7 +251,7 @@ class AsyncRouter(Front, Generic[X, V]):
                     held = 0
                     fact = await _wait(loop, request, lane)  # type: ignore[arg-type]  # queued
                     back = clock()
-                elif loop.crowded and (turn := loop.turns[move.tier]) is not None:
+                elif loop.crowded and (turn := loop.turn(plan, move.tier)) is not None:
                     held = 0
                     seat = turn.seat(request)
                     await seat.future
@@ -262,9 +265,6 @@ class AsyncRouter(Front, Generic[X, V]):
             loop.held += held
             assert type(move) is Finish  # noqa: S101  the only other kind
             return engine.settle(request, move)
-        except BaseException:
-            engine.abandon(request)
-            raise
         finally:
             loop.active -= 1
 
@@ -273,14 +273,11 @@ class AsyncRouter(Front, Generic[X, V]):
         follower, engine = request.follower, request.plan.engine
         assert type(follower) is _AsyncFollower  # noqa: S101  made by begin
         waited = request.routed = self._clock()
-        try:
-            verdict = await follower.wait((request.until - waited) / 1e9)
-        except BaseException:
-            engine.quit(request)
-            raise
+        verdict = await follower.wait((request.until - waited) / 1e9)
         if verdict is None:
             verdict = engine.desert(follower)
         if isinstance(verdict, Lead):
+            engine.take_over(request, verdict)
             return await self._lead(loop, request, x, verdict.after, verdict.pending)
         return engine.settle_follower(request, verdict, waited)
 
@@ -372,6 +369,7 @@ async def _wait(loop: Loop, request: Request, lane: QueuedLane, ticket: Any = No
     future = loop.asyncio.create_future()
     done = loop.delivery(future)
     if ticket is None:
+        request.keep()
         ticket = lane.submit(request, done)
         if ticket.fact is not None:  # refused
             return ticket.fact  # type: ignore[no-any-return]

@@ -51,7 +51,8 @@ class Decision:
     """
 
     # Class-level defaults: what most requests never set costs them nothing.
-    _asked = _refused = 0  # a bit per tier
+    _asked = _refused = 0  # a bit per tier; beyond them: it took over off the certified way
+    _heir = False  # it took over from another, and may have time for what refused that one
     _deviated = False  # by a fault: the certified rule would have gone another way
     _forced: Reason | None = None  # why whatever comes next is a forced accept
     _why: Reason | None = None  # what first stood in the way of a better answer
@@ -93,14 +94,17 @@ class Decision:
         was asked is not asked again; what refused may be.
         """
         self.adopt(other, until)
-        if self.best is None:
-            return self._enter_elsewhere(now, etas)
-        return self._escalate(self.best.tier, now, etas)
+        return self._go_on(now, etas)
 
     def adopt(self, other: Decision, until: int) -> None:
         """Stand where another decision stands, with a deadline of one's own."""
         self.point, self._entry, self.until = other.point, other._entry, until
         self._asked, self._deviated = other._asked, other._deviated
+        self._heir, self._forced = True, other._forced
+        beyond = 1 << self._ladder.top + 1
+        reached = (1 << other._asked.bit_length()) - 1
+        passed = (other._refused & (reached | beyond)) >> other._entry
+        self._refused = 0 if not passed and self._unsure(other.steps) else beyond
         self.best, self.error, self.cost = other.best, other.error, other.cost
         self.purse = self.purse or other.purse
 
@@ -152,12 +156,18 @@ class Decision:
         asked = promised.thresholds
         if fact.confidence < asked[tier]:  # type: ignore[operator]  # it has passed a threshold
             return self._ladder.finish(Disposition.DEGRADED, Reason.LOAD, tier)
-        same = promised.skip_above == self.point.skip_above and all(
-            confidence is None or confidence < asked[below]
-            for below, _, _, confidence, *_ in self.steps[:-1]
-        )
+        same = promised.skip_above == self.point.skip_above and self._unsure(self.steps[:-1])
         strayed = self._deviated or self._refused or self.floor
         return self._ladder.accepted[tier][same and fact.known and not strayed]
+
+    def _unsure(self, steps: Iterable[RawStep]) -> bool:
+        """Whether none of these replies would have been accepted where the promise is in force."""
+        promised = self.point.promised
+        return promised is None or not any(
+            confidence is not None and confidence >= promised.thresholds[tier]
+            for tier, _, _, confidence, *_ in steps
+            if tier < self._ladder.top
+        )
 
     def _weigh(self, fact: Replied, passed: bool, now: int, etas: Etas) -> Call | Finish:  # noqa: FBT001
         """Take in a sound reply that is forced, or under a policy's special rules."""
@@ -166,7 +176,7 @@ class Decision:
         if ladder.first_only and not top:
             return ladder.finish(Disposition.DEGRADED, Reason.MODE, tier)
         if self._forced is not None and not top:
-            return self._give_up()
+            return self._go_on(now, etas) if self._heir else self._give_up()
         if not passed:
             return self._escalate(tier, now, etas)
         if top and self._abstains(fact):
@@ -190,9 +200,7 @@ class Decision:
             self._deviated = True
             self._why = self._why or Reason.FAULT
             self._log(fact, now, "failed", Reason.FAULT, (None, None, what))
-        if self.best is not None:
-            return self._escalate(self.best.tier, now, etas)
-        return self._enter_elsewhere(now, etas)
+        return self._go_on(now, etas)
 
     def _log(
         self, fact: Replied | Failed | TimedOut, now: int, result: str, reason: Reason,
@@ -204,6 +212,13 @@ class Decision:
         )  # fmt: skip
 
     # -- choosing the next tier ------------------------------------------------------------------
+
+    def _go_on(self, now: int, etas: Etas) -> Call | Finish:
+        """Go on from the best answer so far; what another was forced to is below the entry."""
+        if self.best is None:
+            return self._enter_elsewhere(now, etas)
+        self._forced = None
+        return self._escalate(max(self.best.tier, self._entry - 1), now, etas)
 
     def _escalate(self, tier: int, now: int, etas: Etas) -> Call | Finish:
         """Ask the nearest tier above that fits; else end with the best answer so far."""
@@ -269,9 +284,13 @@ class Decision:
             if self._deviated:  # a fault is what the caller can act on
                 reason = Reason.FAULT
             return ladder.finish(Disposition.FAILED if ran else Disposition.SHED, reason)
+        return self.stop_short(best, reason)
+
+    def stop_short(self, best: Replied, reason: Reason) -> Finish:
+        """End with an answer that was not accepted."""
         if self._abstains(best):
-            return ladder.finish(Disposition.ABSTAINED, Reason.UNSURE, best.tier)
-        return ladder.finish(Disposition.DEGRADED, reason, best.tier)
+            return self._ladder.finish(Disposition.ABSTAINED, Reason.UNSURE, best.tier)
+        return self._ladder.finish(Disposition.DEGRADED, reason, best.tier)
 
     def _abstains(self, answer: Replied) -> bool:
         limit, confidence = self._ladder.abstain_below, answer.confidence

@@ -169,13 +169,14 @@ def _compiled(plan: Plan, rungs: tuple[Rung, ...], settle: Settle) -> Direct:  #
         request = Request(plan, row, 0, arrived, until)
         if tenant is not None:
             request.tenant = whose(tenant)
-        if cache is not None and key is not None:
-            request.key = key
-            if lead(key, request) is not request or key in entries:  # another has landed in between
-                return engine.enter(request, cache, follow)
         steps: tuple[RawStep, ...] = ()
+        values: tuple[Any, ...] = ()  # of the steps but the last
         value = confidence = fault = None
         try:
+            if cache is not None and key is not None:
+                request.key = key
+                if lead(key, request) is not request or key in entries:  # another has just landed
+                    return engine.enter(request, cache, follow)
             if (dot is None or float(dot(row)) >= limit) and _hard(request, x) >= cut:
                 return _go_on(request, x)
             now = request.routed = clock()
@@ -197,11 +198,14 @@ def _compiled(plan: Plan, rungs: tuple[Rung, ...], settle: Settle) -> Direct:  #
                            -1, -1, started, started, finished, finished, 0, None),)  # fmt: skip
                 if sure:
                     outcome = settle(request, end, value, confidence, steps, 1)
-                    return _go_on(request, x, steps, value) if outcome is None else outcome
+                    if outcome is None:
+                        return _go_on(request, x, steps, (*values, value))
+                    return outcome
                 if confidence is None or not 0.0 <= confidence <= 1.0:
                     break
+                values += (value,)
                 now = clock()
-            return _go_on(request, x, steps, value, fault, (tier, eta))
+            return _go_on(request, x, steps, (*values, value), fault, (tier, eta))
         except BaseException:
             engine.abandon(request)
             raise
@@ -212,7 +216,7 @@ def _compiled(plan: Plan, rungs: tuple[Rung, ...], settle: Settle) -> Direct:  #
 def _settling(plan: Plan) -> Settle:
     """Compile the closing of the books on a sure answer; None where that takes more than this."""
     engine, cache, ledger = plan.engine, plan.engine.cache, plan.engine.ledger
-    acquire, release, flights = engine.lock.acquire, engine.lock.release, engine.flights
+    lock, flights = engine.lock, engine.flights
     append, pending, clock, site = ledger.append, ledger.pending, plan.clock, plan.site
     observers = engine.observers
 
@@ -230,15 +234,12 @@ def _settling(plan: Plan) -> Settle:
                 return None
             small = type(value) is int and -DIGIT < value < DIGIT
             item = Entry(value, confidence, end.hit, INT if small else getsizeof(value))
-            acquire()  # half of what ``with`` costs
-            try:
+            with lock:  # not acquire and try: a signal's exception may come in between
                 if request.followers is not None:
                     return None
                 ledger.misses += misses
                 cache.put(key, item, request.arrived)
                 del flights[key]
-            finally:
-                release()
         trace = (end, request.arrived, request.routed, clock(), steps)
         append(trace)
         if len(pending) >= FOLD_AT:
@@ -272,23 +273,24 @@ def _tell(
     request: Request,
     x: Any,
     steps: Iterable[RawStep] = (),
-    value: Any = None,
+    values: Iterable[Any] = (),
     fact: Fact | None = None,
     looked: tuple[int, int | None] = (0, None),
     back: int | None = None,
 ) -> Request:
     """Tell the state machine what has happened; the driver goes on with the request's ``move``.
 
-    ``value`` is that of the last step, ``fact`` what came after it, and ``back`` when, if that took
-    time; ``looked`` is a tier with the eta that was seen.
+    ``values`` are those of the steps, ``fact`` what came after them, and ``back`` when, if that
+    took time; ``looked`` is a tier with the eta that was seen.
     """
     plan, tier, eta = request.plan, *looked
     etas, at_once = list(request.etas), [int] * len(request.etas)  # int() is 0
     if eta is not None:
         etas[tier] = lambda: eta
+    told = zip(values, steps, strict=False)  # for a step not taken the value before it is there
     facts: list[Fact] = [
         Replied(tier, value, confidence, submitted, started, finished)
-        for tier, _, _, confidence, _, _, _, submitted, started, finished, *_ in steps
+        for value, (tier, _, _, confidence, _, _, _, submitted, started, finished, *_) in told
     ]
     if fact is not None:
         facts.append(fact)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import operator
 import threading
 from sys import getsizeof
 from typing import TYPE_CHECKING, Any
 
-from cascade.admission import Priority, retry_after
+from cascade.admission import retry_after
 from cascade.budget import Budget, nanoseconds
 from cascade.cache import PLAIN, Entry, ResultCache, entry
-from cascade.errors import InputTypeError, PolicyError, TierError, TierOutputError
-from cascade.flight import Flight, Landed, Lead, land
+from cascade.errors import InputTypeError, PolicyError
+from cascade.flight import Landed, Lead, Request, land
 from cascade.ledger import FOLD_AT
-from cascade.outcome import Outcome, Serials, no_answer
+from cascade.outcome import Outcome, Serials, refusal
 from cascade.tiers.faults import as_post_error
 from cascade.types import Disposition, Reason
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from cascade.decide import Call
     from cascade.facts import Replied
-    from cascade.flight import Follower, Landing, Pending, Verdict
+    from cascade.flight import Follower, Landing, Verdict
     from cascade.ledger import Ledger
     from cascade.plan import Plan
     from cascade.protocols import Clock, Observer
@@ -34,56 +33,7 @@ __all__ = ["Engine", "Request", "whose"]
 
 _NANO = 1_000_000_000
 _LONGEST = 10**18  # ns; locks cannot wait much longer
-_NOTHING: Mapping[str, Any] = {}
-
-
-class Request(Flight):
-    """One request on its way: what the lanes, the decision and the ledger need of it.
-
-    It is the context that a tier sees, and the flight that others of its key wait for.
-    """
-
-    # What most requests never set costs them nothing as a class-level default.
-    tenant: str | None = None
-    metadata: Mapping[str, Any] = _NOTHING
-    key: Hashable = None  # set while the request leads a flight
-    follower: Follower | None = None  # set when it waits for another's answer
-    pending: Pending | None = None  # the call that it waits for, on another thread
-    heir: Request | None = None  # who waits for that call now
-    move: Call | Finish | None = None  # what is next, where that is decided already
-    routed = 0
-    rank = 1  # of its class
-
-    def __init__(self, plan: Plan, row: Any, floor: int, arrived: int, until: int) -> None:
-        self._ladder = plan.ladder  # as Decision.__init__ does: a call less
-        self.floor = floor
-        self.plan = plan
-        self.etas = plan.etas
-        self.row = row
-        self.arrived = arrived
-        self.until = until
-
-    def _latest(self) -> int:
-        """The latest deadline of those who wait: a flight runs as long."""
-        if self.heir is not None:
-            return self.heir._latest()  # noqa: SLF001  another of its own
-        return max([self.until, *(follower.until for follower in tuple(self.followers or ()))])
-
-    def remaining(self) -> float:
-        """Seconds until the last deadline of those who wait; negative once it has passed."""
-        return (self._latest() - self.plan.clock()) / _NANO
-
-    def cancelled(self) -> bool:
-        """Whether nobody waits any more: here, once the last deadline has passed."""
-        return self.plan.clock() >= self._latest()
-
-    def put_in(self, priority: Priority) -> None:
-        """Put the request into a class."""
-        self.rank, self.etas = priority.rank, self.plan.ranked[priority]
-
-    def flight_key(self) -> Hashable:
-        """Tell flights apart that may be answered by different tiers."""
-        return self.key if self.floor == 0 else (self.key, self.floor)
+_ORPHANED = _NANO  # ns past its deadline from which nobody joins a flight: its leader may be gone
 
 
 class Engine:
@@ -160,7 +110,11 @@ class Engine:
         if cache is None or key is None:
             return request
         request.key = key
-        return self.enter(request, cache, follow)
+        try:
+            return self.enter(request, cache, follow)
+        except BaseException:
+            self.abandon(request)
+            raise
 
     def used(self, key: Hashable, now: int) -> Entry | None:
         """Return a cached answer, which is the last one used from now on; None: it has expired."""
@@ -177,8 +131,11 @@ class Engine:
             if held is None or held.finish.rank < floor:
                 held = None
                 self.ledger.misses += 1
-                flight_key = request.key if floor == 0 else request.flight_key()
+                flight_key = request.flight_key()
                 leader = self.flights.setdefault(flight_key, request)
+                if request.arrived > leader.until + _ORPHANED:
+                    leader.followers = leader.followers or []  # should it land yet, it looks
+                    leader = self.flights[flight_key] = request
                 if leader is not request:
                     request.follower = follow(request)
                     leader.join(request.follower)
@@ -218,8 +175,8 @@ class Engine:
                 confidence = confidence if answer else None
             if request.cost is not None:
                 extra = {"cost": request.cost}
-        if request.key is not None:
-            self._land(request, finish, value, confidence)
+        if request.key is not None and self._land(request, finish, value, confidence):
+            value = _own(value)
         if request.pending is not None:
             self._leave(request)
         if finish.disposition is Disposition.ABSTAINED:
@@ -245,8 +202,9 @@ class Engine:
         """Postprocess an answer; a request at which that fails has failed."""
         plan, now, tier = request.plan, self.clock(), answer.tier
         assert plan.post is not None  # noqa: S101  the caller looked
+        value = answer.value if request.key is None else _own(answer.value)  # others may wait
         try:
-            return plan.post(tier, answer.value), finish
+            return plan.post(tier, value), finish
         except Exception as error:  # noqa: BLE001  the user's function may raise anything
             request.best, request.error = None, as_post_error(plan.site.tiers[tier], error)
             what = (None, None, str(request.error))
@@ -254,10 +212,11 @@ class Engine:
             request.steps += (step,)
             return None, plan.ladder.finish(Disposition.FAILED, Reason.FAULT)
 
-    def _land(self, request: Request, finish: Finish, value: Any, confidence: float | None) -> None:
-        """Store an answer that was accepted, and give everybody who waits what is theirs.
+    def _land(self, request: Request, finish: Finish, value: Any, confidence: float | None) -> bool:
+        """Store an answer that was accepted; give those who wait, if there are any, what is theirs.
 
-        Not one from a floor on that no promise covers: those without a floor are promised another.
+        They are given the request's ``best``, and copy that when they wake. Not stored is one from
+        a floor on that no promise covers: those without a floor are promised another.
         """
         hit, item = finish.hit, None
         if hit is not None and (finish.covered or not (request.floor and request.point.certified)):
@@ -265,35 +224,37 @@ class Engine:
                 item = Entry(value, confidence, hit, getsizeof(value))
             else:
                 item = entry(value, confidence, hit)
-        key = request.key if request.floor == 0 else request.flight_key()
+        key = request.flight_key()
         with self.lock:
             if item is not None and self.cache is not None:
                 self.cache.put(request.key, item, request.arrived)
             if request.followers is None:
                 self.flights.pop(key, None)
-                return
+                return False
             need = request.etas[request.refused]() if request.refused >= 0 else -1
             landed = Landed(finish, request.best, request.error, request.point)
             landing = land(request, landed, self.clock(), need, request.pending)
             self._hand_over(key, request, landing)
         self._wake(landing)
+        return True
 
     def _hand_over(self, key: Hashable, request: Request, landing: Landing) -> None:
         """Enter the new leader, under the lock; what is pending is his."""
+        leads = self.flights.get(key) is request  # else another does, who was asked long after it
         if isinstance(landing.leader, Request):
-            self.flights[key] = request.heir = landing.leader
-            request.pending = None
-        else:
-            self.flights.pop(key, None)
+            request.heir, request.pending = landing.leader, None
+            if leads:
+                self.flights[key] = landing.leader
+        elif leads:
+            del self.flights[key]
 
     def settle_follower(self, request: Request, landed: Landed, waited: int) -> Outcome[Any]:
         """Close the books on a request that was answered by another's computation."""
         answer, now = landed.answer, self.clock()
         request.key = None  # another's to land
-        if answer is not None:  # what a caller gets is its own
+        if answer is not None:
             answer = copy.copy(answer)
-            with contextlib.suppress(Exception):  # what cannot be copied is shared
-                answer.value = copy.deepcopy(answer.value)
+            answer.value = _own(answer.value)
         tier = 0 if answer is None else answer.tier
         request.best, request.error = answer, landed.error
         request.point = landed.point or request.plan.point
@@ -307,18 +268,30 @@ class Engine:
             follower.leave()
         if follower.verdict is not None:  # it landed just now
             return follower.verdict
-        assert isinstance(follower.flight, Request)  # noqa: S101  it has joined one
-        best, ladder = follower.flight.best, follower.flight.plan.ladder
+        leader = follower.flight
+        assert isinstance(leader, Request)  # noqa: S101  it has joined one
+        best = leader.best
         if best is None:
-            return Landed(ladder.finish(Disposition.FAILED, Reason.DEADLINE))
-        return Landed(ladder.finish(Disposition.DEGRADED, Reason.DEADLINE, best.tier), best)
+            return Landed(leader.plan.ladder.finish(Disposition.FAILED, Reason.DEADLINE))
+        return Landed(leader.stop_short(best, Reason.DEADLINE), best, point=leader.point)
+
+    @staticmethod
+    def take_over(request: Request, lead: Lead) -> None:
+        """Have a follower lead from now on; what is pending is its own to wait for."""
+        if lead.after is not None:
+            request.adopt(lead.after, request.until)
+        request.pending, request.follower = lead.pending, None  # last: until then it is to be done
 
     def abandon(self, request: Request) -> None:
-        """Hand the flight over when its leader was interrupted; else stop what runs for it."""
+        """Have a request that was interrupted leave: a flight that it leads is handed over."""
         landing = None
         if request.key is not None:
-            key = request.flight_key()
+            key, follower = request.flight_key(), request.follower
             with self.lock:
+                if follower is not None:
+                    follower.leave()
+                    if isinstance(follower.verdict, Lead):  # it was about to lead
+                        self.take_over(request, follower.verdict)
                 if self.flights.get(key) is request:  # else it has landed
                     landing = land(request, None, self.clock(), pending=request.pending)
                     self._hand_over(key, request, landing)
@@ -333,18 +306,6 @@ class Engine:
             lane, ticket = request.pending
             request.pending = None
             lane.cancel(ticket)
-
-    def quit(self, request: Request) -> None:
-        """Have a follower that was interrupted leave, or hand over if it leads by now."""
-        follower = request.follower
-        assert follower is not None  # noqa: S101  it follows
-        with self.lock:
-            follower.leave()
-        if isinstance(follower.verdict, Lead):
-            request.pending = follower.verdict.pending
-            if follower.verdict.after is not None:
-                request.adopt(follower.verdict.after, request.until)
-            self.abandon(request)
 
     @staticmethod
     def _wake(landing: Landing) -> None:
@@ -378,20 +339,11 @@ def whose(tenant: Any) -> str | None:
     return tenant
 
 
-def refusal(outcome: Outcome[Any], error: BaseException | None, later: float) -> Exception:
-    """Return the exception for an outcome without an answer; ``later`` is when to come back (s)."""
-    if outcome.reason is Reason.DEADLINE or outcome.disposition is Disposition.SHED:
-        return no_answer(outcome, later)
-    if not isinstance(error, TierError):
-        said = [f"tier {step.tier!r}: {step.error}" for step in outcome.steps if step.error]
-        error = TierOutputError("; ".join(["no usable answer", *said]))
-    shown = _another(error)
-    shown.outcome = outcome
-    return shown
-
-
-def _another(error: TierError) -> TierError:
-    """Return a copy of an error, for one of several threads that will raise it."""
-    twin = copy.copy(error)
-    twin.__cause__ = error.__cause__
-    return twin
+def _own(value: Any) -> Any:
+    """Return a caller's own of what others get too; what cannot be copied is shared."""
+    if type(value) in PLAIN:
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # noqa: BLE001  the value's own code runs here
+        return value

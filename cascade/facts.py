@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from cascade.types import Reason
 
-__all__ = ["Fact", "Failed", "Refused", "Replied", "RowsReply", "TimedOut"]
+__all__ = ["Fact", "Failed", "Refused", "Replied", "RowsReply", "TimedOut", "since"]
 
 
 @attrs.define(eq=False)
@@ -90,3 +90,17 @@ class RowsReply:
 
 
 Fact: TypeAlias = Replied | Failed | TimedOut | Refused
+
+
+def since(fact: Fact, begun: int) -> Fact:
+    """Return a fact as it is to one who waits since then (ns): what was before is not his time."""
+    if isinstance(fact, Refused) or fact.submitted >= begun:
+        return fact
+    started = max(fact.started, begun)
+    return attrs.evolve(
+        fact,
+        submitted=begun,
+        started=started,
+        finished=max(fact.finished, begun),
+        prepared=min(fact.prepared, started - begun),
+    )

@@ -11,18 +11,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
+import numpy as np
 
 from cascade.decide import Decision
 from cascade.types import Disposition, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
+    from cascade.admission import Priority
+    from cascade.decide import Call
     from cascade.facts import Replied
+    from cascade.plan import Plan
     from cascade.protocols import QueuedLane
     from cascade.types import Finish, OperatingPoint
 
-__all__ = ["Flight", "Follower", "Landed", "Landing", "Lead", "Pending", "Verdict", "land"]
+__all__ = [
+    "Flight",
+    "Follower",
+    "Landed",
+    "Landing",
+    "Lead",
+    "Pending",
+    "Request",
+    "Verdict",
+    "land",
+]
+
+_NANO = 1_000_000_000
+_NOTHING: Mapping[str, Any] = {}
 
 
 class Flight(Decision):
@@ -36,6 +53,73 @@ class Flight(Decision):
         if self.followers is None:
             self.followers = []
         self.followers.append(follower)
+
+
+class Request(Flight):
+    """One request on its way: what the lanes, the decision and the ledger need of it.
+
+    It is the context that a tier sees, and the flight that others of its key wait for.
+    """
+
+    # What most requests never set costs them nothing as a class-level default.
+    tenant: str | None = None
+    metadata: Mapping[str, Any] = _NOTHING
+    key: Hashable = None  # set while the request leads a flight
+    follower: Follower | None = None  # set when it waits for another's answer
+    pending: Pending | None = None  # the call that it waits for, on another thread
+    heir: Request | None = None  # who waits for that call now
+    move: Call | Finish | None = None  # what is next, where that is decided already
+    kept = False  # the row, from its caller's hands
+    routed = 0
+    rank = 1  # of its class
+
+    def __init__(self, plan: Plan, row: Any, floor: int, arrived: int, until: int) -> None:
+        self._ladder = plan.ladder  # as Decision.__init__ does: a call less
+        self.floor = floor
+        self.plan = plan
+        self.etas = plan.etas
+        self.row = row
+        self.arrived = arrived
+        self.until = until
+
+    def _latest(self) -> int:
+        """The latest deadline of those who wait: a flight runs as long."""
+        last = self
+        while last.heir is not None:
+            last = last.heir
+        if last is not self:
+            self.heir = last  # the way is long where many have left, and need not be gone again
+        return max([last.until, *(follower.until for follower in tuple(last.followers or ()))])
+
+    def remaining(self) -> float:
+        """Seconds until the last deadline of those who wait; negative once it has passed."""
+        return (self._latest() - self.plan.clock()) / _NANO
+
+    def cancelled(self) -> bool:
+        """Whether nobody waits any more: here, once the last deadline has passed."""
+        return self.plan.clock() >= self._latest()
+
+    def keep(self) -> None:
+        """Hold arrays of one's own: the caller may write to his before a run for others is over."""
+        if self.key is not None and not self.kept:
+            self.row, self.kept = _copied(self.row), True
+
+    def put_in(self, priority: Priority) -> None:
+        """Put the request into a class."""
+        self.rank, self.etas = priority.rank, self.plan.ranked[priority]
+
+    def flight_key(self) -> Hashable:
+        """Tell flights apart that may be answered by different tiers, or in different modes."""
+        first_only = self._ladder.first_only
+        if self.floor or first_only:
+            return self.key, self.floor, first_only
+        return self.key
+
+
+def _copied(row: Any) -> Any:
+    if type(row) is np.ndarray:
+        return row.copy()
+    return {name: _copied(one) for name, one in row.items()} if type(row) is dict else row
 
 
 @attrs.define(eq=False)

@@ -127,11 +127,9 @@ class Ledger:
 
     def settle(self) -> None:
         """Fold what has come in, unless another thread is at it; every FOLD_AT requests."""
-        if self._lock.acquire(blocking=False):
-            try:
+        if not self._lock.locked():
+            with self._lock:  # not acquire and try: a signal's exception may come in between
                 self._fold()
-            finally:
-                self._lock.release()
 
     def add_rows(self, ends: dict[Finish, int], calls: dict[tuple[int, str], int]) -> None:
         """Count the rows of a columnar call; their times stand in its own ledger."""

@@ -92,15 +92,13 @@ class ServiceTime:
     def _take_in(self) -> None:
         """Move the fresh runs to the window, unless another thread is at it."""
         fresh = self._fresh
-        if not fresh or not self._lock.acquire(blocking=False):
+        if not fresh or self._lock.locked():
             return
-        try:
+        with self._lock:  # not acquire and try: a signal's exception may come in between
             taken = [fresh.popleft() for _ in range(len(fresh))]
             self._runs += len(taken)
             self._busy += sum(taken)
             self._window.extend(taken)
-        finally:
-            self._lock.release()
 
     def _refresh(self) -> None:
         self._take_in()

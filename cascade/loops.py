@@ -8,12 +8,14 @@ import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from cascade.admission import Priority
 from cascade.batching import turn_size
-from cascade.facts import Refused
-from cascade.lanes.lane import Served, answered
+from cascade.facts import Failed, Refused
+from cascade.lanes.lane import EXITS, Served, answered
 from cascade.lanes.loop import CALLER, LoopLane
+from cascade.tiers.faults import as_tier_error
 from cascade.types import Reason
 
 if TYPE_CHECKING:
@@ -51,7 +53,9 @@ class Loop:
         self.held = 0
         self.active = 0  # requests on their way up
         self.crowded = False
-        self.turns: tuple[Turn | None, ...] = ()
+        self._turns: tuple[Turn | None, ...] = ()  # of the latest plan's lanes
+        # And of each plan's that is still in use: its requests are its own tiers' to answer.
+        self._of_plan: WeakKeyDictionary[Plan, tuple[Turn | None, ...]] = WeakKeyDictionary()
         self._waiting = 0  # to have their turn
         self._of_class: dict[Priority, deque[asyncio.Future[None]]] = {
             priority: deque() for priority in Priority
@@ -69,7 +73,14 @@ class Loop:
         if plan is self.plan:
             return
         self.plan, self.clock = plan, plan.clock
-        self.turns = tuple(Turn(self, lane) if lane.cap > 1 else None for lane in plan.lanes)
+        if plan not in self._of_plan:
+            turns = tuple(Turn(self, lane) if lane.cap > 1 else None for lane in plan.lanes)
+            self._of_plan[plan] = turns
+        self._turns = self._of_plan[plan]
+
+    def turn(self, plan: Plan, tier: int) -> Turn | None:
+        """Return where a plan's requests meet at a tier; None where that runs each alone."""
+        return (self._turns if plan is self.plan else self._of_plan[plan])[tier]
 
     # -- fairness --------------------------------------------------------------------------------
 
@@ -202,10 +213,21 @@ class Turn:
         if self._calm >= _CALM:
             self._loop.crowded = False
             self._calm = 0
-        self._lane.serve_turn(part)
+        self._run(part)
         woken = self._loop.asyncio.create_future()  # after all of them, and they go on first
         woken.add_done_callback(self._flush)
         self._loop.deliver([*(seat.future for seat in part), woken])
+
+    def _run(self, part: list[Seat]) -> None:
+        lane = self._lane
+        try:
+            lane.serve_turn(part)
+        except BaseException as error:  # noqa: BLE001  a mistake in there must strand nobody
+            now, own = self._loop.clock(), isinstance(error, EXITS)
+            fault = error if own else as_tier_error(lane.tier.name, error)
+            for seat in part:
+                if seat.fact is None:
+                    seat.fact = Failed(lane.index, fault, seat.submitted, now, now)
 
 
 async def in_thread(work: Any) -> Any:
@@ -222,10 +244,14 @@ async def in_thread(work: Any) -> Any:
             future.set_exception(error)
 
     def run() -> None:
-        result, error = None, None
+        result: Any = None
+        error: BaseException | None = None
         CALLER.set(loop)
         try:
             result = work()
+        except StopIteration as caught:  # no future takes one
+            error = RuntimeError("what ran in a thread raised StopIteration")
+            error.__cause__ = caught
         except BaseException as caught:  # noqa: BLE001  it is raised where it is awaited
             error = caught
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from cascade.errors import Abstained, DeadlineExceeded, Degraded, Overloaded, TierError
+from cascade.errors import (
+    Abstained,
+    DeadlineExceeded,
+    Degraded,
+    Overloaded,
+    TierError,
+    TierOutputError,
+)
 from cascade.types import Disposition, Finish, Latency, Reason, Step, finite, jsonable, seconds
 
 if TYPE_CHECKING:
@@ -15,7 +23,7 @@ if TYPE_CHECKING:
     from cascade.errors import CascadeError
     from cascade.types import Mode, RawStep, Site
 
-__all__ = ["Outcome", "Serials", "Trace", "next_serial", "no_answer", "split", "took"]
+__all__ = ["Outcome", "Serials", "Trace", "next_serial", "no_answer", "refusal", "split", "took"]
 
 V = TypeVar("V")
 
@@ -245,6 +253,25 @@ def no_answer(outcome: Outcome[Any], later: float | None = None) -> CascadeError
     names = [step.tier for step in outcome.steps if step.result == "failed"]
     last = names[-1] if names else None
     return TierError(f"no answer: {', '.join(names) or 'every tier'} failed", outcome, tier=last)
+
+
+def refusal(outcome: Outcome[Any], error: BaseException | None, later: float) -> Exception:
+    """Return the exception for an outcome without an answer; ``later`` is when to come back (s)."""
+    if outcome.reason is Reason.DEADLINE or outcome.disposition is Disposition.SHED:
+        return no_answer(outcome, later)
+    if not isinstance(error, TierError):
+        said = [f"tier {step.tier!r}: {step.error}" for step in outcome.steps if step.error]
+        error = TierOutputError("; ".join(["no usable answer", *said]))
+    shown = _another(error)
+    shown.outcome = outcome
+    return shown
+
+
+def _another(error: TierError) -> TierError:
+    """Return a copy of an error, for one of several threads that will raise it."""
+    twin = copy.copy(error)
+    twin.__cause__ = error.__cause__
+    return twin
 
 
 def took(outcome: Outcome[Any]) -> int:

@@ -10,6 +10,7 @@ from cascade.admission import Priority
 from cascade.columnar import route_rows
 from cascade.decide import Call, Finish
 from cascade.engine import Request
+from cascade.facts import since
 from cascade.flight import Follower, Lead
 from cascade.front import Front
 from cascade.lanes.lane import answered
@@ -170,21 +171,27 @@ class Router(Front, Generic[X, V]):
         until = arrived + budget
         plain = at_least is None and metadata is None and priority is None and use_cache
         rank = None if priority is None else Priority.of(priority)
-        if plain and direct is not None:
-            request = direct(x, arrived, until, tenant, _SyncFollower)
-        else:
-            floor = plan.floor if at_least is None else self._floor(plan, at_least)
-            request = engine.begin(
-                plan, x, arrived, until, tenant, floor, use_cache, metadata, _SyncFollower
-            )
-        if type(request) is Outcome:  # from the cache
-            return request
-        assert type(request) is Request  # noqa: S101  the only other kind
-        if rank is not None:
-            request.put_in(rank)
-        if request.follower is not None:
-            return self._follow(request, x)
-        return self._lead(request, x)
+        request: Outcome[V] | Request | None = None
+        try:  # a signal's handler may raise anywhere: what others wait for is handed over
+            if plain and direct is not None:
+                request = direct(x, arrived, until, tenant, _SyncFollower)
+            else:
+                floor = plan.floor if at_least is None else self._floor(plan, at_least)
+                request = engine.begin(
+                    plan, x, arrived, until, tenant, floor, use_cache, metadata, _SyncFollower
+                )
+            if type(request) is Outcome:  # from the cache
+                return request
+            assert type(request) is Request  # noqa: S101  the only other kind
+            if rank is not None:
+                request.put_in(rank)
+            if request.follower is not None:
+                return self._follow(request, x)
+            return self._lead(request, x)
+        except BaseException:
+            if type(request) is Request:
+                engine.abandon(request)
+            raise
 
     def _lead(
         self, request: Request, x: X, after: Decision | None = None, pending: Pending | None = None
@@ -192,43 +199,35 @@ class Router(Front, Generic[X, V]):
         """Drive a request up the ladder, from the start or on from where another stopped."""
         plan = request.plan
         lanes, etas, engine, clock = plan.lanes, request.etas, plan.engine, self._clock
-        try:
-            if after is None:
-                move = request.move or engine.start(request, x)
-            elif pending is None:
-                move = request.resume(after, clock(), request.until, etas)
+        if after is None:
+            move = request.move or engine.start(request, x)
+        elif pending is None:
+            move = request.resume(after, clock(), request.until, etas)
+        else:
+            fact = since(_wait(request, *pending), request.routed)
+            move = request.step(fact, clock(), etas)
+        while type(move) is Call:
+            lane = lanes[move.tier]
+            if lane.inline:
+                fact = lane.call(request)
+                back = fact.finished
             else:
-                request.adopt(after, request.until)
-                fact = _wait(request, *pending)
-                move = request.step(fact, clock(), etas)
-            while type(move) is Call:
-                lane = lanes[move.tier]
-                if lane.inline:
-                    fact = lane.call(request)
-                    back = fact.finished
-                else:
-                    fact = _wait(request, lane)  # type: ignore[arg-type]  # queued
-                    back = clock()
-                move = request.step(fact, back, etas)
-            assert type(move) is Finish  # noqa: S101  the only other kind
-            return engine.settle(request, move)
-        except BaseException:
-            engine.abandon(request)
-            raise
+                fact = _wait(request, lane)  # type: ignore[arg-type]  # queued
+                back = clock()
+            move = request.step(fact, back, etas)
+        assert type(move) is Finish  # noqa: S101  the only other kind
+        return engine.settle(request, move)
 
     def _follow(self, request: Request, x: X) -> Outcome[V]:
         """Wait for another's computation of the same answer; take over when it stops short."""
         follower, engine = request.follower, request.plan.engine
         assert type(follower) is _SyncFollower  # noqa: S101  made by begin
         waited = request.routed = self._clock()
-        try:
-            verdict = follower.wait((request.until - waited) / 1e9)
-        except BaseException:
-            engine.quit(request)
-            raise
+        verdict = follower.wait((request.until - waited) / 1e9)
         if verdict is None:
             verdict = engine.desert(follower)
         if isinstance(verdict, Lead):
+            engine.take_over(request, verdict)
             return self._lead(request, x, verdict.after, verdict.pending)
         return engine.settle_follower(request, verdict, waited)
 
@@ -271,6 +270,7 @@ def _wait(request: Request, lane: QueuedLane, ticket: Any = None) -> Fact:
         gate.release()
 
     if ticket is None:
+        request.keep()
         ticket = lane.submit(request, done)
     elif not lane.adopt(ticket, request, done):
         return ticket.fact or lane.timed_out(ticket)

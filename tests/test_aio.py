@@ -210,6 +210,30 @@ def test_a_leader_out_of_time_leaves_the_call_to_a_follower_with_more():
     assert world.large.cancelled == 0
 
 
+def test_what_a_call_took_before_somebody_asked_is_not_in_his_ledger():
+    world = World()
+    hasty = world.ask("x", deadline=0.03)
+    world.wait(0.02)
+    _, second = world.all(hasty, world.ask("x", deadline=0.5))
+    latency = second.latency
+    assert (latency.input, latency.transfer, latency.output) == (0, 0, 0)
+    assert latency.compute == latency.total == pytest.approx(0.031)
+    assert second.steps[0].latency.compute == latency.compute
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_what_its_caller_makes_of_an_input_does_not_reach_a_run_that_others_wait_for(named):
+    def row(array):
+        return {"a": array} if named else array
+
+    world, buffer = World(), np.array([1.0])
+    hasty, patient = world.ask(row(buffer), deadline=0.02), world.ask(row(np.array([1.0])))
+    world.wait(0.03)
+    buffer[:] = 99.0
+    first, second = world.all(hasty, patient)
+    assert (first.disposition, second.value) == ("degraded", f"{row(np.array([1.0]))}!")
+
+
 def test_a_cancelled_leader_hands_the_call_over():
     world = World()
     leader, follower, third = (world.ask("x") for _ in range(3))
@@ -284,6 +308,17 @@ def test_a_follower_leaves_at_its_own_deadline():
     assert first.disposition == "accepted"
     assert (second.disposition, second.reason) == ("degraded", "deadline")
     assert second.latency.total == pytest.approx(0.02)
+
+
+def test_a_follower_who_leaves_with_too_unsure_an_answer_has_it_withheld():
+    world = World(specs={"escalation": {"thresholds": [0.5], "abstain_below": 0.3}})
+    leader = world.ask("x", deadline=0.5)
+    world.wait(0.01)
+    hasty = world.ask("x", deadline=0.02)
+    first, second = world.all(leader, hasty)
+    assert first.disposition == "accepted"
+    assert (second.disposition, second.reason, second.tier) == ("abstained", "unsure", "small")
+    assert (second.value, second.best, second.latency.total) == (None, "x!", pytest.approx(0.02))
 
 
 def test_a_thousand_askers_are_one_call():

@@ -3,7 +3,7 @@
 import pytest
 
 from cascade.decide import Decision, Ladder
-from cascade.facts import Failed, Refused
+from cascade.facts import Failed, Refused, Replied
 from cascade.types import OperatingPoint, Reason
 from tests.test_decide import BREAKER, CERTIFIED, FULL, NAMES, begin, ends, etas, reply
 
@@ -167,6 +167,67 @@ def test_a_follower_may_ask_who_refused_the_leader():
     assert leader.step(reply(0, 0.5), 1, etas(1, 1, 50)).tier == 1
     ends(leader.step(Refused(1, Reason.OVERLOAD, 2), 2, etas(1, 1, 50)), "degraded", "overload")
     assert taken_over(leader, 1, 1, 50)[1].tier == 1
+
+
+def waits_for(leader):
+    """Take over while the leader's call is under way."""
+    heir = Decision(Ladder(leader._ladder.tiers))
+    heir.adopt(leader, LATER)
+    return heir
+
+
+def test_who_takes_over_a_forced_call_asks_the_entry_tier_once_there_is_an_answer():
+    leader, move = entering(1, 50, 1)
+    assert move.tier == 0
+    heir = waits_for(leader)
+    assert heir.step(reply(0, 0.99), 20, etas(1, 50, 1)).tier == 1
+    assert ends(heir.step(reply(1, 0.95), 70, etas(1, 50, 1)), "accepted", "confident").covered
+    heir = waits_for(leader)
+    end = ends(heir.step(reply(0, 0.99), 20, etas(1, LATER, LATER)), "degraded", "deadline")
+    assert (end.hit, heir.best.value) == (None, "from small")
+    assert [step[1] for step in heir.steps] == ["forced", "refused", "refused"]
+
+
+def test_with_a_forced_answer_a_follower_goes_on_at_the_entry_tier():
+    leader, _ = entering(1, 50, 50, entry=2)
+    ends(leader.step(reply(0, 0.99), 5, etas(1, 50, 50)), "degraded", "deadline")
+    assert taken_over(leader, 1, 1, 50)[1].tier == 2
+
+
+def test_who_takes_over_a_forced_call_that_fails_may_ask_who_refused():
+    leader, _ = entering(1, 50, 50)
+    heir = waits_for(leader)
+    failed = Failed(0, ValueError("no"), 0, 0, 1)
+    assert heir.step(failed, 20, etas(1, 50, 50)).tier == 1
+
+
+@pytest.mark.parametrize("heirs", [1, 2])
+@pytest.mark.parametrize("pending", [True, False])
+def test_above_a_tier_that_refused_the_leader_nothing_is_covered(pending, heirs):
+    times, names = etas(1, FULL, 1, 90, 90), (*NAMES, "larger", "largest")
+    decision = Decision(Ladder(names))
+    point = OperatingPoint(0, (0.8, 0.9, 0.9, 0.9), (), certified=True)
+    decision.start(point, 0.0, 0, 10, times)
+    assert decision.step(reply(0, 0.5), 1, times).tier == 2
+    tier = 2
+    if not pending:
+        ends(decision.step(reply(2, 0.5), 2, times), "degraded", "overload")
+        leader, tier = decision, 3
+        decision = Decision(Ladder(names))
+        assert decision.resume(leader, 3, LATER, times).tier == 3
+    for _ in range(heirs):
+        leader, decision = decision, Decision(Ladder(names))
+        decision.adopt(leader, LATER)
+    end = decision.step(Replied(tier, "it", 0.95, 0, 0, 20), 20, times)
+    assert not ends(end, "accepted", "confident").covered
+
+
+def test_in_brownout_what_the_promise_accepts_below_the_one_who_took_over_is_not_covered():
+    higher = OperatingPoint(1, (0.85, 0.3), promised=CERTIFIED)
+    leader, _ = begin(higher)
+    assert leader.step(reply(0, 0.8), 1, etas(1, 1, 1)).tier == 1
+    end = waits_for(leader).step(reply(1, 0.95), 2, etas(1, 1, 1))
+    assert not ends(end, "accepted", "confident").covered
 
 
 def test_a_follower_pays_from_the_purse_of_the_flight_and_the_floor_is_free():

@@ -8,6 +8,7 @@ import pytest
 from cascade import AsyncRouter, DeadlineExceeded, Policy, Router
 from cascade.complexity import sigmoid
 from cascade.direct import _easy
+from cascade.protocols import BoundTier
 from tests.benchmarks.models import perceptron
 
 BY_HAND = {"metadata": {}}  # has the driver take every step
@@ -93,6 +94,38 @@ def test_in_company_too_the_rarer_ends_are_those_of_the_state_machine(tmp_path, 
         ("large", "failed", True), ("large", "accepted", True),
     }  # fmt: skip
     assert any(outcome.steps[0].result == "failed" for outcome in broken)
+
+
+class Said(BoundTier):
+    """A tier that says what it is told to, sound or not."""
+
+    def __init__(self, name, value, confidence):
+        self.name, self.said = name, (value, confidence)
+
+    def run(self, job):
+        if self.said[0] is None:
+            raise ValueError
+
+    def read(self, raw):
+        return self.said
+
+    run_rows = read_rows = None
+
+
+@pytest.mark.parametrize("odd", [float("nan"), 1.5, None])
+def test_each_tier_is_told_with_the_answer_that_is_its_own(monkeypatch, odd):
+    """Also where a later one has said something that is no answer, or nothing."""
+    names = ["small", "medium", "large"]
+    said = Said("small", "cat", 0.5), Said("medium", "garbage", odd), Said("large", None, 1.0)
+    monkeypatch.setattr("cascade.service.bind", lambda *_, **__: said)
+    tree = {
+        "version": 1, "name": "p", "deadline": "9s", "escalation": {"thresholds": [0.8, 0.8]},
+        "tiers": [{"name": n, "kind": "external", "execution": "inline"} for n in names],
+    }  # fmt: skip
+    router = Router(Policy.from_dict(tree))
+    alone, by_hand = router.route("x"), router.route("x", **BY_HAND)
+    assert told(alone) == told(by_hand)
+    assert (alone.value, alone.tier) == ("cat", "small")
 
 
 @pytest.mark.parametrize("cut", [0.0, 1e-9, 0.2, 0.5, 0.999, 1.0, 2.0])

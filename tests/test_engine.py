@@ -1,13 +1,16 @@
 """What all drivers share: the way in and the way out."""
 
+import asyncio
 import threading
+from itertools import pairwise
 
 import pytest
 
 import cascade
-from cascade import Budget, Policy, PolicyError, Router
+from cascade import AsyncRouter, Budget, Policy, PolicyError, Router
+from cascade.engine import Request
 from cascade.errors import InputTypeError
-from cascade.testing import router_for
+from cascade.testing import VirtualLoop, router_for
 
 
 def policy(**tier):
@@ -60,6 +63,72 @@ def test_what_cannot_be_copied_is_shared_with_those_who_wait_for_it():
     assert sorted(step.result for outcome in found for step in outcome.steps) == [
         "accepted", "shared",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("deadline", ["300ms", "9s"], ids=["degraded", "accepted"])
+@pytest.mark.parametrize("tenfold", [False, True], ids=["as it is", "postprocessed"])
+def test_what_one_makes_of_his_answer_is_not_what_those_who_wait_for_it_get(tenfold, deadline):
+    """Nor what is made of it in place by the function that comes after the tiers."""
+
+    async def small(x):
+        await asyncio.sleep(0.1)
+        return [1], 0.1
+
+    async def large(x):
+        await asyncio.sleep(0.5)
+        return [2]
+
+    def post(value):
+        value[0] *= 10
+        return value
+
+    async def ask(router, **how):
+        value = (await router.route("x", **how)).value
+        value.append("changed")
+        return value
+
+    async def main():
+        first = asyncio.create_task(ask(router, deadline=deadline))
+        await asyncio.sleep(0.01)
+        others = [asyncio.create_task(ask(router)) for _ in range(3)]
+        await asyncio.sleep(0.2)
+        others.append(asyncio.create_task(ask(router, deadline="10ms")))  # takes what there is
+        return await asyncio.gather(first, *others)
+
+    loop = VirtualLoop()
+    tree = {"version": 1, "name": "p", "deadline": "30s", "cache": {},
+            "postprocess": {"version": "1"},
+            "tiers": [{"name": name, "kind": "external"} for name in ("small", "large")],
+            "escalation": {"thresholds": [0.5]}}  # fmt: skip
+    if not tenfold:
+        del tree["postprocess"]
+    tiers = {"small": cascade.tier(small, returns="pairs", rows="one"),
+             "large": cascade.tier(large, rows="one")}  # fmt: skip
+    more = {"postprocess": post} if tenfold else {}
+    router = AsyncRouter(Policy.from_dict(tree), tiers=tiers, clock=loop.clock, **more)
+    router._service.open()
+    by = 10 if tenfold else 1
+    try:
+        first, *others, partial = loop.run_until_complete(main())
+        cached = loop.run_until_complete(router.route("x")).value
+    finally:
+        loop.close()
+    assert first == [by if deadline == "300ms" else 2 * by, "changed"]
+    assert others == [[2 * by, "changed"]] * 3
+    assert partial == [by, "changed"]
+    assert cached == [2 * by]
+
+
+def test_a_flight_may_be_handed_over_ever_so_often():
+    with router_for(policy()) as router:
+        plan = router._service.open()
+        flight = [Request(plan, "x", 0, 0, until) for until in range(3_000)]
+        for before, after in pairwise(flight):
+            before.heir = after
+        flight[-1].until = plan.clock() + 30 * 10**9
+        assert 0 < flight[0].remaining() <= 30
+        assert not flight[0].cancelled()
+        assert flight[0].heir is flight[-1]  # those in between may go
 
 
 def test_an_unknown_kind_of_any_size_is_shown_briefly():

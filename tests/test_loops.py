@@ -16,7 +16,7 @@ from cascade.batching import Curve
 from cascade.facts import Failed, Refused, TimedOut
 from cascade.lanes import InlineLane, Watchdog
 from cascade.lanes.lane import Served
-from cascade.loops import Loop, Turn
+from cascade.loops import Loop, Turn, in_thread
 from cascade.protocols import BoundTier
 from cascade.types import Reason
 from tests.awaiting import pairs, serve, tree
@@ -276,6 +276,35 @@ def test_an_exit_in_a_shared_turn_is_no_fault_of_the_tier():
         turn.fact(SimpleNamespace(fact=Failed(0, SystemExit(3), 0, 0, 0)))
 
 
+def test_what_goes_wrong_beside_a_run_strands_nobody():
+    """Those who have their fact keep it, and the next ones have their turn."""
+
+    class Lane:
+        cap, index, tier = 8, 2, SimpleNamespace(name="only")
+        service = SimpleNamespace(curve=Curve())
+
+        def serve_turn(self, served):
+            served[0].fact = "known"
+            if len(served) > 1:
+                raise OSError("closed")
+
+    async def main():
+        turn = Turn(Loop(asyncio.get_running_loop()), Lane())
+        facts = []
+        async with asyncio.timeout(30):
+            for n in (3, 1):
+                seats = [turn.seat(SimpleNamespace(routed=7)) for _ in range(n)]
+                for seat in seats:
+                    await seat.future
+                facts.append([seat.fact for seat in seats])
+        return facts
+
+    (known, *failed), last = asyncio.run(main())
+    assert (known, last) == ("known", ["known"])
+    assert [(type(fact), fact.tier, fact.submitted) for fact in failed] == [(Failed, 2, 7)] * 2
+    assert all(isinstance(fact.error, cascade.TierError) for fact in failed)
+
+
 def test_a_turn_past_its_last_deadline_is_stopped():
     class Stuck(BoundTier):
         name, can_stop = "stuck", True
@@ -375,3 +404,53 @@ def test_one_router_serves_several_loops():
             thread.join(30)
         assert sorted(found) == [*range(50), *range(100, 150), *range(200, 250)]
         assert len(shared._loops) <= 3
+
+
+TOGETHER = {"execution": "inline", "batch": {"max_size": 8}}
+
+
+@pytest.mark.parametrize("new", [TOGETHER, {"execution": "inline"}], ids=["together", "alone"])
+@pytest.mark.parametrize("waits", ["for its turn", "for a worker"])
+def test_whom_a_swap_overtakes_in_a_crowded_loop_is_answered_by_his_own_policy(waits, new):
+    go = threading.Event()
+
+    def small(x):
+        assert go.wait(30)
+        return "old", 0.1
+
+    def named(label):
+        return cascade.tier(lambda xs: [(label, 0.9) for _ in xs], returns="pairs")
+
+    async def work(router):
+        go.set()
+        await router.route("known")
+        go.clear()
+        loop = router._loop
+        loop.held = Loop.FAIR if waits == "for its turn" else 0
+        asked = [asyncio.create_task(router.route(i)) for i in range(3)]
+        await asyncio.sleep(0)  # they have the old plan, and wait
+        only = [{"name": "only", "kind": "external", **new}]
+        router._service.swap(
+            Policy.from_dict(tree(tiers=only, escalation={})), {"only": named("new")}
+        )
+        loop.held = 0
+        assert (await router.route("x")).value == "new"
+        loop.crowded = True
+        go.set()
+        return await asyncio.gather(*asked)
+
+    worker = waits == "for a worker"
+    tiers = {"small": cascade.tier(small, returns="pairs", rows="one") if worker else named("old"),
+             "large": named("old")}  # fmt: skip
+    outcomes = serve(work, policy=tree({} if worker else TOGETHER, TOGETHER), tiers=tiers)
+    assert {(o.value, o.disposition) for o in outcomes} == {("old", "accepted")}
+
+
+def test_a_stop_iteration_in_a_thread_is_an_error_where_it_is_awaited():
+    async def main():
+        async with asyncio.timeout(30):
+            await in_thread(lambda: next(iter(())))
+
+    with pytest.raises(RuntimeError, match="StopIteration") as caught:
+        asyncio.run(main())
+    assert isinstance(caught.value.__cause__, StopIteration)

@@ -113,6 +113,21 @@ def test_other_keys_tenants_and_floors_do_not_wait(pool):
             future.result(LONG)
 
 
+def test_who_asks_in_another_mode_does_not_wait(pool):
+    gate = Gate(lambda x: (x.upper(), 0.1))
+    with router(gate.tier) as r:
+        r.set_mode("first_only")
+        before = pool.submit(r.route, "x")
+        assert gate.entered.acquire(timeout=LONG)
+        r.set_mode("enforce")
+        after = pool.submit(r.route, "x")
+        assert gate.entered.acquire(timeout=LONG)
+        gate.go.release(2)
+        told = [(o.value, o.disposition, o.mode) for o in (before.result(LONG), after.result(LONG))]
+        assert told == [("X", "degraded", "first_only"), ("large", "accepted", "enforce")]
+        assert not r._service.plan.engine.flights
+
+
 def test_what_followers_get_is_their_own(pool):
     gate = Gate(lambda x: ({"labels": [x]}, 0.9))
     with router(gate.tier) as r:
