@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import logging
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,6 +27,8 @@ __all__ = [
     "Functions", "PerTier", "StandIn", "bind", "bind_python", "check_version", "expect_policy",
     "functions", "scored",
 ]  # fmt: skip
+
+_log = logging.getLogger("cascade")
 
 PerTier: TypeAlias = "Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]] | None"
 """A function for every request, or one per tier by name."""
@@ -166,7 +169,7 @@ def _bind_one(
     if spec.name in given:  # also in place of a model
         bound = bind_python(spec, target, classes, asynchronous=asynchronous)
         if scored(policy, spec):
-            _expect_confidences(spec, target)
+            _warn_of_values_alone(spec, target)
         return bound
     return _bind_named(policy, spec, classes, models, env)
 
@@ -233,14 +236,20 @@ def bind_python(spec: Any, target: Any, classes: Any, *, asynchronous: bool) -> 
     return PythonTier(spec, target, classes)
 
 
-def _expect_confidences(spec: Any, target: Any) -> None:
-    """Refuse a function of values alone where a confidence is needed: every call would fail."""
+def _warn_of_values_alone(spec: Any, target: Any) -> None:
+    """Tell of a function of values alone where a confidence is needed: each of its answers fails.
+
+    It may stand for a tier that is down, as in a test: so it is no error.
+    """
     from cascade.tiers.python import FunctionTier
 
     bare = not callable(getattr(target, "predict", None))
     if bare or (isinstance(target, FunctionTier) and target.returns == "values"):
-        msg = f"tier {spec.name!r} returns values alone: below the top it must say how sure it is"
-        raise PolicyError(f"{msg}; use cascade.tier(f, returns='pairs')")
+        _log.warning(
+            "tier %r returns values alone, which count as faults: below the top it must say how "
+            "sure it is; use cascade.tier(f, returns='pairs')",
+            spec.name,
+        )
 
 
 def check_version(spec: Any, target: Any) -> None:

@@ -123,12 +123,14 @@ async def later(texts):
 
 
 @pytest.mark.parametrize("bare", [len, cascade.tier(len), cascade.tier(len, rows="one"), later])
-def test_below_the_top_a_function_of_values_alone_is_refused_when_built(bare):
-    said = r"'small' returns values alone: below the top .*; use cascade\.tier\(f, returns='pairs'"
-    with pytest.raises(PolicyError, match=said):
-        AsyncRouter(plain(), tiers={"small": bare, "large": len})
+def test_below_the_top_a_function_of_values_alone_is_told_when_built(bare, caplog):
     AsyncRouter(plain(), tiers={"small": SMALL, "large": bare})
     AsyncRouter(plain(), tiers={"small": Silent(0.9), "large": bare})
+    assert not caplog.messages
+    AsyncRouter(plain(), tiers={"small": bare, "large": len})
+    (said,) = caplog.messages
+    assert said.startswith("tier 'small' returns values alone, which count as faults")
+    assert "use cascade.tier(f, returns='pairs')" in said
 
 
 def test_one_whose_score_needs_no_confidence_of_its_own_is_not(tmp_path):
