@@ -42,6 +42,7 @@ class Kind:
     parse: Callable[[Any], Any]
     schema: Mapping[str, Any]
     item: Any = None  # of a list: each item is read by itself, and has a place of its own
+    named: Any = None  # of a mapping by name: likewise each value
     section: Any = None  # a settings class, or a function from a mapping to one
     many: int = 0  # of a list of sections: so many at most
 
@@ -257,12 +258,12 @@ def numbers_by_name() -> Kind:
     item = number()
 
     def parse(value: Any) -> Any:
-        if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
+        if not isinstance(value, Mapping):
             raise ValueError
         return FrozenMap((k, item.parse(v)) for k, v in value.items())
 
-    schema = {"type": "object", "additionalProperties": {"type": "number"}}
-    return Kind("numbers by name", parse, schema)
+    schema = {"type": "object", "additionalProperties": item.schema}
+    return Kind("numbers by name", parse, schema, named=item)
 
 
 def text_by_name() -> Kind:
@@ -306,12 +307,11 @@ def weights() -> Kind:
         return by_name.parse(value) if isinstance(value, Mapping) else _tuple(value, item.parse)
 
     one_of = [
-        {"type": "array", "items": {"type": "number"}, "minItems": 1},
+        {"type": "array", "items": item.schema, "minItems": 1},
         {**by_name.schema, "minProperties": 1},
     ]
-    return Kind(
-        "a list of one or more numbers, or numbers by feature name", parse, {"anyOf": one_of}
-    )
+    expected = "a list of one or more numbers, or numbers by feature name"
+    return Kind(expected, parse, {"anyOf": one_of}, item, item)
 
 
 class FrozenMap(dict[str, float]):

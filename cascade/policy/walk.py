@@ -181,33 +181,54 @@ def _given(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) 
 
 def take(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
     """Return what a value is read as: UNREAD or a Draft where it holds a problem."""
-    if kind.section is not None and kind.many:
-        if not isinstance(value, (list, tuple)):
-            return _wrong(kind, value, path, problems)
-        made = _each(functools.partial(walk, kind.section), value[: kind.many], path, problems)
-        if len(value) <= kind.many:
-            return made
-        problems.append((path, f"expected at most {kind.many} of them, got {len(value)}"))
-        return UNREAD
+    if kind.many:
+        return _many(kind, value, path, problems)
     if kind.section is not None:
         return walk(kind.section, value, path, problems)
-    if kind.item is not None and isinstance(value, (list, tuple)):
+    if value and kind.item is not None and isinstance(value, (list, tuple)):
         return _each(functools.partial(_parsed, kind.item), value, path, problems)
+    if value and kind.named is not None and isinstance(value, Mapping):
+        before = len(problems)
+        _each(functools.partial(_named, kind.named), value, path, problems)
+        if len(problems) > before:
+            return UNREAD
     return _parsed(kind, value, path, problems)
 
 
+def _many(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
+    """Read a list of sections, and of no more of them than there may be."""
+    if not isinstance(value, (list, tuple)):
+        return _wrong(kind, value, path, problems)
+    made = _each(functools.partial(walk, kind.section), value[: kind.many], path, problems)
+    if len(value) <= kind.many:
+        return made
+    problems.append((path, f"expected at most {kind.many} of them, got {len(value)}"))
+    return UNREAD
+
+
 def _each(
-    one: Callable[..., Any], values: Sequence[Any], path: tuple[Any, ...], problems: list[Problem]
+    one: Callable[..., Any], values: Any, path: tuple[Any, ...], problems: list[Problem]
 ) -> Any:
-    """Read the values of a list, up to where it has more problems than anybody reads."""
-    made, enough = [], len(problems) + TOLD
-    for i, value in enumerate(values):
+    """Read the values of a list or mapping, as long as it has not more problems than are read."""
+    made: list[Any] = []
+    enough = len(problems) + TOLD
+    steps = values.items() if isinstance(values, Mapping) else enumerate(values)
+    for step, value in steps:
         if len(problems) >= enough:
-            said = f"{len(values) - i} more values; there are {TOLD} problems before them already"
+            more = len(values) - len(made)
+            said = f"{more} more values; there are {TOLD} problems before them already"
             problems.append((path, said))
             return UNREAD
-        made.append(one(value, (*path, i), problems))
+        made.append(one(value, (*path, step), problems))
     return tuple(made)
+
+
+def _named(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
+    """Read a value whose name may be anything, in Python, where it has to be text."""
+    if isinstance(path[-1], str):
+        return _parsed(kind, value, path, problems)
+    problems.append(((*path, KEY), f"expected a name, got {shown(path[-1])}"))
+    return UNREAD
 
 
 def _parsed(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
@@ -270,9 +291,9 @@ def shown(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, (list, tuple)):
-        return "a list"
+        return "a list" if value else "an empty list"
     if not isinstance(value, str) and isinstance(value, Mapping):
-        return "a mapping"
+        return "a mapping" if value else "an empty mapping"
     if isinstance(value, (str, bytes)):
         value = value[:_LONGEST]  # its text is made of no more than is shown
     try:
