@@ -74,8 +74,8 @@ def _models(policy: Policy, places: Places, warnings: list[str]) -> list[Issue]:
     from cascade.policy import OnnxSpec
 
     issues: list[Issue] = []
-    profiles = _beside(load_profile, policy, issues)
-    golden = _beside(load_golden, policy, issues)
+    profiles = _beside(load_profile, "profile", policy, places, issues)
+    golden = _beside(load_golden, "golden", policy, places, issues)
     opened: list[BoundTier] = []
     for index, spec in enumerate(policy.tiers):
         if not isinstance(spec, OnnxSpec):
@@ -97,12 +97,13 @@ def _models(policy: Policy, places: Places, warnings: list[str]) -> list[Issue]:
 
 
 def _beside(
-    load: Callable[[Policy], dict[str, T]], policy: Policy, issues: list[Issue]
-) -> dict[str, T]:
+    load: Callable[[Policy], dict[str, T]], key: str, policy: Policy, places: Places,
+    issues: list[Issue],
+) -> dict[str, T]:  # fmt: skip
     try:
         return load(policy)
     except PolicyError as error:
-        issues += error.issues
+        issues += places.beside(key, error.issues)
         return {}
 
 

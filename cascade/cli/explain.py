@@ -13,14 +13,16 @@ from cascade.bundle import load_profile, resolve_model
 from cascade.cli.places import Places
 from cascade.cli.reply import Reply, table
 from cascade.cores import find_cores
-from cascade.errors import ModelIntegrityError
+from cascade.errors import ModelIntegrityError, PolicyError
 from cascade.lanes.choose import foresee
 from cascade.policy.settings import OnnxSpec
+from cascade.policy.walk import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from cascade.bundle import Profile
     from cascade.policy import Policy
 
 __all__ = ["explain"]
@@ -55,7 +57,11 @@ def explain(path: Path, env: Mapping[str, str] | None = None, workers: int | Non
     policy = Policy.from_yaml(path, env=env)
     places = Places(path.read_text(encoding="utf-8-sig"), str(path))
     rows = [(steps, value, _source(steps, places, env)) for steps, value in _leaves(policy)]
-    rows += [*_derived(policy, env), *_lanes(policy, env)]
+    try:
+        profiles = load_profile(policy)
+    except PolicyError as error:
+        raise refusal(places.beside("profile", error.issues)) from None
+    rows += [*_derived(policy, env), *_lanes(policy, profiles, env)]
     if workers is not None:
         rows += [*_memory(policy, env, workers)]
     data = {
@@ -114,9 +120,11 @@ def _derived(policy: Policy, env: Mapping[str, str]) -> Iterator[tuple[Steps, An
     yield ("digest",), policy.digest, "computed"
 
 
-def _lanes(policy: Policy, env: Mapping[str, str]) -> Iterator[tuple[Steps, Any, str]]:
+def _lanes(
+    policy: Policy, profiles: Mapping[str, Profile], env: Mapping[str, str]
+) -> Iterator[tuple[Steps, Any, str]]:
     """Where each tier will run, and why."""
-    profiles, cores = load_profile(policy), find_cores(env).usable
+    cores = find_cores(env).usable
     for index, spec in enumerate(policy.tiers):
         lane, why = foresee(spec, profiles.get(spec.name), cores)
         yield ("tiers", index, "lane"), lane, why

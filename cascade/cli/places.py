@@ -11,6 +11,8 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from cascade.types import Issue
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ruamel.yaml.nodes import Node
 
 __all__ = ["Places"]
@@ -44,6 +46,10 @@ class Places:
                 mark = node.start_mark
                 return Issue(self._file, mark.line + 1, mark.column + 1, dotted, message)
         return Issue(self._file, None, None, dotted, message)
+
+    def beside(self, key: str, issues: Iterable[Issue]) -> list[Issue]:
+        """Give what is wrong with a file as a whole the place of the key that names the file."""
+        return [one if one.line is not None else self.issue((key,), str(one)) for one in issues]
 
     def where(self, path: tuple[str | int, ...]) -> str | None:
         """Return ``FILE:LINE:COL`` of the value at ``path``; None where the file does not say.

@@ -168,11 +168,19 @@ def test_files_beside_it_are_read_and_hide_nothing(policy: Path, check: Any) -> 
     (policy.parent / "large.onnx").unlink()
     status, said, errors = check(policy)
     assert status == 1
-    assert [issue["path"] for issue in said["issues"]] == ["small.per_row", "", "tiers.1.model"]
+    paths = ["small.per_row", "golden", "tiers.1.model"]
+    assert [issue["path"] for issue in said["issues"]] == paths
     assert errors[0].startswith(f"{policy.parent / 'profile.json'}:1:11: small.per_row: ")
-    assert (
-        errors[1] == f"{policy.parent / 'golden.json'}: cannot be read: No such file or directory"
-    )
+    gone = f"{policy.parent / 'golden.json'}: cannot be read: No such file or directory"
+    assert errors[1] == f"{policy}:5:9: golden: {gone}"
+
+
+def test_a_file_that_two_keys_name_is_told_at_each(policy: Path, check: Any) -> None:
+    edit(policy, "deadline: 50ms", "deadline: 50ms\ngolden: nope.json\nprofile: nope.json")
+    status, said, _ = check(policy)
+    assert status == 1
+    found = [(issue["line"], issue["column"], issue["path"]) for issue in said["issues"]]
+    assert sorted(found) == [(5, 9, "golden"), (6, 10, "profile")]
 
 
 def other_large(policy: Path, inputs: int, columns: int) -> None:

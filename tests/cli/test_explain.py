@@ -67,6 +67,13 @@ def test_an_invalid_policy(policy: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert json.loads(said.out)["issues"][0]["path"] == "deadline"
 
 
+def test_a_profile_that_is_not_there(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(policy, "deadline: 50ms", "deadline: 50ms\nprofile: profile.json")
+    assert main(["explain", str(policy)]) == 2
+    gone = f"{policy.parent / 'profile.json'}: cannot be read: No such file or directory"
+    assert capsys.readouterr().err == f"{policy}:5:10: profile: {gone}\n"
+
+
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
 def test_the_schema_is_printed(as_json: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", *as_json]) == 0

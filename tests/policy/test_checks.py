@@ -183,9 +183,9 @@ def test_files_beside_a_policy_are_looked_at_whatever_else_is_wrong(tmp_path):
         {**tier, "version": "1", "confidence": {"calibration": "tables.json"}} for tier in TIERS
     ]
     found = problems(tmp_path, tiers=tiers, escalation={"certificate": "c.json"}, mode="x")
-    assert [path for path, _ in found] == ["mode", "", ""]
-    assert "Expecting property name" in found[1][1]
-    assert "cannot be read: No such file" in found[2][1]
+    assert [path for path, _ in found] == ["mode", "escalation.certificate", ""]
+    assert "cannot be read: No such file" in found[1][1]
+    assert "Expecting property name" in found[2][1]
 
 
 @pytest.mark.parametrize(
