@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from cascade.bundle import Profile
+    from cascade.bundle import Golden, Profile
     from cascade.policy import OnnxSpec, Policy
     from cascade.protocols import BoundTier
 
@@ -34,7 +34,8 @@ _LONG = 0.005  # s that a node may take without a warning
 def check(path: Path, *, models: bool = True, recording: Path | None = None) -> Reply:
     """Load the policy at ``path``, then look at what it names; report everything that is wrong.
 
-    With a ``recording`` the certificate's test is redone on it.
+    Without ``models`` none is opened; the files beside the policy are read all the same. With a
+    ``recording`` the certificate's test is redone on it.
     """
     from cascade.policy import Policy
 
@@ -48,7 +49,12 @@ def check(path: Path, *, models: bool = True, recording: Path | None = None) -> 
         issue = Issue(str(path), None, None, "", error.strerror or str(error))
         return _reply((issue,), [], BAD_INPUT)
     warnings = pitfalls(policy)
-    issues = [*(_models(policy, places, warnings) if models else []), *_certificate(policy, places)]
+    issues: list[Issue] = []
+    profiles = _beside(load_profile, "profile", policy, places, issues)
+    golden = _beside(load_golden, "golden", policy, places, issues)
+    if models:
+        issues += _models(policy, places, profiles, golden, warnings)
+    issues += _certificate(policy, places)
     if recording is not None:
         from cascade.fitting import redo_test
 
@@ -69,13 +75,14 @@ def _reply(issues: tuple[Issue, ...], warnings: list[str], status: int) -> Reply
     )
 
 
-def _models(policy: Policy, places: Places, warnings: list[str]) -> list[Issue]:
+def _models(
+    policy: Policy, places: Places, profiles: dict[str, Profile], golden: dict[str, Golden],
+    warnings: list[str],
+) -> list[Issue]:  # fmt: skip
     """Open every model, as a router does; what is seldom meant goes to ``warnings``."""
     from cascade.policy import OnnxSpec
 
     issues: list[Issue] = []
-    profiles = _beside(load_profile, "profile", policy, places, issues)
-    golden = _beside(load_golden, "golden", policy, places, issues)
     opened: list[BoundTier] = []
     for index, spec in enumerate(policy.tiers):
         if not isinstance(spec, OnnxSpec):

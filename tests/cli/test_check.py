@@ -175,6 +175,20 @@ def test_files_beside_it_are_read_and_hide_nothing(policy: Path, check: Any) -> 
     assert errors[1] == f"{policy}:5:9: golden: {gone}"
 
 
+@pytest.mark.parametrize("key", ["profile", "golden"])
+def test_files_beside_it_are_read_without_models_too(policy: Path, check: Any, key: str) -> None:
+    edit(policy, "deadline: 50ms", f"deadline: 50ms\n{key}: beside.json")
+    for name in ("small", "large"):
+        (policy.parent / f"{name}.onnx").unlink()
+    status, said, _ = check(policy, "--no-models")
+    assert (status, said["ok"]) == (1, False)
+    assert [(issue["line"], issue["path"]) for issue in said["issues"]] == [(5, key)]
+    (policy.parent / "beside.json").write_text('{"small": {"overhead": 1}}')
+    assert check(policy, "--no-models")[0] == 1
+    (policy.parent / "beside.json").write_text("{}")
+    assert check(policy, "--no-models")[0] == 0
+
+
 def test_a_file_that_two_keys_name_is_told_at_each(policy: Path, check: Any) -> None:
     edit(policy, "deadline: 50ms", "deadline: 50ms\ngolden: nope.json\nprofile: nope.json")
     status, said, _ = check(policy)
