@@ -108,9 +108,9 @@ def number(low: float = -math.inf, high: float = math.inf, *, open_low: bool = F
 
 def _range(what: str, low: float, high: float, *, open_low: bool = False) -> str:
     if low > -math.inf and high < math.inf:
-        return f"{what} between {low:g} and {high:g}"
+        return f"{what} between {low:,.12g} and {high:,.12g}"
     if low > -math.inf:
-        return f"{what} {'above' if open_low else 'of at least'} {low:g}"
+        return f"{what} {'above' if open_low else 'of at least'} {low:,.12g}"
     return what
 
 

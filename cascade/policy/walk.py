@@ -108,7 +108,12 @@ def walk(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) ->
         cls = cls(tree, path, problems)
     if isinstance(tree, cls):
         return tree  # made in Python
-    tree = _long(cls, tree)
+    bare = None if isinstance(tree, Mapping) else _bare(cls)
+    if bare is not None:
+        name, kind = bare
+        if take(kind, tree, path, problems) is UNREAD:
+            return Draft({})
+        tree = {name: tree}
     given = _given(cls, tree, path, problems)
     if len(problems) == before:
         return cls(**given)
@@ -127,10 +132,16 @@ def read(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) ->
     return {k: v for k, v in _defaults(cls).items() if k not in tree} | given
 
 
-def _long(cls: Any, tree: Any) -> Any:
-    """Return what a word or number in place of a mapping stands for."""
-    shorthand = getattr(cls, "SHORTHAND", None)
-    return {shorthand: tree} if shorthand is not None and isinstance(tree, (str, int)) else tree
+@functools.cache
+def _bare(cls: Any) -> tuple[str, Any] | None:
+    """Return the field that a word or number in place of a mapping stands for, and its kind."""
+    name = getattr(cls, "SHORTHAND", None)
+    if name is None:
+        return None
+    fields = fields_of(cls)
+    kind = fields[name].metadata["kind"]
+    both = f"{kind.expected}, or {{{', '.join(fields)}}}"
+    return name, attrs.evolve(kind, expected=both)
 
 
 @functools.cache

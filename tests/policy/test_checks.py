@@ -84,7 +84,7 @@ def test_no_tier_is_one_problem():
 def test_a_tier_of_an_unknown_kind_is_read_all_the_same(kind):
     tier = {"queue": 0, "threads": "x", "outputs": "logit", "what": 1, **kind}
     assert paths(tiers=[tier, TIERS[1]]) == [
-        "tiers.0.kind", "tiers.0.name", "tiers.0.outputs.kind", "tiers.0.queue", "tiers.0.threads",
+        "tiers.0.kind", "tiers.0.name", "tiers.0.outputs", "tiers.0.queue", "tiers.0.threads",
         "tiers.0.what",
     ]  # fmt: skip
 

@@ -71,3 +71,73 @@ def test_names_are_text_and_problems_in_a_mapping_are_told_up_to_a_thousand(told
     found = told(f"{HEAD}complexity: {{weights: {{{weights}}}}}")
     assert len(found) == 1_001
     assert found[0][3].startswith("500 more values")
+
+
+# -- forms, spellings and bounds -------------------------------------------------------------------
+
+
+def tier(more):
+    return HEAD.replace("{name: b, kind: external}", f"{{name: b, {more}}}")
+
+
+WORKERS = "expected a whole number between 1 and 256"
+SCORES = "expected one of auto, max_probability, margin, supplied"
+KINDS = "probabilities, logits, sigmoid, label, value"
+OUTPUTS = f"expected one of {KINDS}, or {{kind, name, confidence}}"
+
+
+@pytest.mark.parametrize(
+    ("more", "path", "said"),
+    [
+        ("workers: [1, 4]", "workers", f"{WORKERS}, or {{min, max}}, got a list"),
+        ("workers: 0", "workers", f"{WORKERS}, or {{min, max}}, got 0"),
+        ("workers: {max: 0}", "workers.max", f"{WORKERS}, got 0"),
+        ("workers: 999999999999999999999", "workers", "expected a number of at most 20 digits"),
+        (
+            "confidence: 0.8",
+            "confidence",
+            f"{SCORES}, or {{score, temperature, calibration}}, got 0.8",
+        ),
+        ("outputs: [logits]", "outputs", f"{OUTPUTS}, got a list"),
+        ("outputs: logit", "outputs", f"{OUTPUTS}, got 'logit'; did you mean 'logits'?"),
+        ("breaker: 1", "breaker", "expected a mapping, got 1"),
+    ],
+)
+def test_where_a_word_does_for_a_mapping_both_forms_are_named(told, more, path, said):
+    (found,) = told(tier(f"kind: external, {more}"))
+    assert found[2] == f"tiers.1.{path}"
+    assert found[3].partition("; text goes")[0] == said
+
+
+def test_a_word_that_does_for_a_mapping_leaves_the_rest_to_its_defaults(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(tier("kind: external, workers: 3, confidence: margin, outputs: logits"))
+    spec = Policy.from_yaml(path, env={}).tiers[1]
+    assert (spec.workers.low, spec.workers.max) == (3, 3)
+    assert (spec.confidence.score, spec.confidence.temperature) == ("margin", 1.0)
+    assert (spec.outputs.kind, spec.outputs.name) == ("logits", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("escalation: {thresholds: [0.5], allowance: {burst: 0}}", "between 1 and 1,000,000, got"),
+        ("escalation: {thresholds: [0.5], abstain_below: 2}", "between 0 and 1, or a"),
+        ("cache: {entries: 0}", "a whole number of at least 1, got 0"),
+        (
+            "complexity: {weights: [1], skip_above: [0.1, 0.2]}",
+            "expected at most 1, one per tier below the top, got 2",
+        ),
+    ],
+)
+def test_bounds_are_written_out(told, text, said):
+    (found,) = told((HEAD.partition("escalation")[0] if "escal" in text else HEAD) + text)
+    assert said in found[3]
+
+
+def test_enforce_without_thresholds_is_told_of_the_first_step(told):
+    (found,) = told(HEAD.partition("escalation")[0])
+    assert found[3] == (
+        "mode enforce needs certificate: (from an exported bundle) or thresholds:; "
+        "or use mode: observe, top_only or first_only"
+    )
