@@ -14,9 +14,11 @@ from cascade.policy.units import (
     DURATION,
     FRACTION,
     SIZE,
+    SUCH,
     parse_duration,
     parse_fraction,
     parse_size,
+    respelt,
 )
 from cascade.policy.walk import Odd, dotted, refusal, shown, take
 from cascade.types import Issue
@@ -163,7 +165,11 @@ def _unit(
     def read(value: Any) -> Any:
         known = pattern.fullmatch(value) if isinstance(value, str) else is_number(value)
         if not known:
-            raise ValueError
+            meant = respelt(value, pattern) if isinstance(value, str) else None
+            if meant is None:
+                raise ValueError
+            read(meant)
+            raise Odd(f"{shown(value)}; did you mean {meant!r}?")
         parsed = parse(value)
         if not (low < parsed if open_low else low <= parsed) or parsed > high:
             raise ValueError
@@ -178,9 +184,7 @@ def _unit(
 
 def duration() -> Kind:
     """A positive duration, in seconds."""
-    return _unit(
-        "a positive duration such as 20ms, 1s or 5m", DURATION, parse_duration, 0.0, _LONGEST
-    )
+    return _unit(f"a positive {SUCH}", DURATION, parse_duration, 0.0, _LONGEST)
 
 
 def size() -> Kind:

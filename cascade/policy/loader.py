@@ -55,9 +55,9 @@ def build(
     """
     name = None if path is None or places is None else str(path)
     problems: list[Problem] = []
-    if isinstance(data, Mapping) and "version" not in data:
-        problems.append((("version",), "missing; expected version: 1"))
     values = read(cls, data, (), problems)
+    if isinstance(data, Mapping) and "version" not in data and "version" in values:
+        problems.append((("version",), "missing; expected version: 1"))
     wrong = _Wrong()
     if path is not None:
         held = Draft(values)

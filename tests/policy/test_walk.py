@@ -141,3 +141,102 @@ def test_enforce_without_thresholds_is_told_of_the_first_step(told):
         "mode enforce needs certificate: (from an exported bundle) or thresholds:; "
         "or use mode: observe, top_only or first_only"
     )
+
+
+# -- keys that are not known -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "said"),
+    [
+        ("entries: 5", "entries", "belongs under cache:"),
+        ("ttl: 5m", "ttl", "belongs under cache:"),
+        ("thresholds: [0.5]", "thresholds", "belongs under escalation:"),
+        ("abstain_below: 0.2", "abstain_below", "belongs under escalation:"),
+        ("cache: {thresholds: [0.5]}", "cache.thresholds", "belongs under escalation:"),
+        ("cache: {deadline: 1s}", "cache.deadline", "belongs at the top level"),
+        ("cache: {burst: 5}", "cache.burst", "belongs under escalation.allowance:"),
+        ("max_size: 8", "max_size", "belongs under tiers.N.batch:"),
+        ("queue: 8", "queue", "belongs under tiers:"),
+        ("threads: 8", "threads", "belongs under tiers: of kind onnx"),
+        (
+            "per_tenant: 5%",
+            "per_tenant",
+            "belongs under escalation.allowance: or under cache:",
+        ),
+        ("cache: {entires: 5}", "cache.entires", "did you mean 'entries'?"),
+        ("Deadline: 1s", "Deadline", "did you mean 'deadline'?"),
+        (
+            "inputs: {vals: shape}",
+            "inputs.vals",
+            "expected one of cast, validate",
+        ),
+        ("inputs: {version: 1}", "inputs.version", "expected one of cast, validate"),
+    ],
+)
+def test_a_key_that_is_known_elsewhere_is_sent_there(told, text, path, said):
+    (found,) = [found for found in told(HEAD + text) if found[2] == path]
+    assert found[3] == f"unknown key; {said}"
+
+
+def test_a_key_of_another_kind_of_tier(told):
+    tiers = HEAD.replace("{name: b, kind: external}", "{name: b, kind: external, model: m.onnx}")
+    assert [found[2:] for found in told(tiers)] == [
+        ("tiers.1.model", "unknown key; belongs under tiers: of kind onnx")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "path"),
+    [
+        ("escalation", "escalaton", 4, "escalaton"),
+        ("version", "verison", 1, "verison"),
+        ("name: p", "nmae: p", 2, "nmae"),
+        ("tiers", "teirs", 3, "teirs"),
+        ("kind: external}]", "knid: external}]", 3, "tiers.1.knid"),
+        ("{name: b", "{nam: b", 3, "tiers.1.nam"),
+    ],
+)
+def test_what_is_misspelt_is_not_missing_too(told, old, new, line, path):
+    found = told(HEAD.replace(old, new, 1))
+    assert [(at, name) for at, _, name, _ in found] == [(line, path)]
+    assert "did you mean" in found[0][3]
+
+
+def test_what_stands_there_beside_its_misspelling_is_read(told):
+    found = told(f"{HEAD}escalaton: {{}}\nmode: fast\n".replace("[0.5]", "[5]"))
+    assert [path for _, _, path, _ in found] == ["escalation.thresholds.0", "escalaton", "mode"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("mode: Observe", "did you mean 'observe'?"),
+        ("deadline: Instant", "got 'Instant'; did you mean 'instant'?"),
+        ("deadline: 50MS", "got '50MS'; did you mean '50ms'?"),
+        ("deadline: 1.5 S", "got '1.5 S'; did you mean '1.5 s'?"),
+        ("cache: {bytes: 64mb}", "got '64mb'; did you mean '64MB'?"),
+        ("cache: {bytes: 64Kib}", "got '64Kib'; did you mean '64KiB'?"),
+        (
+            "deadline: soon",
+            "(ns, us, ms, s, m, h), or instant, reaction, conversation, got 'soon'",
+        ),
+        ("cache: {bytes: 64 bytes}", "expected a positive size such as 64MB, got '64 bytes'"),
+        ("cache: {bytes: 0mb}", "got '0mb'"),
+    ],
+)  # fmt: skip
+def test_case_is_no_great_difference(told, text, said):
+    (found,) = told(HEAD + text)
+    assert found[3].endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("kind: ONNX, model: m", "unknown kind 'ONNX'; did you mean 'onnx'?"),
+        ("kind: onnx, model: m, optimization: ALL", "got 'ALL'; did you mean 'all'?"),
+    ],
+)
+def test_nor_is_it_in_the_words_of_a_tier(told, more, said):
+    (found,) = told(tier(more))
+    assert found[3].endswith(said)
