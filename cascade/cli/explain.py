@@ -14,7 +14,7 @@ from cascade.cli.places import Places
 from cascade.cli.reply import Reply, table
 from cascade.cores import find_cores
 from cascade.errors import ModelIntegrityError, PolicyError
-from cascade.lanes.choose import foresee
+from cascade.lanes.choose import foresee, workers_of
 from cascade.policy.settings import OnnxSpec
 from cascade.policy.walk import refusal
 
@@ -56,7 +56,11 @@ def explain(path: Path, env: Mapping[str, str] | None = None, workers: int | Non
     env = os.environ if env is None else env
     policy = Policy.from_yaml(path, env=env)
     places = Places(path.read_text(encoding="utf-8-sig"), str(path))
-    rows = [(steps, value, _source(steps, places, env)) for steps, value in _leaves(policy)]
+    crews = dict(_crews(policy, find_cores(env).usable))
+    rows = [
+        (steps, *(crews.get(steps) or (value, _source(steps, places, env))))
+        for steps, value in _leaves(policy)
+    ]
     try:
         profiles = load_profile(policy)
     except PolicyError as error:
@@ -101,6 +105,18 @@ def _source(steps: Steps, places: Places, env: Mapping[str, str]) -> str:
     if (name := _ENVIRONMENT.get(steps)) and name in env:
         return name
     return places.where(steps) or "default"
+
+
+def _crews(policy: Policy, cores: int) -> Iterator[tuple[Steps, tuple[int, str]]]:
+    """How many runs of a tier go on at a time where the policy leaves that open."""
+    for index, spec in enumerate(policy.tiers):
+        steps = ("tiers", index, "workers")
+        if spec.workers is None:
+            shared = spec.kind == "onnx" or spec.execution == "process"
+            source = "default" if shared else "default where it is not asynchronous"
+            yield steps, (workers_of(spec, cores)[1], source)
+        elif spec.workers.min is None:
+            yield (*steps, "min"), (spec.workers.low, "default: max")
 
 
 def _derived(policy: Policy, env: Mapping[str, str]) -> Iterator[tuple[Steps, Any, str]]:

@@ -58,7 +58,7 @@ class Places:
         """
         node = self._find(path)
         if node is None and isinstance(parent := self._find(path[:-1]), ScalarNode):
-            node = parent if path[-1] in {"kind", "score"} else None
+            node = parent if path[-1] in {"kind", "max", "score"} else None
         if node is None:
             return None
         return f"{self._file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
