@@ -37,19 +37,25 @@ def check(path: Path, *, models: bool = True, recording: Path | None = None) -> 
     Without ``models`` none is opened; the files beside the policy are read all the same. With a
     ``recording`` the certificate's test is redone on it.
     """
+    issues: list[Issue] = []
+    warnings: list[str] = []
+    try:
+        _look(path, recording, issues, warnings, models=models)
+    except (CascadeError, OSError, ValueError) as error:  # as every command, with these keys
+        found = error.issues if isinstance(error, PolicyError) else ()
+        issues += found or (Issue(None, None, None, "", str(error)),)
+        return _reply(tuple(issues), warnings, BAD_INPUT)
+    return _reply(tuple(issues), warnings, FAILED if issues else DONE)
+
+
+def _look(
+    path: Path, recording: Path | None, issues: list[Issue], warnings: list[str], *, models: bool
+) -> None:
     from cascade.policy import Policy
 
-    try:
-        policy = Policy.from_yaml(path)
-        places = Places(path.read_text(encoding="utf-8-sig"), str(path))
-    except PolicyError as error:
-        found = error.issues or (Issue(str(path), None, None, "", str(error)),)
-        return _reply(found, [], BAD_INPUT)
-    except OSError as error:
-        issue = Issue(str(path), None, None, "", error.strerror or str(error))
-        return _reply((issue,), [], BAD_INPUT)
-    warnings = pitfalls(policy)
-    issues: list[Issue] = []
+    policy = Policy.from_yaml(path)
+    places = Places(path.read_text(encoding="utf-8-sig"), str(path))
+    warnings += pitfalls(policy)
     profiles = _beside(load_profile, "profile", policy, places, issues)
     golden = _beside(load_golden, "golden", policy, places, issues)
     if models:
@@ -60,7 +66,6 @@ def check(path: Path, *, models: bool = True, recording: Path | None = None) -> 
 
         where = ("escalation", "certificate")
         issues += [places.issue(where, wrong) for wrong in redo_test(policy, recording)]
-    return _reply(tuple(issues), warnings, FAILED if issues else DONE)
 
 
 def _reply(issues: tuple[Issue, ...], warnings: list[str], status: int) -> Reply:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import pytest
 
+from cascade import Certificate
 from cascade.cli import main
 from tests.cli.conftest import edit, model
 
@@ -195,6 +196,34 @@ def test_a_file_that_two_keys_name_is_told_at_each(policy: Path, check: Any) -> 
     assert status == 1
     found = [(issue["line"], issue["column"], issue["path"]) for issue in said["issues"]]
     assert sorted(found) == [(5, 9, "golden"), (6, 10, "profile")]
+
+
+def test_a_recording_that_cannot_be_read_hides_nothing(policy: Path, check: Any) -> None:
+    (policy.parent / "large.onnx").unlink()
+    edit(policy, "thresholds: [0.8]", "certificate: c.json")
+    point = {"thresholds": [2.0], "losses": 0, "p_value": 0.0}
+    Certificate(
+        max_loss=0.01, alpha=0.1, loss="gross", covers="adaptive", n=500,
+        tiers=("small", "large"), path=(point,), certified=1,
+    ).save(policy.parent / "c.json")  # fmt: skip
+    gone = policy.parent / "nope.csv"
+    status, said, errors = check(policy, "--recording", str(gone))
+    assert status == 2
+    assert set(said) == {"ok", "issues", "warnings"}
+    assert said["ok"] is False
+    paths = [issue["path"] for issue in said["issues"]]
+    assert (paths[0], paths[-1]) == ("tiers.1.model", "")
+    assert errors[-1].startswith(f"{gone}: cannot be read: ")
+
+
+def test_what_the_environment_says_wrongly_has_the_same_keys(
+    policy: Path, check: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CASCADE_CORES", "many")
+    status, said, errors = check(policy)
+    assert (status, said["ok"], said["warnings"]) == (2, False, [])
+    assert [issue["file"] for issue in said["issues"]] == ["CASCADE_CORES"]
+    assert errors == ["CASCADE_CORES: expected a whole number above 0, got 'many'"]
 
 
 def other_large(policy: Path, inputs: int, columns: int) -> None:
