@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,6 +40,7 @@ _ENVIRONMENT = {
 }
 _CERTIFICATE = ("escalation", "certificate")
 _TABLES = 16_000_000  # bytes of a file: tens of thousands of labels
+_NAMED = 100  # tiers of a file that a misspelt name is compared with: as many as a ladder may have
 _READ = 1_000_000  # bytes; of a file up to here it is said how long it is
 
 
@@ -158,7 +160,8 @@ def _calibration(held: Beside | PolicyError, name: str) -> Calibration:
     if isinstance(held, PolicyError):
         raise held
     if name not in held.tree:
-        said = f"no calibration of tier {shown(name)}; {nearest(name, held.tree)}"
+        near = nearest(name, itertools.islice(held.tree, _NAMED))
+        said = f"no calibration of tier {shown(name)}; {near}"
         raise held.refusal([((), said)])
     try:
         return calibration_of(held.tree[name])

@@ -283,3 +283,12 @@ def test_a_certificate_of_other_tiers_is_told_where_it_is_named(tmp_path):
     other.write_text(json.dumps(certificate(tiers=["little", "large"])))
     said = f"{other}: certifies the tiers 'little', 'large', the policy has 'small', 'large'"
     assert told(path) == [(str(path), 7, 16, "escalation.certificate", said)]
+
+
+def test_of_a_table_of_thousands_of_tiers_no_more_are_named_than_a_ladder_has(tmp_path):
+    (tmp_path / "tables.json").write_text(json.dumps({f"entry{i}": 0 for i in range(9_999)}))
+    tiers = [TIERS[0] | {"confidence": {"calibration": "tables.json"}}, TIERS[1]]
+    given = tree(tiers=tiers, escalation={"thresholds": [0.5]})
+    with pytest.raises(PolicyError, match="no calibration of tier 'small'; expected one") as caught:
+        Policy.from_dict(given, root=tmp_path)
+    assert str(caught.value).count("entry") == 100
