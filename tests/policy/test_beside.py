@@ -6,6 +6,7 @@ import pytest
 
 from cascade import Certificate, Policy, PolicyError
 from cascade.bundle import load_golden, load_profile
+from cascade.policy import beside
 from cascade.policy.certificate import PathPoint
 from cascade.policy.digest import entry_digest, tier_digest
 from cascade.policy.reading import parse
@@ -292,3 +293,15 @@ def test_of_a_table_of_thousands_of_tiers_no_more_are_named_than_a_ladder_has(tm
     with pytest.raises(PolicyError, match="no calibration of tier 'small'; expected one") as caught:
         Policy.from_dict(given, root=tmp_path)
     assert str(caught.value).count("entry") == 100
+
+
+def test_a_file_beside_a_policy_is_searched_for_places_once(tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(beside, "places_of", lambda *file: looked.append(file) or {})
+    (tmp_path / "tables.json").write_text("{}")
+    tiers = [tier | {"confidence": {"calibration": "tables.json"}} for tier in TIERS]
+    given = tree(tiers=tiers, escalation={"thresholds": [0.5]})
+    with pytest.raises(PolicyError) as caught:
+        Policy.from_dict(given, root=tmp_path)
+    assert len(caught.value.issues) == 2
+    assert len(looked) == 1
