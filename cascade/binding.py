@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import logging
 import os
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from cascade.cores import find_cores
 from cascade.errors import PolicyError
 from cascade.policy.settings import ExternalSpec, OnnxSpec
+from cascade.policy.walk import close
 from cascade.registry import TIERS, plugin
 from cascade.types import a_kind
 
@@ -106,8 +106,8 @@ def functions(what: str, given: PerTier, policy: Policy) -> Functions:
 
 
 def _nearest(name: str, names: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    meant = close(name, names)
+    hint = f"did you mean {meant!r}? " if meant else ""
     return f"; {hint}it has {', '.join(names)}"
 
 

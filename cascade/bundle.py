@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 from pathlib import Path, PureWindowsPath
@@ -12,7 +11,7 @@ import attrs
 
 from cascade.errors import ModelIntegrityError, PolicyError
 from cascade.policy.beside import read_file, read_object
-from cascade.policy.walk import KEY, nearest, shown
+from cascade.policy.walk import KEY, close, nearest, shown
 from cascade.tiers.graph import external_locations
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ _MODEL = 2**31  # bytes, the most that the format allows
 _PROFILE, _GOLDEN = 1_000_000, 64_000_000  # bytes of their files
 _LONGEST = 1e6  # seconds of a call; beyond, nanoseconds overflow where they are added up
 _LOOSEST = 1e6  # by which an answer may differ
-_NAME = 100  # letters of a name that can be a slip of another
 
 
 @attrs.frozen
@@ -220,9 +218,9 @@ def _by_tier(
     found: dict[str, T] = {}
     problems: list[Problem] = []
     for tier, tree in held.tree.items():
-        meant = difflib.get_close_matches(tier[:_NAME], without, 1) if tier not in tiers else []
-        if meant:  # of a tier that is no more an entry may stay
-            said = f"no such tier in the policy; did you mean {meant[0]!r}?"
+        meant = close(tier, without) if tier not in tiers else None
+        if meant is not None:  # of a tier that is no more an entry may stay
+            said = f"no such tier in the policy; did you mean {meant!r}?"
             problems.append(((tier, KEY), said))
             continue
         try:

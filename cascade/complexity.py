@@ -38,6 +38,7 @@ TEXT_FEATURES: Mapping[str, Callable[[str], float]] = {
 
 
 _LEAST = -700.0  # exp overflows beyond
+_CLOSE = 0.66  # as near as a slip is in a policy
 _MARGIN = 1e-6  # of a logit, relative: far more than rounding could make up
 
 
@@ -163,7 +164,7 @@ def _number(name: str, value: Any) -> float:
 
 
 def _hint(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
+    close = difflib.get_close_matches(name, known, 1, _CLOSE)
     return f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(known)}"
 
 

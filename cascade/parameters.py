@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -16,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
 from cascade.fitting.losses import LOSSES
+from cascade.policy.walk import close
 from cascade.types import a_kind
 
 if TYPE_CHECKING:
@@ -137,5 +137,5 @@ def _is_name(name: str) -> bool:
 
 
 def _nearest(word: Any) -> str:
-    close = difflib.get_close_matches(str(word), LOSSES, 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    meant = close(word, LOSSES)
+    return f"; did you mean {meant!r}?" if meant else ""

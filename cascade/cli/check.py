@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from cascade.bundle import Profile
+    from cascade.bundle import Golden, Profile
     from cascade.policy import OnnxSpec, Policy
     from cascade.protocols import BoundTier
 
@@ -36,27 +36,39 @@ def check(
 ) -> Reply:
     """Load the policy at ``path``, then look at what it names; report everything that is wrong.
 
-    With a ``recording`` the certificate's test is redone on it, ``fitted`` as it was.
+    Without ``models`` none is opened; the files beside the policy are read all the same. With a
+    ``recording`` the certificate's test is redone on it, ``fitted`` as it was.
     """
+    issues: list[Issue] = []
+    warnings: list[str] = []
+    try:
+        _look(path, recording, issues, warnings, models=models, fitted=fitted)
+    except (CascadeError, OSError, ValueError) as error:  # as every command, with these keys
+        found = error.issues if isinstance(error, PolicyError) else ()
+        issues += found or (Issue(None, None, None, "", str(error)),)
+        return _reply(tuple(issues), warnings, BAD_INPUT)
+    return _reply(tuple(issues), warnings, FAILED if issues else DONE)
+
+
+def _look(
+    path: Path, recording: Path | None, issues: list[Issue], warnings: list[str], *,
+    models: bool, fitted: dict[str, Any],
+) -> None:  # fmt: skip
     from cascade.policy import Policy
 
-    try:
-        policy = Policy.from_yaml(path)
-        places = Places(path.read_text(encoding="utf-8-sig"), str(path))
-    except PolicyError as error:
-        found = error.issues or (Issue(str(path), None, None, "", str(error)),)
-        return _reply(found, [], BAD_INPUT)
-    except OSError as error:
-        issue = Issue(str(path), None, None, "", error.strerror or str(error))
-        return _reply((issue,), [], BAD_INPUT)
-    warnings = pitfalls(policy)
-    issues = [*(_models(policy, places, warnings) if models else []), *_certificate(policy, places)]
+    policy = Policy.from_yaml(path)
+    places = Places(path.read_text(encoding="utf-8-sig"), str(path))
+    warnings += pitfalls(policy)
+    profiles = _beside(load_profile, "profile", policy, places, issues) or {}
+    golden = _beside(load_golden, "golden", policy, places, issues)
+    if models:
+        issues += _models(policy, places, profiles, golden, warnings)
+    issues += _certificate(policy, places)
     if recording is not None:
         from cascade.fitting import redo_test
 
         where = ("escalation", "certificate")
         issues += [places.issue(where, wrong) for wrong in redo_test(policy, recording, **fitted)]
-    return _reply(tuple(issues), warnings, FAILED if issues else DONE)
 
 
 def _reply(issues: tuple[Issue, ...], warnings: list[str], status: int) -> Reply:
@@ -71,13 +83,14 @@ def _reply(issues: tuple[Issue, ...], warnings: list[str], status: int) -> Reply
     )
 
 
-def _models(policy: Policy, places: Places, warnings: list[str]) -> list[Issue]:
+def _models(
+    policy: Policy, places: Places, profiles: dict[str, Profile], golden: dict[str, Golden] | None,
+    warnings: list[str],
+) -> list[Issue]:  # fmt: skip
     """Open every model, as a router does; what is seldom meant goes to ``warnings``."""
     from cascade.policy import OnnxSpec
 
     issues: list[Issue] = []
-    profiles = _beside(load_profile, policy, issues) or {}
-    golden = _beside(load_golden, policy, issues)
     opened: list[BoundTier] = []
     for index, spec in enumerate(policy.tiers):
         if not isinstance(spec, OnnxSpec):
@@ -104,13 +117,14 @@ def _models(policy: Policy, places: Places, warnings: list[str]) -> list[Issue]:
 
 
 def _beside(
-    load: Callable[[Policy], dict[str, T]], policy: Policy, issues: list[Issue]
-) -> dict[str, T] | None:
+    load: Callable[[Policy], dict[str, T]], key: str, policy: Policy, places: Places,
+    issues: list[Issue],
+) -> dict[str, T] | None:  # fmt: skip
     """Read a file beside the policy; None: what is wrong with it is among the issues."""
     try:
         return load(policy)
     except PolicyError as error:
-        issues += error.issues
+        issues += places.beside(key, error.issues)
         return None
 
 

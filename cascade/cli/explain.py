@@ -13,14 +13,16 @@ from cascade.bundle import load_profile, resolve_model
 from cascade.cli.places import Places
 from cascade.cli.reply import Reply, table
 from cascade.cores import find_cores
-from cascade.errors import ModelIntegrityError
-from cascade.lanes.choose import foresee
+from cascade.errors import ModelIntegrityError, PolicyError
+from cascade.lanes.choose import foresee, workers_of
 from cascade.policy.settings import OnnxSpec
+from cascade.policy.walk import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from cascade.bundle import Profile
     from cascade.policy import Policy
 
 __all__ = ["explain"]
@@ -54,8 +56,16 @@ def explain(path: Path, env: Mapping[str, str] | None = None, workers: int | Non
     env = os.environ if env is None else env
     policy = Policy.from_yaml(path, env=env)
     places = Places(path.read_text(encoding="utf-8-sig"), str(path))
-    rows = [(steps, value, _source(steps, places, env)) for steps, value in _leaves(policy)]
-    rows += [*_derived(policy, env), *_lanes(policy, env)]
+    crews = dict(_crews(policy, find_cores(env).usable))
+    rows = [
+        (steps, *(crews.get(steps) or (value, _source(steps, places, env))))
+        for steps, value in _leaves(policy)
+    ]
+    try:
+        profiles = load_profile(policy)
+    except PolicyError as error:
+        raise refusal(places.beside("profile", error.issues)) from None
+    rows += [*_derived(policy, env), *_lanes(policy, profiles, env)]
     if workers is not None:
         rows += [*_memory(policy, env, workers)]
     data = {
@@ -97,6 +107,18 @@ def _source(steps: Steps, places: Places, env: Mapping[str, str]) -> str:
     return places.where(steps) or "default"
 
 
+def _crews(policy: Policy, cores: int) -> Iterator[tuple[Steps, tuple[int, str]]]:
+    """How many runs of a tier go on at a time where the policy leaves that open."""
+    for index, spec in enumerate(policy.tiers):
+        steps = ("tiers", index, "workers")
+        if spec.workers is None:
+            shared = spec.kind == "onnx" or spec.execution == "process"
+            source = "default" if shared else "default where it is not asynchronous"
+            yield steps, (workers_of(spec, cores)[1], source)
+        elif spec.workers.min is None:
+            yield (*steps, "min"), (spec.workers.low, "default: max")
+
+
 def _derived(policy: Policy, env: Mapping[str, str]) -> Iterator[tuple[Steps, Any, str]]:
     """What follows from the policy and its surroundings, and stands in no key."""
     points = [point for point in policy.points if point.certified] or [*policy.points][:1]
@@ -114,9 +136,11 @@ def _derived(policy: Policy, env: Mapping[str, str]) -> Iterator[tuple[Steps, An
     yield ("digest",), policy.digest, "computed"
 
 
-def _lanes(policy: Policy, env: Mapping[str, str]) -> Iterator[tuple[Steps, Any, str]]:
+def _lanes(
+    policy: Policy, profiles: Mapping[str, Profile], env: Mapping[str, str]
+) -> Iterator[tuple[Steps, Any, str]]:
     """Where each tier will run, and why."""
-    profiles, cores = load_profile(policy), find_cores(env).usable
+    cores = find_cores(env).usable
     for index, spec in enumerate(policy.tiers):
         lane, why = foresee(spec, profiles.get(spec.name), cores)
         yield ("tiers", index, "lane"), lane, why

@@ -11,6 +11,8 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from cascade.types import Issue
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ruamel.yaml.nodes import Node
 
 __all__ = ["Places"]
@@ -45,6 +47,10 @@ class Places:
                 return Issue(self._file, mark.line + 1, mark.column + 1, dotted, message)
         return Issue(self._file, None, None, dotted, message)
 
+    def beside(self, key: str, issues: Iterable[Issue]) -> list[Issue]:
+        """Give what is wrong with a file as a whole the place of the key that names the file."""
+        return [one if one.line is not None else self.issue((key,), str(one)) for one in issues]
+
     def where(self, path: tuple[str | int, ...]) -> str | None:
         """Return ``FILE:LINE:COL`` of the value at ``path``; None where the file does not say.
 
@@ -52,7 +58,7 @@ class Places:
         """
         node = self._find(path)
         if node is None and isinstance(parent := self._find(path[:-1]), ScalarNode):
-            node = parent if path[-1] in {"kind", "score"} else None
+            node = parent if path[-1] in {"kind", "max", "score"} else None
         if node is None:
             return None
         return f"{self._file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"

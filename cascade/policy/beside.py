@@ -7,6 +7,7 @@ it may be long.
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import stat
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cascade.errors import PolicyError
+    from cascade.policy.reading import Places
     from cascade.policy.walk import Problem
 
 __all__ = ["Beside", "place", "read_file", "read_object"]
@@ -69,11 +71,18 @@ class Beside:
     text: str
     tree: dict[str, Any]
 
+    @functools.cached_property
+    def places(self) -> Places:
+        """Where everything stands in it."""
+        return places_of(self.text, self.file)
+
     def refusal(self, problems: Sequence[Problem]) -> PolicyError:
         """Return the error that lists these problems, each at its place."""
-        places = places_of(self.text, self.file)
         return refusal(
-            [Issue(self.file, *place(places, path), dotted(path), said) for path, said in problems]
+            [
+                Issue(self.file, *place(self.places, path), dotted(path), said)
+                for path, said in problems
+            ]
         )
 
 

@@ -105,15 +105,16 @@ def _bare(policy: Any) -> Iterator[Problem]:
     if policy.mode is Mode.ENFORCE and _below(policy) and held.thresholds is held.certificate:
         said = (
             "mode enforce needs certificate: (from an exported bundle) or thresholds:; "
-            "or use mode: top_only or first_only"
+            "or use mode: observe, top_only or first_only"
         )
         yield ("escalation",), said
 
 
 def _skips(policy: Any) -> Iterator[Problem]:
-    rule = policy.complexity
-    if rule is not None and policy.tiers and len(rule.skip_above) > _below(policy):
-        yield ("complexity", "skip_above"), f"expected at most {_below(policy)} numbers"
+    rule, below = policy.complexity, _below(policy)
+    if rule is not None and policy.tiers and len(rule.skip_above) > below:
+        said = f"expected at most {below}, one per tier below the top, got {len(rule.skip_above)}"
+        yield ("complexity", "skip_above"), said
 
 
 def _rising(policy: Any) -> Iterator[Problem]:

@@ -14,9 +14,11 @@ from cascade.policy.units import (
     DURATION,
     FRACTION,
     SIZE,
+    SUCH,
     parse_duration,
     parse_fraction,
     parse_size,
+    respelt,
 )
 from cascade.policy.walk import Odd, dotted, refusal, shown, take
 from cascade.types import Issue
@@ -41,6 +43,7 @@ class Kind:
     parse: Callable[[Any], Any]
     schema: Mapping[str, Any]
     item: Any = None  # of a list: each item is read by itself, and has a place of its own
+    named: Any = None  # of a mapping by name: likewise each value
     section: Any = None  # a settings class, or a function from a mapping to one
     many: int = 0  # of a list of sections: so many at most
 
@@ -106,9 +109,9 @@ def number(low: float = -math.inf, high: float = math.inf, *, open_low: bool = F
 
 def _range(what: str, low: float, high: float, *, open_low: bool = False) -> str:
     if low > -math.inf and high < math.inf:
-        return f"{what} between {low:g} and {high:g}"
+        return f"{what} between {low:,.12g} and {high:,.12g}"
     if low > -math.inf:
-        return f"{what} {'above' if open_low else 'of at least'} {low:g}"
+        return f"{what} {'above' if open_low else 'of at least'} {low:,.12g}"
     return what
 
 
@@ -167,7 +170,11 @@ def _unit(
     def read(value: Any) -> Any:
         known = pattern.fullmatch(value) if isinstance(value, str) else is_number(value)
         if not known:
-            raise ValueError
+            meant = respelt(value, pattern) if isinstance(value, str) else None
+            if meant is None:
+                raise ValueError
+            read(meant)
+            raise Odd(f"{shown(value)}; did you mean {meant!r}?")
         parsed = parse(value)
         if not (low < parsed if open_low else low <= parsed) or parsed > high:
             raise ValueError
@@ -182,9 +189,7 @@ def _unit(
 
 def duration() -> Kind:
     """A positive duration, in seconds."""
-    return _unit(
-        "a positive duration such as 20ms, 1s or 5m", DURATION, parse_duration, 0.0, _LONGEST
-    )
+    return _unit(f"a positive {SUCH}", DURATION, parse_duration, 0.0, _LONGEST)
 
 
 def size() -> Kind:
@@ -262,12 +267,12 @@ def numbers_by_name() -> Kind:
     item = number()
 
     def parse(value: Any) -> Any:
-        if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
+        if not isinstance(value, Mapping):
             raise ValueError
         return FrozenMap((k, item.parse(v)) for k, v in value.items())
 
-    schema = {"type": "object", "additionalProperties": {"type": "number"}}
-    return Kind("numbers by name", parse, schema)
+    schema = {"type": "object", "additionalProperties": item.schema}
+    return Kind("numbers by name", parse, schema, named=item)
 
 
 def text_by_name() -> Kind:
@@ -311,12 +316,11 @@ def weights() -> Kind:
         return by_name.parse(value) if isinstance(value, Mapping) else _tuple(value, item.parse)
 
     one_of = [
-        {"type": "array", "items": {"type": "number"}, "minItems": 1},
+        {"type": "array", "items": item.schema, "minItems": 1},
         {**by_name.schema, "minProperties": 1},
     ]
-    return Kind(
-        "a list of one or more numbers, or numbers by feature name", parse, {"anyOf": one_of}
-    )
+    expected = "a list of one or more numbers, or numbers by feature name"
+    return Kind(expected, parse, {"anyOf": one_of}, item, item)
 
 
 class FrozenMap(dict[str, float]):

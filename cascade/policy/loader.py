@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,7 +38,9 @@ _ENVIRONMENT = {
     "CASCADE_DEADLINE": ("deadline",),
     "CASCADE_CACHE_BYTES": ("cache", "bytes"),
 }
+_CERTIFICATE = ("escalation", "certificate")
 _TABLES = 16_000_000  # bytes of a file: tens of thousands of labels
+_NAMED = 100  # tiers of a file that a misspelt name is compared with: as many as a ladder may have
 _READ = 1_000_000  # bytes; of a file up to here it is said how long it is
 
 
@@ -54,25 +57,25 @@ def build(
     """
     name = None if path is None or places is None else str(path)
     problems: list[Problem] = []
-    if isinstance(data, Mapping) and "version" not in data:
-        problems.append((("version",), "missing; expected version: 1"))
     values = read(cls, data, (), problems)
-    if path is None:
-        beside: list[Issue] = []
-    else:
-        found, beside = _beside(Draft(values), path.parent, absent_ok=absent_ok, stale_ok=stale_ok)
-        values |= found
-    problems += conflicts(Draft({"certificate": None, **values}))
+    if isinstance(data, Mapping) and "version" not in data and "version" in values:
+        problems.append((("version",), "missing; expected version: 1"))
+    wrong = _Wrong()
+    if path is not None:
+        held = Draft(values)
+        values |= _beside(held, path.parent, wrong, absent_ok=absent_ok, stale_ok=stale_ok)
+    problems += [*wrong.problems, *conflicts(Draft({"certificate": None, **values}))]
     issues = list(earlier or [])
     for where, said in problems:
         if said != SAID:
             issues.append(_issue(name, where, said, places or {}, given or {}))
     issues.sort(key=lambda i: (i.line or 0, i.column or 0))
-    issues += beside
+    issues += dict.fromkeys(wrong.issues)
     if not issues:
         make: Any = cls
         made: P = make(**values, path=path)
-        issues += [] if stale_ok else _differing(made)
+        differing = [] if stale_ok else _differing(made)
+        issues += [_issue(name, _CERTIFICATE, said, places or {}, {}) for said in differing]
     if issues:
         raise refusal(issues)
     return made
@@ -86,56 +89,79 @@ def _issue(
     return Issue(variable or name, line, column, dotted(path), said)
 
 
+class _Wrong:
+    """What is wrong with the files that a policy names: in one of them, or with one as a whole."""
+
+    def __init__(self) -> None:
+        self.issues: list[Issue] = []  # each has a place in its file
+        self.problems: list[Problem] = []  # each is told at the key that names the file
+
+    def add(self, key: tuple[Any, ...], error: PolicyError) -> None:
+        """Take what is wrong with the file that ``key`` names."""
+        for issue in error.issues:
+            if issue.line is None:
+                self.problems.append((key, str(issue)))
+            else:
+                self.issues.append(issue)
+
+
 def _beside(
-    draft: Any, folder: Path, *, absent_ok: bool, stale_ok: bool
-) -> tuple[dict[str, Any], list[Issue]]:
+    draft: Any, folder: Path, wrong: _Wrong, *, absent_ok: bool, stale_ok: bool
+) -> dict[str, Any]:
     """Read the certificate and the tables that the tiers name, of a policy that may hold problems.
 
-    Each file is read once, and all that is wrong with them is returned.
+    Each file is read once, and all that is wrong goes to ``wrong``.
     """
-    found: dict[str, Any] = {"calibrations": {}}
-    issues: list[Issue] = []
-    files: dict[str, Beside | None] = {}
-    for table, name in _tables(draft):
+    calibrations: dict[str, Calibration] = {}
+    found: dict[str, Any] = {"calibrations": calibrations}
+    files: dict[str, Beside | PolicyError] = {}
+    for index, table, name in _tables(draft):
         if absent_ok and not (folder / table).exists():
             continue
         try:
             if table not in files:
-                files[table] = None  # if it cannot be read that is said once
-                files[table] = read_object(folder / table, "calibrations by tier", _TABLES)
-            held = files[table]
-            if held is not None:
-                found["calibrations"][name] = _calibration(held, name)
+                files[table] = _opened(folder / table)
+            calibrations[name] = _calibration(files[table], name)
         except PolicyError as error:
-            issues += error.issues
+            wrong.add(("tiers", index, "confidence", "calibration"), error)
     try:
         file = draft.escalation.certificate
         if file is not None and not (stale_ok and not (folder / file).exists()):
             found["certificate"] = Certificate.load(folder / file)
     except PolicyError as error:
-        issues += error.issues
+        wrong.add(_CERTIFICATE, error)
     except Unread:
         pass
-    return found, issues
+    return found
 
 
-def _tables(draft: Any) -> Iterator[tuple[str, str]]:
+def _tables(draft: Any) -> Iterator[tuple[int, str, str]]:
     try:
         tiers = draft.tiers
     except Unread:
         return
-    for spec in tiers:
+    for index, spec in enumerate(tiers):
         try:
             if spec.confidence.calibration is not None:
-                yield spec.confidence.calibration, spec.name
+                yield index, spec.confidence.calibration, spec.name
         except Unread:
             continue
 
 
-def _calibration(held: Beside, name: str) -> Calibration:
+def _opened(path: Path) -> Beside | PolicyError:
+    try:
+        return read_object(path, "calibrations by tier", _TABLES)
+    except PolicyError as error:
+        return error
+
+
+def _calibration(held: Beside | PolicyError, name: str) -> Calibration:
     """Return a tier's table of a file: a JSON object of tables by tier."""
+    if isinstance(held, PolicyError):
+        raise held
     if name not in held.tree:
-        said = f"no calibration of tier {shown(name)}; {nearest(name, held.tree)}"
+        near = nearest(name, itertools.islice(held.tree, _NAMED))
+        said = f"no calibration of tier {shown(name)}; {near}"
         raise held.refusal([((), said)])
     try:
         return calibration_of(held.tree[name])
@@ -144,14 +170,14 @@ def _calibration(held: Beside, name: str) -> Calibration:
         raise held.refusal([((name,), said)]) from None
 
 
-def _differing(policy: Any) -> Iterator[Issue]:
+def _differing(policy: Any) -> Iterator[str]:
     """Say where a certificate is of other tiers than these."""
     certificate = policy.certificate
     if certificate is None or policy.path is None:
         return
-    file = str(policy.path.parent / policy.escalation.certificate)
+    file = policy.path.parent / policy.escalation.certificate
     for said in _uncertified(policy, certificate):
-        yield Issue(file, None, None, "", said)
+        yield f"{file}: {said}"
 
 
 def _uncertified(policy: Any, certificate: Certificate) -> Iterator[str]:

@@ -137,6 +137,8 @@ def _no_yaml(name: str, text: str, error: yaml.MarkedYAMLError) -> PolicyError:
     line, column = _place(text)
     if mark is not None and mark.index < len(text):
         line, column = mark.line + 1, mark.column + 1
+        if text[mark.index] == "\t":
+            return _refused(name, line, column, "not YAML: a tab; YAML is indented by spaces")
     said = f"not YAML: {error.problem}"
     if begun is not None and error.context:
         said += f" ({error.context} that begins at {begun.line + 1}:{begun.column + 1})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ import attrs
 
 from cascade.policy import constraints as c
 from cascade.policy.constraints import field, settings
-from cascade.policy.walk import SAID, UNREAD, fields_of, hint, shown
+from cascade.policy.walk import SAID, UNREAD, fields_of, hint, shown, slips
 from cascade.registry import TIERS, plugin, plugin_names
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "OutputSettings",
     "TierSpec",
     "WorkerSettings",
+    "any_kind",
     "kind_settings",
     "known_kinds",
     "spec_class",
@@ -171,7 +173,8 @@ class ExternalSpec(TierSpec):
 KINDS: dict[str, type[TierSpec]] = {"onnx": OnnxSpec, "external": ExternalSpec}
 
 
-def _any_kind() -> type[Any]:
+@functools.cache
+def any_kind() -> type[Any]:
     """Return settings with the keys of all built-in kinds; only what each kind needs is needed."""
     fields = {name: f for kind in KINDS.values() for name, f in fields_of(kind).items()}
     common = fields_of(TierSpec)
@@ -182,20 +185,18 @@ def _any_kind() -> type[Any]:
     return attrs.make_class("AnyKind", made, kw_only=True, class_body={"TAGS": TierSpec.TAGS})
 
 
-_ANY_KIND = _any_kind()
-
-
 def spec_class(tree: Any, path: tuple[Any, ...], problems: list[Any]) -> type[Any]:
     """Choose a tier's settings class by its ``kind``; where that is unknown, one of any kind's."""
     if isinstance(tree, TierSpec):  # made in Python
         return type(tree)
     if not isinstance(tree, Mapping):
-        return _ANY_KIND
+        return any_kind()
     kind, known = tree.get("kind"), known_kinds()
     found = kind_settings(kind)
     if found is not None:
         return found
-    if kind is UNREAD:
+    absent = "kind" not in tree
+    if kind is UNREAD or (absent and slips("kind", tree, fields_of(any_kind()), problems)):
         said = SAID
     elif kind is None:
         said = f"missing; expected one of {', '.join(known)}"
@@ -203,7 +204,7 @@ def spec_class(tree: Any, path: tuple[Any, ...], problems: list[Any]) -> type[An
         word = shown(kind)
         said = f"unknown kind {word}{hint(word[1:-1], known, problems)}"
     problems.append(((*path, "kind"), said))
-    return _ANY_KIND
+    return any_kind()
 
 
 def known_kinds() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-__all__ = ["parse_duration", "parse_fraction", "parse_size"]
+__all__ = ["parse_duration", "parse_fraction", "parse_size", "respelt"]
 
 NAMED = {"instant": 0.1, "reaction": 0.2, "conversation": 1.0}
 """Deadlines by human reaction time, in seconds (Nielsen, 1993)."""
@@ -19,6 +19,13 @@ _NUMBER = r"([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?)"
 DURATION = re.compile(rf"^(?:{_NUMBER} ?({'|'.join(_SECONDS)})|{'|'.join(NAMED)})$")
 SIZE = re.compile(rf"^{_NUMBER} ?({'|'.join(_BYTES)})$")
 FRACTION = re.compile(rf"^{_NUMBER} ?%$")
+_WORDS = (*_SECONDS, *NAMED, *_BYTES)
+_LONGEST = 40  # letters
+SUCH = (
+    f"duration such as 20ms, 1s or 5m ({', '.join(filter(str.isascii, _SECONDS))}), "
+    f"or {', '.join(NAMED)}"
+)
+"""What a duration may be, in words."""
 
 
 def parse_duration(text: str | float) -> float:
@@ -32,8 +39,7 @@ def parse_duration(text: str | float) -> float:
     """
     if isinstance(text, str) and text in NAMED:
         return NAMED[text]
-    expected = f"a duration such as 20ms, 1s or 5m, or {', '.join(NAMED)}"
-    return _parse(text, DURATION, _SECONDS, expected)
+    return _parse(text, DURATION, _SECONDS, f"a {SUCH}")
 
 
 def parse_size(text: str | float) -> int:
@@ -60,6 +66,19 @@ def parse_fraction(text: str | float) -> float:
     if isinstance(text, str):
         return _parse(text, FRACTION, {}, "a percentage such as 60%") / 100.0
     return float(text)
+
+
+def respelt(text: str, pattern: re.Pattern[str]) -> str | None:
+    """Return the text of a pattern that differs from this one in the case of its unit alone.
+
+    >>> respelt("64mb", SIZE), respelt("Instant", DURATION), respelt("64 bytes", SIZE)
+    ('64MB', 'instant', None)
+    """
+    for word in _WORDS if len(text) <= _LONGEST else ():
+        made = text[: -len(word)] + word
+        if made.casefold() == text.casefold() and pattern.fullmatch(made):
+            return made
+    return None
 
 
 def _parse(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,13 +13,13 @@ import attrs
 from cascade.errors import PolicyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cascade.types import Issue
 
 __all__ = [
-    "KEY", "SAID", "TOLD", "UNREAD", "Draft", "Odd", "Problem", "Unread", "dotted", "fields_of",
-    "hint", "known", "nearest", "read", "refusal", "shown", "take", "walk",
+    "KEY", "SAID", "TOLD", "UNREAD", "Draft", "Odd", "Problem", "Unread", "close", "dotted",
+    "fields_of", "hint", "known", "nearest", "read", "refusal", "shown", "slips", "take", "walk",
 ]  # fmt: skip
 
 Problem: TypeAlias = tuple[tuple[Any, ...], str]
@@ -28,6 +29,7 @@ KEY = "\0key"
 SAID = ""
 """The message of a problem that the reader of the file has noted already."""
 
+_CLOSE = 0.66  # two thirds of the letters stand in both, in the same order
 _LONGEST = 100  # letters of a word that can be a slip of another
 _HINTS = 50  # problems that come with a hint: each costs a comparison with all known words
 TOLD = 1_000  # problems of one list or mapping
@@ -89,11 +91,25 @@ def _fields_of(cls: Any) -> dict[str, attrs.Attribute[Any]]:
     return {f.name: f for f in attrs.fields(cls) if "kind" in f.metadata}
 
 
-def nearest(name: str, known: Any) -> str:
+def close(name: Any, known: Iterable[Any]) -> str | None:
+    """Return the known word that this is most likely a slip of; case is no great difference.
+
+    >>> close("ONXX", ["onnx", "external"])
+    'onnx'
+    """
+    word = str(name)
+    if len(word) > _LONGEST:
+        return None
+    words = {str(k).casefold(): str(k) for k in known}
+    found = difflib.get_close_matches(word.casefold(), words, 1, _CLOSE)
+    return words[found[0]] if found else None
+
+
+def nearest(name: Any, known: Iterable[Any]) -> str:
     """Return the nearest known spelling as a hint, or the list of what is known."""
     names = [str(k) for k in known]
-    close = difflib.get_close_matches(str(name), names, 1) if len(str(name)) <= _LONGEST else []
-    return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(names)}"
+    found = close(name, names)
+    return f"did you mean {found!r}?" if found else f"expected one of {', '.join(names)}"
 
 
 def hint(name: str, known: Any, problems: list[Problem]) -> str:
@@ -108,7 +124,13 @@ def walk(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) ->
         cls = cls(tree, path, problems)
     if isinstance(tree, cls):
         return tree  # made in Python
-    tree = _long(cls, tree)
+    bare = None if isinstance(tree, Mapping) else _bare(cls)
+    if bare is not None:
+        name, kind = bare
+        if take(kind, tree, path, problems) is UNREAD:
+            return Draft({})
+        tree = {name: tree}
+    tree = _meant(cls, tree, path, problems)
     given = _given(cls, tree, path, problems)
     if len(problems) == before:
         return cls(**given)
@@ -121,16 +143,23 @@ def read(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) ->
 
     What holds a problem is left out, so that the rest can be held against each other.
     """
+    tree = _meant(cls, tree, path, problems)
     given = _given(cls, tree, path, problems)
     if not isinstance(tree, Mapping):
         return given
     return {k: v for k, v in _defaults(cls).items() if k not in tree} | given
 
 
-def _long(cls: Any, tree: Any) -> Any:
-    """Return what a word or number in place of a mapping stands for."""
-    shorthand = getattr(cls, "SHORTHAND", None)
-    return {shorthand: tree} if shorthand is not None and isinstance(tree, (str, int)) else tree
+@functools.cache
+def _bare(cls: Any) -> tuple[str, Any] | None:
+    """Return the field that a word or number in place of a mapping stands for, and its kind."""
+    name = getattr(cls, "SHORTHAND", None)
+    if name is None:
+        return None
+    fields = fields_of(cls)
+    kind = fields[name].metadata["kind"]
+    both = f"{kind.expected}, or {{{', '.join(fields)}}}"
+    return name, attrs.evolve(kind, expected=both)
 
 
 @functools.cache
@@ -148,6 +177,45 @@ def _needed(cls: Any) -> tuple[str, ...]:
     return tuple(k for k, f in fields_of(cls).items() if f.default is attrs.NOTHING)
 
 
+def _meant(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
+    """Note the unknown keys of a tree, and return it without them.
+
+    What such a key is a slip of is not missing but cannot be read.
+    """
+    if not isinstance(tree, Mapping):
+        return tree
+    names = dict.fromkeys([*getattr(cls, "TAGS", ()), *fields_of(cls)])
+    meant = {key: value for key, value in tree.items() if key in names}
+    odd = len(tree) - len(meant)
+    for key in itertools.islice((key for key in tree if key not in names), TOLD):
+        said, slip = "unknown key", None
+        if len(problems) < _HINTS:
+            slip, more = _placed(cls, key, names)
+            said += f"; {more}"
+        problems.append(((*path, key, KEY), said))
+        if slip is not None:
+            meant.setdefault(slip, UNREAD)
+    if odd > TOLD:
+        problems.append((path, f"{odd - TOLD} more unknown keys"))
+    return meant
+
+
+def _placed(cls: Any, key: Any, names: Iterable[str]) -> tuple[str | None, str]:
+    """Return what an unknown key is a slip of, if it is one, and the hint to put behind it."""
+    from cascade.policy.elsewhere import elsewhere  # of all settings, which are read by this
+
+    home = elsewhere(cls, key)
+    return (None, home) if home else (close(key, names), nearest(key, names))
+
+
+def slips(name: str, tree: Mapping[Any, Any], known: Any, problems: list[Problem]) -> bool:
+    """Whether one of a tree's first unknown keys is a slip of ``name``, while hints are given."""
+    if len(problems) >= _HINTS:
+        return False
+    unknown = itertools.islice((key for key in tree if key not in known), _HINTS)
+    return any(close(key, [name]) is not None for key in unknown)
+
+
 def _given(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) -> dict[str, Any]:
     if not isinstance(tree, Mapping):
         problems.append(
@@ -155,23 +223,12 @@ def _given(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) 
         )
         return {}
     fields = fields_of(cls)
-    tags = getattr(cls, "TAGS", ())
     values: dict[str, Any] = {}
-    odd = 0
     for key, value in tree.items():
-        if key in tags:
-            continue
-        if key not in fields:
-            odd += 1
-            if odd <= TOLD:
-                said = f"unknown key{hint(key, [*tags, *fields], problems)}"
-                problems.append(((*path, key, KEY), said))
-            continue
-        taken = take(fields[key].metadata["kind"], value, (*path, key), problems)
-        if taken is not UNREAD:
-            values[key] = taken
-    if odd > TOLD:
-        problems.append((path, f"{odd - TOLD} more unknown keys"))
+        if key in fields:
+            taken = take(fields[key].metadata["kind"], value, (*path, key), problems)
+            if taken is not UNREAD:
+                values[key] = taken
     for name in _needed(cls):
         if name not in tree:
             expected = fields[name].metadata["kind"].expected
@@ -181,33 +238,54 @@ def _given(cls: Any, tree: Any, path: tuple[Any, ...], problems: list[Problem]) 
 
 def take(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
     """Return what a value is read as: UNREAD or a Draft where it holds a problem."""
-    if kind.section is not None and kind.many:
-        if not isinstance(value, (list, tuple)):
-            return _wrong(kind, value, path, problems)
-        made = _each(functools.partial(walk, kind.section), value[: kind.many], path, problems)
-        if len(value) <= kind.many:
-            return made
-        problems.append((path, f"expected at most {kind.many} of them, got {len(value)}"))
-        return UNREAD
+    if kind.many:
+        return _many(kind, value, path, problems)
     if kind.section is not None:
         return walk(kind.section, value, path, problems)
-    if kind.item is not None and isinstance(value, (list, tuple)):
+    if value and kind.item is not None and isinstance(value, (list, tuple)):
         return _each(functools.partial(_parsed, kind.item), value, path, problems)
+    if value and kind.named is not None and isinstance(value, Mapping):
+        before = len(problems)
+        _each(functools.partial(_named, kind.named), value, path, problems)
+        if len(problems) > before:
+            return UNREAD
     return _parsed(kind, value, path, problems)
 
 
+def _many(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
+    """Read a list of sections, and of no more of them than there may be."""
+    if not isinstance(value, (list, tuple)):
+        return _wrong(kind, value, path, problems)
+    made = _each(functools.partial(walk, kind.section), value[: kind.many], path, problems)
+    if len(value) <= kind.many:
+        return made
+    problems.append((path, f"expected at most {kind.many} of them, got {len(value)}"))
+    return UNREAD
+
+
 def _each(
-    one: Callable[..., Any], values: Sequence[Any], path: tuple[Any, ...], problems: list[Problem]
+    one: Callable[..., Any], values: Any, path: tuple[Any, ...], problems: list[Problem]
 ) -> Any:
-    """Read the values of a list, up to where it has more problems than anybody reads."""
-    made, enough = [], len(problems) + TOLD
-    for i, value in enumerate(values):
+    """Read the values of a list or mapping, as long as it has not more problems than are read."""
+    made: list[Any] = []
+    enough = len(problems) + TOLD
+    steps = values.items() if isinstance(values, Mapping) else enumerate(values)
+    for step, value in steps:
         if len(problems) >= enough:
-            said = f"{len(values) - i} more values; there are {TOLD} problems before them already"
+            more = len(values) - len(made)
+            said = f"{more} more values; there are {TOLD} problems before them already"
             problems.append((path, said))
             return UNREAD
-        made.append(one(value, (*path, i), problems))
+        made.append(one(value, (*path, step), problems))
     return tuple(made)
+
+
+def _named(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
+    """Read a value whose name may be anything, in Python, where it has to be text."""
+    if isinstance(path[-1], str):
+        return _parsed(kind, value, path, problems)
+    problems.append(((*path, KEY), f"expected a name, got {shown(path[-1])}"))
+    return UNREAD
 
 
 def _parsed(kind: Any, value: Any, path: tuple[Any, ...], problems: list[Problem]) -> Any:
@@ -242,8 +320,9 @@ def _holds_unread(value: Any) -> bool:
 
 
 def refusal(issues: Sequence[Issue]) -> PolicyError:
-    """Return the error that lists these problems."""
-    return PolicyError("\n".join(map(str, issues)), issues)
+    """Return the error that lists these problems, but for those that stand for others."""
+    told = [issue for issue in issues if issue.message != SAID]
+    return PolicyError("\n".join(map(str, told)), told)
 
 
 def dotted(path: tuple[Any, ...]) -> str:
@@ -270,9 +349,9 @@ def shown(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, (list, tuple)):
-        return "a list"
+        return "a list" if value else "an empty list"
     if not isinstance(value, str) and isinstance(value, Mapping):
-        return "a mapping"
+        return "a mapping" if value else "an empty mapping"
     if isinstance(value, (str, bytes)):
         value = value[:_LONGEST]  # its text is made of no more than is shown
     try:

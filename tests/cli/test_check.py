@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import pytest
 
+from cascade import Certificate
 from cascade.cli import main
 from tests.cli.conftest import edit, model
 
@@ -181,11 +182,61 @@ def test_files_beside_it_are_read_and_hide_nothing(policy: Path, check: Any) -> 
     (policy.parent / "large.onnx").unlink()
     status, said, errors = check(policy)
     assert status == 1
-    assert [issue["path"] for issue in said["issues"]] == ["small.per_row", "", "tiers.1.model"]
+    paths = ["small.per_row", "golden", "tiers.1.model"]
+    assert [issue["path"] for issue in said["issues"]] == paths
     assert errors[0].startswith(f"{policy.parent / 'profile.json'}:1:11: small.per_row: ")
-    assert (
-        errors[1] == f"{policy.parent / 'golden.json'}: cannot be read: No such file or directory"
-    )
+    gone = f"{policy.parent / 'golden.json'}: cannot be read: No such file or directory"
+    assert errors[1] == f"{policy}:5:9: golden: {gone}"
+
+
+@pytest.mark.parametrize("key", ["profile", "golden"])
+def test_files_beside_it_are_read_without_models_too(policy: Path, check: Any, key: str) -> None:
+    edit(policy, "deadline: 50ms", f"deadline: 50ms\n{key}: beside.json")
+    for name in ("small", "large"):
+        (policy.parent / f"{name}.onnx").unlink()
+    status, said, _ = check(policy, "--no-models")
+    assert (status, said["ok"]) == (1, False)
+    assert [(issue["line"], issue["path"]) for issue in said["issues"]] == [(5, key)]
+    (policy.parent / "beside.json").write_text('{"small": {"overhead": 1}}')
+    assert check(policy, "--no-models")[0] == 1
+    (policy.parent / "beside.json").write_text("{}")
+    assert check(policy, "--no-models")[0] == 0
+
+
+def test_a_file_that_two_keys_name_is_told_at_each(policy: Path, check: Any) -> None:
+    edit(policy, "deadline: 50ms", "deadline: 50ms\ngolden: nope.json\nprofile: nope.json")
+    status, said, _ = check(policy)
+    assert status == 1
+    found = [(issue["line"], issue["column"], issue["path"]) for issue in said["issues"]]
+    assert sorted(found) == [(5, 9, "golden"), (6, 10, "profile")]
+
+
+def test_a_recording_that_cannot_be_read_hides_nothing(policy: Path, check: Any) -> None:
+    (policy.parent / "large.onnx").unlink()
+    edit(policy, "thresholds: [0.8]", "certificate: c.json")
+    point = {"thresholds": [2.0], "losses": 0, "p_value": 0.0}
+    Certificate(
+        max_loss=0.01, alpha=0.1, loss="gross", covers="adaptive", n=500,
+        tiers=("small", "large"), path=(point,), certified=1,
+    ).save(policy.parent / "c.json")  # fmt: skip
+    gone = policy.parent / "nope.csv"
+    status, said, errors = check(policy, "--recording", str(gone))
+    assert status == 2
+    assert set(said) == {"ok", "issues", "warnings"}
+    assert said["ok"] is False
+    paths = [issue["path"] for issue in said["issues"]]
+    assert (paths[0], paths[-1]) == ("tiers.1.model", "")
+    assert errors[-1].startswith(f"{gone}: cannot be read: ")
+
+
+def test_what_the_environment_says_wrongly_has_the_same_keys(
+    policy: Path, check: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CASCADE_CORES", "many")
+    status, said, errors = check(policy)
+    assert (status, said["ok"], said["warnings"]) == (2, False, [])
+    assert [issue["file"] for issue in said["issues"]] == ["CASCADE_CORES"]
+    assert errors == ["CASCADE_CORES: expected a whole number above 0, got 'many'"]
 
 
 def other_large(policy: Path, inputs: int, columns: int) -> None:

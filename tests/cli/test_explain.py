@@ -17,6 +17,10 @@ def _explained(policy: Path, **env: str) -> dict[str, Any]:
     return explain(policy, env).data
 
 
+def test_a_model_has_one_worker_by_default(policy: Path) -> None:
+    assert _explained(policy)["tiers.0.workers"] == {"value": 1, "source": "default"}
+
+
 def test_values_of_the_file_have_their_place(policy: Path) -> None:
     said = _explained(policy)
     assert said["deadline"] == {"value": 0.05, "source": f"{policy}:4:11"}
@@ -67,6 +71,13 @@ def test_an_invalid_policy(policy: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert json.loads(said.out)["issues"][0]["path"] == "deadline"
 
 
+def test_a_profile_that_is_not_there(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(policy, "deadline: 50ms", "deadline: 50ms\nprofile: profile.json")
+    assert main(["explain", str(policy)]) == 2
+    gone = f"{policy.parent / 'profile.json'}: cannot be read: No such file or directory"
+    assert capsys.readouterr().err == f"{policy}:5:10: profile: {gone}\n"
+
+
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
 def test_the_schema_is_printed(as_json: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", *as_json]) == 0
@@ -91,6 +102,24 @@ def test_each_tier_has_its_lane_and_the_reason(policy: Path) -> None:
     assert said["tiers.1.lane"] == {
         "value": "worker, 1 at a time", "source": "measured at 3000 µs: not under 100 µs",
     }  # fmt: skip
+
+
+def test_workers_are_as_many_as_there_will_be(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "version: 1\nname: p\nmode: top_only\ntiers:\n  - {name: a, kind: external}\n"
+        "  - {name: b, kind: external, execution: process}\n"
+        "  - {name: c, kind: external, workers: 3}\n"
+        "  - {name: d, kind: external, workers: {min: 2, max: 4}}\n"
+    )
+    said = explain(path, {}).data
+    assert said["tiers.0.workers"] == {
+        "value": 8, "source": "default where it is not asynchronous",
+    }  # fmt: skip
+    assert said["tiers.1.workers"] == {"value": 1, "source": "default"}
+    assert said["tiers.2.workers.min"] == {"value": 3, "source": "default: max"}
+    assert said["tiers.2.workers.max"] == {"value": 3, "source": f"{path}:7:40"}
+    assert said["tiers.3.workers.min"] == {"value": 2, "source": f"{path}:8:46"}
 
 
 def test_a_policy_of_one_external_tier_is_explained(tmp_path: Path) -> None:

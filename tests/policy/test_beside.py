@@ -6,6 +6,7 @@ import pytest
 
 from cascade import Certificate, Policy, PolicyError
 from cascade.bundle import load_golden, load_profile
+from cascade.policy import beside
 from cascade.policy.certificate import PathPoint
 from cascade.policy.digest import entry_digest, tier_digest
 from cascade.policy.reading import parse
@@ -55,8 +56,8 @@ def test_a_table_that_cannot_be_had_is_named_with_its_file(tmp_path):
 def test_problems_of_plain_types_have_no_file(tmp_path):
     with pytest.raises(PolicyError) as caught:
         Policy.from_dict(tree(mode="fast"), root=tmp_path)
-    places = [(issue.file, issue.line) for issue in caught.value.issues]
-    assert places == [(None, None), (str(tmp_path / "certificate.json"), None)]
+    places = [(issue.file, issue.line, issue.path) for issue in caught.value.issues]
+    assert places == [(None, None, "mode"), (None, None, "escalation.certificate")]
 
 
 def test_what_is_missing_is_placed_at_the_mapping_that_lacks_it(tmp_path):
@@ -230,3 +231,77 @@ def test_a_certificate_of_some_of_the_tiers_is_of_none(tmp_path):
     path.write_text(json.dumps(certificate(digests={"small": digests["small"], "larg": "9c"})))
     with pytest.raises(PolicyError, match="digests: none of tier 'large', but of others"):
         Policy.from_dict(given, root=tmp_path)
+
+
+# -- a file that cannot be had is told where it is named -------------------------------------------
+
+NAMED = """\
+version: 1
+name: p
+tiers:
+  - {name: small, kind: external, version: "1", confidence: {calibration: nope.json}}
+  - {name: large, kind: external, version: "1", confidence: {calibration: nope.json}}
+escalation:
+  certificate: nope.json
+deadline: soon
+"""
+
+
+def told(path):
+    with pytest.raises(PolicyError) as caught:
+        Policy.from_yaml(path, env={})
+    return [(i.file, i.line, i.column, i.path, i.message) for i in caught.value.issues]
+
+
+def test_a_file_that_cannot_be_had_is_told_at_each_key_that_names_it(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(NAMED)
+    said = f"{tmp_path / 'nope.json'}: cannot be read: No such file or directory"
+    file = str(path)
+    assert told(path)[:3] == [
+        (file, 4, 75, "tiers.0.confidence.calibration", said),
+        (file, 5, 75, "tiers.1.confidence.calibration", said),
+        (file, 7, 16, "escalation.certificate", said),
+    ]
+    assert told(path)[3][:4] == (file, 8, 11, "deadline")
+
+
+def test_what_has_a_place_in_the_file_is_told_there_and_once(tmp_path):
+    path, other = tmp_path / "policy.yaml", tmp_path / "nope.json"
+    path.write_text(NAMED.replace("soon", "1s").replace("certificate: n", "certificate: c-n"))
+    other.write_text("{")
+    (tmp_path / "c-nope.json").write_bytes(b"\xff")
+    assert [issue[:4] for issue in told(path)] == [
+        (str(path), 7, 16, "escalation.certificate"),
+        (str(other), 1, 2, ""),
+    ]
+
+
+def test_a_certificate_of_other_tiers_is_told_where_it_is_named(tmp_path):
+    path, other = tmp_path / "policy.yaml", tmp_path / "c.json"
+    bare = NAMED.replace(", confidence: {calibration: nope.json}", "").replace("soon", "1s")
+    path.write_text(bare.replace("nope", "c"))
+    other.write_text(json.dumps(certificate(tiers=["little", "large"])))
+    said = f"{other}: certifies the tiers 'little', 'large', the policy has 'small', 'large'"
+    assert told(path) == [(str(path), 7, 16, "escalation.certificate", said)]
+
+
+def test_of_a_table_of_thousands_of_tiers_no_more_are_named_than_a_ladder_has(tmp_path):
+    (tmp_path / "tables.json").write_text(json.dumps({f"entry{i}": 0 for i in range(9_999)}))
+    tiers = [TIERS[0] | {"confidence": {"calibration": "tables.json"}}, TIERS[1]]
+    given = tree(tiers=tiers, escalation={"thresholds": [0.5]})
+    with pytest.raises(PolicyError, match="no calibration of tier 'small'; expected one") as caught:
+        Policy.from_dict(given, root=tmp_path)
+    assert str(caught.value).count("entry") == 100
+
+
+def test_a_file_beside_a_policy_is_searched_for_places_once(tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(beside, "places_of", lambda *file: looked.append(file) or {})
+    (tmp_path / "tables.json").write_text("{}")
+    tiers = [tier | {"confidence": {"calibration": "tables.json"}} for tier in TIERS]
+    given = tree(tiers=tiers, escalation={"thresholds": [0.5]})
+    with pytest.raises(PolicyError) as caught:
+        Policy.from_dict(given, root=tmp_path)
+    assert len(caught.value.issues) == 2
+    assert len(looked) == 1

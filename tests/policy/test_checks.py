@@ -84,7 +84,7 @@ def test_no_tier_is_one_problem():
 def test_a_tier_of_an_unknown_kind_is_read_all_the_same(kind):
     tier = {"queue": 0, "threads": "x", "outputs": "logit", "what": 1, **kind}
     assert paths(tiers=[tier, TIERS[1]]) == [
-        "tiers.0.kind", "tiers.0.name", "tiers.0.outputs.kind", "tiers.0.queue", "tiers.0.threads",
+        "tiers.0.kind", "tiers.0.name", "tiers.0.outputs", "tiers.0.queue", "tiers.0.threads",
         "tiers.0.what",
     ]  # fmt: skip
 
@@ -183,9 +183,9 @@ def test_files_beside_a_policy_are_looked_at_whatever_else_is_wrong(tmp_path):
         {**tier, "version": "1", "confidence": {"calibration": "tables.json"}} for tier in TIERS
     ]
     found = problems(tmp_path, tiers=tiers, escalation={"certificate": "c.json"}, mode="x")
-    assert [path for path, _ in found] == ["mode", "", ""]
-    assert "Expecting property name" in found[1][1]
-    assert "cannot be read: No such file" in found[2][1]
+    assert [path for path, _ in found] == ["mode", "escalation.certificate", ""]
+    assert "cannot be read: No such file" in found[1][1]
+    assert "Expecting property name" in found[2][1]
 
 
 @pytest.mark.parametrize(
