@@ -368,8 +368,8 @@ async def _wait(loop: Loop, request: Request, lane: QueuedLane, ticket: Any = No
     """
     future = loop.asyncio.create_future()
     done = loop.delivery(future)
+    request.keep()
     if ticket is None:
-        request.keep()
         ticket = lane.submit(request, done)
         if ticket.fact is not None:  # refused
             return ticket.fact  # type: ignore[no-any-return]

@@ -269,8 +269,8 @@ def _wait(request: Request, lane: QueuedLane, ticket: Any = None) -> Fact:
     def done(_: Fact) -> None:
         gate.release()
 
+    request.keep()
     if ticket is None:
-        request.keep()
         ticket = lane.submit(request, done)
     elif not lane.adopt(ticket, request, done):
         return ticket.fact or lane.timed_out(ticket)

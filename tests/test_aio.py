@@ -234,6 +234,20 @@ def test_what_its_caller_makes_of_an_input_does_not_reach_a_run_that_others_wait
     assert (first.disposition, second.value) == ("degraded", f"{row(np.array([1.0]))}!")
 
 
+def test_nor_what_is_made_of_his_by_one_who_took_the_call_over():
+    world = World(small=Awaited(0.03, 0.9), specs={"small": {"workers": 1}})
+    first, second, third = np.ones(1), np.ones(1), np.ones(1)
+    runs, leader = world.ask("runs"), world.ask(first, deadline=0.02)
+    world.wait(0.01)
+    world.small.seconds = 0.1
+    heir, last = world.ask(second, deadline=0.1), world.ask(third)
+    world.wait(0.11)  # the call was the heir's when it began, and he has left
+    second[:] = 99.0
+    *ended, outcome = world.all(runs, leader, heir, last)
+    assert [isinstance(end, DeadlineExceeded) for end in ended] == [False, True, True]
+    assert (outcome.value, len(world.small.calls)) == ("[1.]!", 2)
+
+
 def test_a_cancelled_leader_hands_the_call_over():
     world = World()
     leader, follower, third = (world.ask("x") for _ in range(3))

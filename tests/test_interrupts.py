@@ -27,6 +27,7 @@ class Interrupt:
         self.places = {}
 
     def __enter__(self):
+        sys._getframe().f_trace_opcodes = True  # 3.12 heeds it from the next settrace on
         sys.settrace(self.trace)
 
     def __exit__(self, *_):
@@ -36,7 +37,8 @@ class Interrupt:
         if not frame.f_code.co_filename.endswith(HERE):
             return None
         if event == "call":
-            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            frame.f_trace, frame.f_trace_lines = self.trace, False
+            frame.f_trace_opcodes = True
             if frame.f_back is not None:
                 self.places[frame.f_back] = -1  # a call in Python is none
         elif event == "opcode":
