@@ -48,7 +48,7 @@ def _step(step: Step) -> str:
     bar = "" if step.threshold is None else f" against threshold {step.threshold:.4f}"
     why = "" if step.reason is None else f" ({step.reason})"
     waited = step.latency.transfer
-    queued = "" if step.went is None else f", waited {seconds(waited)}, went ({step.went})"
+    queued = f", waited {seconds(waited)}, went ({step.went})" if step.went else ""
     rows = step.rows or 1
     batch = "" if rows == 1 else f" of a batch of {rows}"
     wrong = "" if step.error is None else f": {step.error}"

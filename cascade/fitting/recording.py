@@ -9,7 +9,6 @@ and ``x.<feature>``.
 from __future__ import annotations
 
 import difflib
-import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +18,7 @@ import numpy as np
 
 from cascade.complexity import TEXT_FEATURES
 from cascade.errors import RecordingError
+from cascade.fitting.cells import AMOUNTS, FLAGS, FRACTIONS, Cells, is_number
 from cascade.fitting.tables import read_table
 
 if TYPE_CHECKING:
@@ -30,10 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recording", "TierColumns"]
 
-_FLAGS = ("correct", "agrees")
-_FRACTIONS = ("confidence", "margin", "quality")
-_AMOUNTS = ("seconds", "cost")
-_FIELDS = ("value", *_FLAGS, *_FRACTIONS, *_AMOUNTS, "score")
+_FIELDS = ("value", *FLAGS, *FRACTIONS, *AMOUNTS, "score")
 _DEAREST = 1e100  # a cost; sums and ratios of it stay finite
 _SHARED = ("truth", "id", "at", "policy", "sampled", "input", "tenant")
 
@@ -129,7 +126,7 @@ class Recording:
         if len(sizes) != 1 or sizes == {0}:
             what = "no rows" if sizes == {0} else f"columns of different lengths {sorted(sizes)}"
             raise RecordingError(f"{source}: {what}")
-        read = _Reader(table, source)
+        read = Cells(table, source)
         keep = read.complete(names, only=complete_only)
         tiers = tuple(
             TierColumns(name, **{field: read(f"{name}.{field}", keep) for field in _FIELDS})
@@ -272,91 +269,6 @@ class Recording:
         )
 
 
-class _Reader:
-    """Turns the cells of a table into arrays; says where one cannot be used."""
-
-    def __init__(self, table: Mapping[str, Any], source: str) -> None:
-        self._table = table
-        self._source = source
-
-    def __call__(self, name: str, keep: Column) -> Column | None:
-        """Return a column by what its name says that it holds, or None if it is not there."""
-        if name not in self._table or all(map(_is_empty, self._table[name])):
-            return None  # a column that nobody filled in is not there
-        field = name.rpartition(".")[2]
-        if field in {"value", "truth", "input", "id", "at"}:
-            return np.asarray(self._table[name], dtype=object if field == "input" else None)[keep]
-        numbers = self.numbers(name, keep)
-        if field in _FLAGS:
-            self._all(name, keep, (numbers == 0) | (numbers == 1), "0 or 1")
-            return numbers.astype(np.bool_)
-        if field in _FRACTIONS:
-            self._all(name, keep, (numbers >= 0) & (numbers <= 1), "a number in [0, 1]")
-        if field in _AMOUNTS:
-            self._all(name, keep, numbers >= 0, "a number that is not negative")
-        return numbers
-
-    def numbers(self, name: str, keep: Column) -> npt.NDArray[np.float64]:
-        """Return a column of finite numbers."""
-        cells = self._table[name]
-        kept = cells if len(keep) == len(cells) else [cells[i] for i in keep]
-        try:
-            numbers = np.asarray(kept, dtype=np.float64)
-        except (TypeError, ValueError):
-            at = next(int(i) for i in keep if not _is_number(cells[i]))
-            raise self._error(name, at, cells[at], "a number") from None
-        self._all(name, keep, np.isfinite(numbers), "a finite number")
-        return numbers
-
-    def _all(self, name: str, keep: Column, sound: Column, expected: str) -> None:
-        if not sound.all():
-            at = int(keep[int(np.flatnonzero(~sound)[0])])
-            raise self._error(name, at, self._table[name][at], expected)
-
-    def _error(self, name: str, at: int, cell: Any, expected: str) -> RecordingError:
-        place = f"{self._source}: row {at + 1}, column {name}"
-        return RecordingError(f"{place}: expected {expected}, got {cell!r}")
-
-    def complete(self, names: Sequence[str], *, only: bool) -> Column:
-        """Return the rows that have an answer of every tier, and the truth where others have one.
-
-        Without ``only`` all must: on a row without a truth nothing could be lost.
-        """
-        n = len(next(iter(self._table.values())))
-        answered, known = np.ones(n, dtype=np.bool_), self._filled("truth", n)
-        for name in names:
-            said = next((f for f in ("value", "correct") if f"{name}.{f}" in self._table), None)
-            if said is not None:
-                answered &= self._filled(f"{name}.{said}", n)
-        known |= not known.any()  # a column that nobody filled in is not there
-        for whole, what, how in (
-            (answered, "a tier's value", "rows were sampled before routing"),
-            (known, "the truth", "the rows to be labelled were chosen at random"),
-        ):
-            lacking = int(n - whole.sum())
-            if lacking and not only:
-                raise RecordingError(
-                    f"{self._source}: {lacking} of {n} rows lack {what} (the first is row "
-                    f"{int(np.flatnonzero(~whole)[0]) + 1}); --complete-only keeps the others, "
-                    f"which is sound if {how}"
-                )
-        return np.flatnonzero(answered & known)
-
-    def _filled(self, name: str, n: int) -> npt.NDArray[np.bool_]:
-        """Return which cells of a column, if it is there, are not empty."""
-        cells = self._table.get(name)
-        if cells is None:
-            return np.zeros(n, dtype=np.bool_)
-        return np.fromiter((not _is_empty(cell) for cell in cells), np.bool_, n)
-
-    def digest(self) -> str:
-        """Return the digest of all the cells."""
-        data = hashlib.blake2b(digest_size=16)
-        for name in self._table:
-            data.update(repr((name, [str(cell) for cell in self._table[name]])).encode())
-        return data.hexdigest()
-
-
 def _tier_names(table: Mapping[str, Any], source: str) -> list[str]:
     names: dict[str, None] = {}
     for column in table:
@@ -379,18 +291,6 @@ def _sound_costs(costs: Sequence[float], where: str) -> npt.NDArray[np.float64]:
     return found
 
 
-def _is_empty(cell: Any) -> bool:
-    return cell is None or cell == "" or cell != cell  # noqa: PLR0124  NaN
-
-
-def _is_number(cell: Any) -> bool:
-    try:
-        float(cell)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
 def _kind(column: Column) -> str:
     """What labels are: text that spells whole numbers or fractions throughout, or text."""
     if column.dtype.kind != "U":
@@ -400,7 +300,7 @@ def _kind(column: Column) -> str:
     labels = np.unique(column).tolist()
     if all(label.lstrip("-").isdecimal() for label in labels):
         return "integer"
-    return "decimal" if all(map(_is_number, labels)) else "text"
+    return "decimal" if all(map(is_number, labels)) else "text"
 
 
 def _agree(

@@ -18,6 +18,7 @@ from cascade.errors import RecordingError
 from cascade.facts import Replied
 from cascade.fitting.recording import Recording
 from cascade.fitting.same import same_as
+from cascade.types import Disposition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +36,9 @@ class Replay:
     """What a policy would have done: shares and means over n rows, and the decision per row.
 
     ``accuracy`` and ``loss`` (the top tier's accuracy minus the cascade's) rest on the truth, or on
-    agreement with the top tier where there is none; ``calls`` is the share of rows that call each
-    tier; ``uncovered`` the share of answers that no promise covers.
+    agreement with the top tier where there is none; a row without an answer is not right, an
+    abstention too. ``calls`` is the share of rows that call each tier; ``uncovered`` the share of
+    answers that no promise covers.
 
     >>> sums = {"calls": {"a": 1.0}, "dispositions": {"accepted": 1}, "tiers": ("a",)}
     >>> Replay(
@@ -116,7 +118,8 @@ def replay(
     confidences = confidences_of(policy, held)
     finishes, called = _decisions(policy, confidences, complexities_of(policy, held))
     ranks = np.array([finish.rank for finish in finishes])
-    answered = ranks >= 0
+    withheld = [finish.disposition is Disposition.ABSTAINED for finish in finishes]
+    answered = (ranks >= 0) & ~np.array(withheld)
     mine = np.where(answered, good[np.arange(held.n), ranks], 0.0)
     return Replay(
         n=held.n,

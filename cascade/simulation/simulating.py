@@ -102,7 +102,7 @@ def simulate(  # noqa: PLR0913  a call's keywords
     ...         "deadline": "250ms",
     ...         "tiers": [
     ...             {"name": "small", "kind": "external"},
-    ...             {"name": "large", "kind": "external"},
+    ...             {"name": "large", "kind": "external", "workers": 1},
     ...         ],
     ...         "escalation": {"thresholds": [0.8]},
     ...     }
@@ -194,7 +194,9 @@ def _run(
     n = len(times)
     answered = log.latency >= 0
     rows = np.arange(n) % len(good)
-    right = good[rows[answered], log.rank[answered]]
+    withheld = [end is not None and end.disposition is Disposition.ABSTAINED for end in log.ends]
+    told = answered & ~np.array(withheld)
+    right = good[rows[told], log.rank[told]]
     ends = [end for end in log.ends if end is not None]
     forced = [
         end.disposition is Disposition.DEGRADED or (world.point.certified and not end.covered)

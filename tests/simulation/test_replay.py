@@ -79,6 +79,26 @@ def test_costs_accuracy_and_shares():
     assert cascade.replay(policy, table, costs=[1, 2]).mean_cost == 2.0
 
 
+def test_an_abstention_is_no_answer():
+    policy = Policy.from_dict(
+        {
+            "version": 1, "name": "p", "deadline": "1s",
+            "tiers": [{"name": "small", "kind": "external"}, {"name": "large", "kind": "external"}],
+            "escalation": {"thresholds": [0.8], "abstain_below": 0.5},
+        }
+    )  # fmt: skip
+    table = {
+        "truth": ["cat", "dog"], "small.value": ["cat", "cat"], "small.confidence": [0.9, 0.1],
+        "large.value": ["cat", "dog"], "large.confidence": [0.9, 0.2],
+    }  # fmt: skip
+    found = cascade.replay(policy, table)
+    assert found.dispositions == {"accepted": 1, "abstained": 1}
+    assert (found.accuracy, found.accuracy_top, found.loss) == (0.5, 1.0, 0.5)
+    times = {"small": "1ms", "large": "1ms"}
+    simulated = cascade.simulate(policy, table, [0.0, 1.0], seconds=times)
+    assert simulated.accuracy == 1.0  # of the answers
+
+
 def test_what_the_policy_decides_by_must_be_there():
     table = table_of([((0.9, True),) * 3])
     policy = Policy.from_dict(

@@ -1,0 +1,122 @@
+"""The cells of a recording's table, as arrays; and where one cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cascade.errors import RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    Column = npt.NDArray[Any]
+
+__all__ = ["AMOUNTS", "FLAGS", "FRACTIONS", "Cells", "is_number"]
+
+FLAGS = ("correct", "agrees")
+FRACTIONS = ("confidence", "margin", "quality")
+AMOUNTS = ("seconds", "cost")
+"""What the columns of a tier hold, by their names: 0 or 1, [0, 1], 0 or more."""
+
+
+class Cells:
+    """Turns the cells of a table into arrays; says where one cannot be used."""
+
+    def __init__(self, table: Mapping[str, Any], source: str) -> None:
+        self._table = table
+        self._source = source
+
+    def __call__(self, name: str, keep: Column) -> Column | None:
+        """Return a column by what its name says that it holds, or None if it is not there."""
+        if name not in self._table or all(map(_is_empty, self._table[name])):
+            return None  # a column that nobody filled in is not there
+        field = name.rpartition(".")[2]
+        if field in {"value", "truth", "input", "id", "at"}:
+            return np.asarray(self._table[name], dtype=object if field == "input" else None)[keep]
+        numbers = self.numbers(name, keep)
+        if field in FLAGS:
+            self._all(name, keep, (numbers == 0) | (numbers == 1), "0 or 1")
+            return numbers.astype(np.bool_)
+        if field in FRACTIONS:
+            self._all(name, keep, (numbers >= 0) & (numbers <= 1), "a number in [0, 1]")
+        if field in AMOUNTS:
+            self._all(name, keep, numbers >= 0, "a number that is not negative")
+        return numbers
+
+    def numbers(self, name: str, keep: Column) -> npt.NDArray[np.float64]:
+        """Return a column of finite numbers."""
+        cells = self._table[name]
+        kept = cells if len(keep) == len(cells) else [cells[i] for i in keep]
+        try:
+            numbers = np.asarray(kept, dtype=np.float64)
+        except (TypeError, ValueError):
+            at = next(int(i) for i in keep if not is_number(cells[i]))
+            raise self._error(name, at, cells[at], "a number") from None
+        self._all(name, keep, np.isfinite(numbers), "a finite number")
+        return numbers
+
+    def _all(self, name: str, keep: Column, sound: Column, expected: str) -> None:
+        if not sound.all():
+            at = int(keep[int(np.flatnonzero(~sound)[0])])
+            raise self._error(name, at, self._table[name][at], expected)
+
+    def _error(self, name: str, at: int, cell: Any, expected: str) -> RecordingError:
+        place = f"{self._source}: row {at + 1}, column {name}"
+        return RecordingError(f"{place}: expected {expected}, got {cell!r}")
+
+    def complete(self, names: Sequence[str], *, only: bool) -> Column:
+        """Return the rows that have an answer of every tier, and the truth where others have one.
+
+        Without ``only`` all must: on a row without a truth nothing could be lost.
+        """
+        n = len(next(iter(self._table.values())))
+        answered, known = np.ones(n, dtype=np.bool_), self._filled("truth", n)
+        for name in names:
+            said = next((f for f in ("value", "correct") if f"{name}.{f}" in self._table), None)
+            if said is not None:
+                answered &= self._filled(f"{name}.{said}", n)
+        known |= not known.any()  # a column that nobody filled in is not there
+        for whole, what, how in (
+            (answered, "a tier's value", "rows were sampled before routing"),
+            (known, "the truth", "the rows to be labelled were chosen at random"),
+        ):
+            lacking = int(n - whole.sum())
+            if lacking and not only:
+                raise RecordingError(
+                    f"{self._source}: {lacking} of {n} rows lack {what} (the first is row "
+                    f"{int(np.flatnonzero(~whole)[0]) + 1}); --complete-only keeps the others, "
+                    f"which is sound if {how}"
+                )
+        return np.flatnonzero(answered & known)
+
+    def _filled(self, name: str, n: int) -> npt.NDArray[np.bool_]:
+        """Return which cells of a column, if it is there, are not empty."""
+        cells = self._table.get(name)
+        if cells is None:
+            return np.zeros(n, dtype=np.bool_)
+        return np.fromiter((not _is_empty(cell) for cell in cells), np.bool_, n)
+
+    def digest(self) -> str:
+        """Return the digest of all the cells."""
+        data = hashlib.blake2b(digest_size=16)
+        for name in self._table:
+            data.update(repr((name, [str(cell) for cell in self._table[name]])).encode())
+        return data.hexdigest()
+
+
+def _is_empty(cell: Any) -> bool:
+    return cell is None or cell == "" or cell != cell  # noqa: PLR0124  NaN
+
+
+def is_number(cell: Any) -> bool:
+    """Whether a cell spells a number."""
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
