@@ -101,6 +101,8 @@ class Decision:
         self.point, self._entry, self.until = other.point, other._entry, until
         self._asked, self._deviated = other._asked, other._deviated
         self._heir, self._forced = True, other._forced
+        # Refusals are not taken over, since more time may do: only that a tier was passed over so,
+        # above which the answer stands. A bit beyond the top tier says it.
         beyond = 1 << self._ladder.top + 1
         reached = (1 << other._asked.bit_length()) - 1
         passed = (other._refused & (reached | beyond)) >> other._entry
