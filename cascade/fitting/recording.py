@@ -277,7 +277,8 @@ def _tier_names(table: Mapping[str, Any], source: str) -> list[str]:
             continue
         if not dot or field not in _FIELDS:
             close = difflib.get_close_matches(field if dot else column, [*_FIELDS, *_SHARED], 1)
-            hint = f"; did you mean {f'{name}.' if dot else ''}{close[0]}?" if close else ""
+            hint = f"; leave it out, or name it x.{column}, if it shows what an input is like"
+            hint = f"; did you mean {f'{name}.' if dot else ''}{close[0]}?" if close else hint
             raise RecordingError(f"{source}: unknown column {column!r}{hint}")
         names.setdefault(name)
     return list(names)

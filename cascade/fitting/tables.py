@@ -55,11 +55,18 @@ def _read_file(path: Path) -> dict[str, Any]:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise RecordingError(f"{path}: cannot be read: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise RecordingError(f"{path}: cannot be read: {why}") from error
     lines = csv.reader(io.StringIO(text, newline=""))
     head = next(lines, None)
     if not head:
         raise RecordingError(f"{path}: empty")
+    for separator in ";\t|" if len(head) == 1 else "":
+        if separator in head[0]:
+            raise RecordingError(f"{path}: the cells are separated by {separator!r}; expected ','")
+    for name in head:
+        if name != name.strip():
+            raise RecordingError(f"{path}: column {name!r}: a blank before or behind its name")
     if len(set(head)) != len(head):
         twice = next(name for name in head if head.count(name) > 1)
         raise RecordingError(f"{path}: column {twice!r} stands there twice")

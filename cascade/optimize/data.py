@@ -106,6 +106,8 @@ def load_data(path: str | Path) -> Data:
     except OSError as error:
         raise InputValueError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        if "pickle" in str(error):  # what NumPy takes any other file for
+            error = ValueError("it holds something else")
         raise InputValueError(f"{path}: not a file of plain arrays: {error}") from error
     return _checked(arrays, path)
 

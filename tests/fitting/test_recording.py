@@ -112,6 +112,7 @@ def test_costs_that_were_recorded_have_a_finite_mean():
         (with_(small__cost=[1, -1, 0]), "row 2.*not negative"),
         (with_(small__confidance=[1, 1, 1]), r"did you mean small\.confidence\?"),
         (with_(thruth=[1, 1, 1]), "unknown column 'thruth'; did you mean truth"),
+        (with_(index=[0, 1, 2]), r"unknown column 'index'; leave it out, or name it x\.index"),
         (with_(truth=["a"]), r"columns of different lengths \[1, 3\]"),
         ({"truth": [], "a.value": [], "b.value": []}, "no rows"),
         ({"truth": ["a"], "a.value": ["a"]}, "two tiers or more, got a"),
@@ -130,6 +131,9 @@ def test_what_cannot_be_used_is_refused_with_its_place(columns, words):
         ("", "empty"),
         ("a,a\n1,1\n", "'a' stands there twice"),
         ("truth,b\n1\n", "row 1: expected 2"),
+        ("truth;a.value;b.value\nx;x;x\n", "separated by ';'; expected ','"),
+        ("truth\ta.value\nx\tx\n", r"separated by '\\t'"),
+        ("truth, a.value\nx,x\n", "column ' a.value': a blank"),
     ],
 )
 def test_files_that_are_no_table(tmp_path, text, words):
@@ -139,7 +143,7 @@ def test_files_that_are_no_table(tmp_path, text, words):
 
 
 def test_a_missing_file_and_a_broken_one(tmp_path):
-    with pytest.raises(RecordingError, match="cannot be read"):
+    with pytest.raises(RecordingError, match=r"cannot be read: No such file or directory$"):
         Recording.read(tmp_path / "no.csv")
     (tmp_path / "r.csv.gz").write_bytes(b"no gzip")
     with pytest.raises(RecordingError, match="cannot be read"):

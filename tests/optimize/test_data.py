@@ -49,6 +49,9 @@ def test_refuses_other_files(tmp_path):
         load_data(tmp_path / "x.csv")
     with pytest.raises(InputValueError, match="cannot be read: No such file"):
         load_data(tmp_path / "x.npz")
+    (tmp_path / "x.npz").write_bytes(b"some text")
+    with pytest.raises(InputValueError, match="plain arrays: it holds something else"):
+        load_data(tmp_path / "x.npz")
     (tmp_path / "x.npz").write_bytes(b"PK not a zip")
     with pytest.raises(InputValueError, match="not a file of plain arrays"):
         load_data(tmp_path / "x.npz")
