@@ -372,9 +372,9 @@ async def _wait(loop: Loop, request: Request, lane: QueuedLane, ticket: Any = No
     if ticket is None:
         ticket = lane.submit(request, done)
         if ticket.fact is not None:  # refused
-            return ticket.fact  # type: ignore[no-any-return]
+            return answered(ticket.fact)
     elif not lane.adopt(ticket, request, done):
-        return ticket.fact or lane.timed_out(ticket)
+        return answered(ticket.fact) if ticket.fact else lane.timed_out(ticket)
     request.pending = lane, ticket
     left = max(0.0, (request.until - request.plan.clock()) / 1e9)
     timer = loop.asyncio.call_later(left, _resolve, future, None)

@@ -309,8 +309,13 @@ class Engine:
 
     @staticmethod
     def _wake(landing: Landing) -> None:
-        for follower, _ in landing.verdicts:
-            follower.signal()
+        try:
+            for follower, _ in landing.verdicts:
+                follower.signal()
+        except BaseException:  # a signal's handler: a second ring is none
+            for follower, _ in landing.verdicts:
+                follower.signal()
+            raise
 
     @staticmethod
     def _retry_after(request: Request) -> float:

@@ -8,6 +8,7 @@ shared, not retried.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 _NANO = 1_000_000_000
+_CONSTANT = frozenset({str, bytes, int, float, bool, type(None)})
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -100,7 +102,7 @@ class Request(Flight):
         return self.plan.clock() >= self._latest()
 
     def keep(self) -> None:
-        """Hold arrays of one's own: the caller may write to his before a run for others is over."""
+        """Hold a row of one's own: the caller may write to his before a run for others is over."""
         if self.key is not None and not self.kept:
             self.row, self.kept = _copied(self.row), True
 
@@ -117,9 +119,19 @@ class Request(Flight):
 
 
 def _copied(row: Any) -> Any:
-    if type(row) is np.ndarray:
+    kind = type(row)
+    if kind in _CONSTANT:
+        return row
+    if kind is np.ndarray:
         return row.copy()
-    return {name: _copied(one) for name, one in row.items()} if type(row) is dict else row
+    if kind in {list, tuple}:
+        return kind([_copied(one) for one in row])
+    if kind is dict:
+        return {name: _copied(one) for name, one in row.items()}
+    try:  # what has a key is an array, or a mapping of such
+        return copy.deepcopy(row)
+    except Exception:  # noqa: BLE001  the row's own code runs here
+        return row
 
 
 @attrs.define(eq=False)

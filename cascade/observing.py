@@ -85,11 +85,13 @@ class Recorder:
             csv.writer(file).writerow(cells)
         csv.writer(file).writerow(cells.values())
         file.flush()
+        if self._closed:  # a label that comes after all
+            self.close()
 
     def close(self) -> None:
         """Close the files; no row is written from now on."""
         self._closed = True
-        for file in self._files.values():
+        for file in list(self._files.values()):  # a label may come meanwhile
             file.close()
         self._files.clear()
 
@@ -135,6 +137,7 @@ class Aftermath:
         self._jobs: _Jobs = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._queueing = threading.RLock()  # nothing is put behind the end of a thread
+        self._closed = False
 
     def take(self, plan: Plan, outcome: Outcome[Any], x: Any, *, record: bool) -> None:
         """Queue what is to be done for a request that was answered, or drop it."""
@@ -169,6 +172,7 @@ class Aftermath:
         What a hung tier has held up is dropped and counted; labels are written all the same.
         """
         with self._queueing:
+            self._closed = True
             thread, self._thread = self._thread, None
             jobs, self._jobs = self._jobs, queue.SimpleQueue()
             jobs.put(None)
@@ -200,15 +204,25 @@ class Aftermath:
     # -- the queue -------------------------------------------------------------------------------
 
     def _put(self, job: _Job) -> None:
-        """Queue a job, for a thread that is started if there is none."""
+        """Queue a job, for a thread that is started if there is none.
+
+        Once it is closed a label is written here and now, and what else comes is dropped.
+        """
         with self._queueing:
+            if self._closed and job.keep:
+                self._do(job)
+                return
+            if self._closed:
+                self.dropped += 1
+                return
             self._jobs.put(job)
             if self._thread is None:
                 thread = threading.Thread(
                     target=self._work, args=(self._jobs,), name="cascade-aftermath", daemon=True
                 )
-                thread.start()
-                self._thread = thread
+                with contextlib.suppress(RuntimeError, MemoryError):  # the next one tries again
+                    thread.start()
+                    self._thread = thread
 
     def _work(self, jobs: _Jobs) -> None:
         while (job := jobs.get()) is not None:

@@ -273,7 +273,7 @@ def _wait(request: Request, lane: QueuedLane, ticket: Any = None) -> Fact:
     if ticket is None:
         ticket = lane.submit(request, done)
     elif not lane.adopt(ticket, request, done):
-        return ticket.fact or lane.timed_out(ticket)
+        return answered(ticket.fact) if ticket.fact else lane.timed_out(ticket)
     request.pending = lane, ticket
     left = request.until - request.plan.clock()
     if gate.acquire(timeout=max(0.0, left / 1e9)) or ticket.fact is not None:
@@ -286,10 +286,17 @@ class _SyncFollower(Follower):
     """A follower that waits in its own thread."""
 
     def __init__(self, own: Request) -> None:
-        self._event = threading.Event()
-        super().__init__(own, own.until, self._event.set)
+        self._gate = threading.Lock()  # an Event would stay locked if its setting is interrupted
+        self._gate.acquire()
+        super().__init__(own, own.until, self._ring)
+
+    def _ring(self) -> None:  # by the leader, in whatever thread it is
+        try:
+            self._gate.release()
+        except RuntimeError:  # it has rung
+            return
 
     def wait(self, seconds: float) -> Verdict | None:
         """Wait for the verdict, at most so long."""
-        self._event.wait(max(0.0, seconds))
+        self._gate.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX))
         return self.verdict

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections import OrderedDict
 from types import SimpleNamespace
 
 import attrs
@@ -232,6 +233,21 @@ def test_what_its_caller_makes_of_an_input_does_not_reach_a_run_that_others_wait
     buffer[:] = 99.0
     first, second = world.all(hasty, patient)
     assert (first.disposition, second.value) == ("degraded", f"{row(np.array([1.0]))}!")
+
+
+@pytest.mark.parametrize("kind", [list, tuple, OrderedDict])
+def test_lists_and_mappings_are_kept_as_arrays_are(kind):
+    def row(number):
+        inner = [number]
+        return (OrderedDict(a=inner) if kind is OrderedDict else kind([inner])), inner
+
+    world, (mine, inner) = World(), row(1.0)
+    hasty, patient = world.ask(mine, deadline=0.02), world.ask(row(1.0)[0])
+    world.wait(0.03)
+    inner[0] = 99.0
+    first, second = world.all(hasty, patient)
+    kept = {"a": [1.0]} if kind is OrderedDict else row(1.0)[0]
+    assert (first.disposition, second.value) == ("degraded", f"{kept}!")
 
 
 def test_nor_what_is_made_of_his_by_one_who_took_the_call_over():

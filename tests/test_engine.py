@@ -2,13 +2,15 @@
 
 import asyncio
 import threading
+from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
 import cascade
 from cascade import AsyncRouter, Budget, Policy, PolicyError, Router
-from cascade.engine import Request
+from cascade.engine import Engine, Request
 from cascade.errors import InputTypeError
 from cascade.testing import VirtualLoop, router_for
 
@@ -139,3 +141,17 @@ def test_an_unknown_kind_of_any_size_is_shown_briefly():
         with pytest.raises(PolicyError, match=r"tiers\.0\.kind") as caught:
             Policy.from_dict({"version": 1, "name": "p", "tiers": [{"name": "a", "kind": kind}]})
         assert len(str(caught.value)) < 300
+
+
+def test_all_who_wait_are_woken_though_a_signal_comes_in_between():
+    rung = []
+
+    def ring(name):
+        rung.append(name)
+        if len(rung) == 2:
+            raise KeyboardInterrupt
+
+    waiting = [SimpleNamespace(signal=partial(ring, name)) for name in "abc"]
+    with pytest.raises(KeyboardInterrupt):
+        Engine._wake(SimpleNamespace(verdicts=[(one, None) for one in waiting]))
+    assert set(rung) == set("abc")

@@ -576,3 +576,33 @@ def test_of_a_tier_that_is_not_asked_no_time_is_recorded(tmp_path):
     (row,) = rows_of(tmp_path)
     assert (row["small.value"], row["large.value"], row["large.seconds"]) == ("0", "", "")
     assert float(row["small.seconds"]) > 0.0
+
+
+def test_what_comes_after_closing_starts_nothing(tmp_path):
+    with router() as routing:
+        routing.record(tmp_path, rate=1.0)
+        outcome = routing.route(TEXTS[0])
+    before = set(threading.enumerate())
+    routing.feedback(outcome.id, 1)
+    assert set(threading.enumerate()) == before
+    (labels,) = tmp_path.glob("labels-*.csv")
+    assert outcome.id in labels.read_text()
+
+
+def test_an_answer_is_given_where_no_thread_is_to_be_had_for_what_comes_after(
+    tmp_path, monkeypatch
+):
+    begin = threading.Thread.start
+
+    def none_beside(thread):
+        if thread.name == "cascade-aftermath":
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    with router() as routing:
+        routing.record(tmp_path, rate=1.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", none_beside)
+            first = routing.route(TEXTS[0])
+        second = routing.route(TEXTS[1])
+    assert Recording.read(tmp_path).ids.tolist() == [first.id, second.id]

@@ -52,13 +52,13 @@ def merged(fit: Fit, path: Path) -> tuple[str, str]:
 
     yaml = YAML(typ="rt", pure=True)
     yaml.preserve_quotes, yaml.width = True, 4096
-    before = path.read_text(encoding="utf-8")
+    before = path.read_bytes().decode("utf-8")
     if "\n- " not in before:
         yaml.indent(mapping=2, sequence=4, offset=2)
     tree: Any = yaml.load(before)
     _put(fit, tree)
     _pin(load(Policy, path, {}, absent_ok=True, stale_ok=True), tree)
-    stream = io.StringIO()
+    stream = io.StringIO(newline="\r\n" if "\r\n" in before else "\n")
     yaml.dump(tree, stream)
     with _together(path):
         _write_tables(fit, path.parent)

@@ -14,7 +14,7 @@ from cascade.lanes.rows import groups, is_ragged, join
 from cascade.load import ServiceTime
 from cascade.protocols import Occupancy
 from cascade.tiers.columns import marked, plain
-from cascade.tiers.faults import as_tier_error
+from cascade.tiers.faults import NotAsked, as_tier_error
 from cascade.tiers.python import each
 from cascade.types import Reason
 
@@ -244,7 +244,8 @@ class TierLane:
     def _fail(
         self, group: Sequence[Served], error: BaseException, started: int, finished: int
     ) -> None:
-        self._struck(group)
+        if not isinstance(error, NotAsked):
+            self._struck(group)
         fault = error if isinstance(error, EXITS) else as_tier_error(self.tier.name, error)
         for one in group:
             one.fact = Failed(self.index, fault, one.submitted, started, finished, one.prepared)
@@ -262,8 +263,9 @@ class TierLane:
             rows = batch(listed) if batch is not None else [self.prepare(x) for x in listed]
         try:
             reply = self._run_rows(rows, n, context)
-        except BaseException:
-            if not getattr(context, "abandoned", False):  # else it was stopped
+        except BaseException as error:
+            asked = not isinstance(error, NotAsked)
+            if asked and not getattr(context, "abandoned", False):  # else it was stopped
                 self._struck()
             raise
         calibration = self.calibration

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from cascade.errors import PolicyError, TierUnavailable
 from cascade.protocols import BoundTier
+from cascade.tiers.faults import NotAsked
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -209,7 +210,7 @@ class ProcessTier(BoundTier):
                 hopeless = self._starting >= self._workers and left < self._due - time.monotonic()
                 if turn.stopped or hopeless or not self._changed.wait(max(0.0, left)):
                     msg = f"tier {self.name!r}: no process is free in time"
-                    raise TierUnavailable(msg, tier=self.name)
+                    raise NotAsked(msg, tier=self.name)
             if child is not None:
                 turn.take(child)
                 self._turns.add(turn)

@@ -8,7 +8,6 @@ are never joined without a limit, so that a hung call holds up neither other tie
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 from functools import partial
@@ -18,6 +17,7 @@ from cascade.batching import NORMAL, Curve, DeadlineQueue, expected_wait, hold, 
 from cascade.decide import BREAKER, OVERLOAD
 from cascade.facts import Refused, TimedOut
 from cascade.lanes.lane import TierLane
+from cascade.lanes.starting import open_gate, start
 from cascade.lanes.ticket import Run, Ticket
 from cascade.protocols import Occupancy
 from cascade.types import Reason
@@ -104,7 +104,7 @@ class WorkerLane(TierLane):
                 for _ in range(max(1, workers - self._threads)):
                     self._wake()
             elif self._threads > workers and self._idle:
-                self._idle.pop().release()
+                self._rouse()
 
     def occupancy(self) -> Occupancy:
         """Say what the lane is at."""
@@ -144,7 +144,11 @@ class WorkerLane(TierLane):
                 self._queue.push(ticket)
                 if self.cap > 1:
                     self._count_arrival(now)
-                self._wake()
+                try:
+                    self._wake()
+                except BaseException:  # a signal's handler: nobody waits for the call
+                    self._queue.remove(ticket)
+                    raise
                 if not self._threads:  # and none is to be had: nobody would take it up
                     self._queue.remove(ticket)
                     refused = Reason.OVERLOAD
@@ -171,16 +175,22 @@ class WorkerLane(TierLane):
         """Have somebody take the work up; under the lock."""
         if self._held is not None:
             if len(self._queue) >= self._cap():
-                gate, self._held = self._held, None
-                gate.release()
+                open_gate(self._held)
+                self._held = None
         elif self._idle:
-            self._idle.pop().release()
+            self._rouse()
         elif self._threads < self.workers:
             name = f"cascade-{self.tier.name}-{self._threads + 1}"
             work = threading.Thread(target=self._work, args=(self._lock,), name=name, daemon=True)
-            with contextlib.suppress(RuntimeError, MemoryError):  # there are no more to be had
-                work.start()
-                self._threads += 1
+            begun, interrupt = start(work)
+            self._threads += begun
+            if interrupt is not None:
+                raise interrupt
+
+    def _rouse(self) -> None:
+        """Have one who waits look for work; opened first, so that an interrupt loses nobody."""
+        open_gate(self._idle[-1])
+        self._idle.pop()
 
     def call(self, job: Any) -> Fact:
         """Make the call and wait for its fact, at most until the job's deadline."""
@@ -282,12 +292,11 @@ class WorkerLane(TierLane):
         there is nothing: -1 for ever, None to leave.
         """
         with self._lock:
-            gate.acquire(blocking=False)  # it may have been woken just as it gave up waiting
-            held, self._held = self._held is gate, None
+            held = self._is_back(gate)
             if self._threads > self.workers:  # there are fewer from now on
                 self._threads -= 1
                 if self._idle and len(self._queue):
-                    self._idle.pop().release()
+                    self._rouse()
                 return (), None, None
             head = self._queue.first()
             full = len(self._running) >= self.workers  # with what was lost on other threads
@@ -314,6 +323,14 @@ class WorkerLane(TierLane):
                 ticket.run = run
             self._running.add(run)
             return batch.dropped, run, 0
+
+    def _is_back(self, gate: Any) -> bool:
+        """Note that a worker waits no more; whether it was held back for a fuller batch."""
+        if gate in self._idle:  # who opened it was interrupted
+            self._idle.remove(gate)
+        gate.acquire(blocking=False)  # it may have been woken just as it gave up waiting
+        held, self._held = self._held is gate, None
+        return held
 
     def _run(self, run: Run) -> None:
         tickets = run.tickets
@@ -366,9 +383,8 @@ class WorkerLane(TierLane):
             self._release_idle()
 
     def _release_idle(self) -> None:
-        for gate in self._idle:
-            gate.release()
-        self._idle.clear()
+        while self._idle:
+            self._rouse()
 
     def close(self, grace: float = 0.0) -> None:
         """Take nothing more; let what is under way end, for at most ``grace`` seconds."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from cascade.confidence import OutputFault
-from cascade.errors import TierError, TierOutputError, TierTimeout
+from cascade.errors import TierError, TierOutputError, TierTimeout, TierUnavailable
 
-__all__ = ["Misreturned", "as_post_error", "as_tier_error"]
+__all__ = ["Misreturned", "NotAsked", "as_post_error", "as_tier_error"]
+
+
+class NotAsked(TierUnavailable):
+    """Nobody was free to ask the tier in time: no fault of its own."""
 
 
 class Misreturned(TierOutputError):

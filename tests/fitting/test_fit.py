@@ -472,3 +472,11 @@ def test_a_learned_score_without_a_confidence_or_a_loss_is_served_blind():
     table = {"small.correct": np.ones(n), "large.correct": np.ones(n), "x.hard": np.zeros(n)}
     learned = fit_learned(np.zeros(n), np.full(n, 0.5), np.zeros(n), {"hard": table["x.hard"]})
     assert learned.blind
+
+
+def test_ones_own_policy_keeps_its_line_ends(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_bytes(OWN.replace("\n", "\r\n").encode())
+    merged(cascade.fit(population(6_000), score="plain", loss="gross"), path)
+    written = path.read_bytes()
+    assert written.count(b"\n") == written.count(b"\r\n") > 10

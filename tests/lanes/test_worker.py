@@ -13,6 +13,7 @@ from cascade.binding import bind
 from cascade.breaker import Breaker
 from cascade.facts import Failed, Refused, Replied, TimedOut
 from cascade.lanes import WorkerLane
+from cascade.tiers.faults import NotAsked
 from tests.contract.test_lanes import LONG, Job
 
 
@@ -326,6 +327,59 @@ def test_a_lane_that_can_have_no_thread_refuses_until_it_can(lane, monkeypatch):
         assert (it.occupancy()[:2], it._threads) == ((0, 0), 0)
     it.submit(Job("later"), facts.of("later"))
     assert facts.wait(2)["later"].value == "later"
+
+
+class Stop(KeyboardInterrupt):
+    """What a signal's handler raises."""
+
+
+@pytest.mark.parametrize("told", [Stop, RuntimeError])
+def test_a_worker_whose_start_was_interrupted_counts(lane, monkeypatch, told):
+    """Waiting for the thread may make a RuntimeError of what the handler raised."""
+    begin = threading.Thread.start
+
+    def interrupted(thread):
+        begin(thread)
+        error = told("release unlocked lock")
+        error.__context__ = None if told is Stop else Stop()
+        raise error
+
+    one = lane(lambda xs: [(x, 0.9) for x in xs], workers=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(Stop):
+            one.submit(Job("x"), lambda _: None)
+    assert len(one._queue) == 0
+    assert [type(one.call(Job(x))) for x in "abc"] == [Replied] * 3
+    assert (one._threads, one.occupancy().running) == (1, 0)
+
+
+def test_a_worker_that_was_let_go_in_an_interrupt_is_not_lost(lane):
+    """Between the opening of its gate and the note of it."""
+    one = lane(lambda xs: [(x, 0.9) for x in xs], workers=1)
+    assert type(one.call(Job("a"))) is Replied
+    while not one._idle:
+        time.sleep(0.001)
+
+    class Interrupting(list):
+        def pop(self, *at):
+            one._idle = idle
+            raise Stop
+
+    idle, one._idle = one._idle, Interrupting(one._idle)
+    with pytest.raises(Stop):
+        one.submit(Job("x"), lambda _: None)
+    assert [type(one.call(Job(x))) for x in "abc"] == [Replied] * 3
+
+
+def test_that_nobody_was_free_to_ask_is_no_failure_of_the_tier(lane):
+    def busy(xs):
+        raise NotAsked("no process is free in time", tier="it")
+
+    one = lane(busy, workers=1)
+    one.breaker = Breaker(rate=0.5, minimum=1, window=10**12, pause=10**12, chance=lambda: 0.0)
+    assert [type(one.call(Job(x))) for x in "abc"] == [Failed] * 3
+    assert not one.breaker.is_open
 
 
 def test_a_lane_that_can_have_no_more_threads_makes_do_with_those_it_has(lane, gate, monkeypatch):
