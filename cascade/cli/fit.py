@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from cascade.fitting import Fit
-    from cascade.policy import Policy
+    from cascade.policy import Certificate, Policy
 
 __all__ = ["fit", "numbers"]
 
@@ -43,10 +43,11 @@ def fit(
     for path in (policy or target / "policy.yaml", *([] if plots is None else [plots / "x.png"])):
         check_target(path)
     names = None if tiers is None else [name.strip() for name in tiers.split(",")]
-    if policy is not None:
-        names = _tiers_of(policy, names)
+    before = None if policy is None else _before(policy)
+    if before is not None:
+        names = _tiers_of(before, names)
         settings |= {"ladder": "all", "entry": False}
-        if settings["score"] == "auto" and _goes_by_margins(policy):
+        if settings["score"] == "auto" and _goes_by_margins(before):
             settings["score"] = "margin"
     try:
         with _progress() as progress:
@@ -55,8 +56,8 @@ def fit(
         return _nothing(error, settings)
     drawn = [] if plots is None else [f"Plot: {path}" for path in _draw(found, plots)]
     said = [found.report(), ""]
-    if policy is not None:
-        said += _merge(found, policy)
+    if policy is not None and before is not None:
+        said += _merge(found, policy, before.certificate)
         written = policy
     else:
         written = found.save(target)
@@ -64,12 +65,11 @@ def fit(
     return Reply("\n".join([*said, *drawn]), {**found.to_dict(), "policy": str(written)})
 
 
-def _merge(found: Fit, policy: Path) -> list[str]:
+def _merge(found: Fit, policy: Path, old: Certificate | None) -> list[str]:
     """Put a fit into the user's own policy, and return the lines that differ."""
     from cascade.fitting.files import merged
     from cascade.optimize.policy_text import promise_lines
 
-    old = _before(policy).certificate
     before, _ = merged(found, policy)
     edits = Edits(policy)
     if old is not None:  # a bundle says on top what it promises
@@ -114,15 +114,15 @@ def _draw(found: Fit, folder: Path) -> list[Path]:
     return [folder / f"{name}.png" for name in shown]
 
 
-def _tiers_of(policy: Path, names: list[str] | None) -> list[str]:
-    held = [spec.name for spec in _before(policy).tiers]
+def _tiers_of(policy: Policy, names: list[str] | None) -> list[str]:
+    held = [spec.name for spec in policy.tiers]
     if names is not None and held != names:
-        raise PolicyError(f"{policy}: has the tiers {held}, --tiers says {names}")
+        raise PolicyError(f"{policy.path}: has the tiers {held}, --tiers says {names}")
     return held
 
 
-def _goes_by_margins(policy: Path) -> bool:
-    return any(spec.confidence.score == "margin" for spec in _before(policy).tiers[:-1])
+def _goes_by_margins(policy: Policy) -> bool:
+    return any(spec.confidence.score == "margin" for spec in policy.tiers[:-1])
 
 
 def _difference(before: str, after: str, path: Path) -> list[str]:

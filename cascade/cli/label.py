@@ -65,12 +65,14 @@ def _check_out(out: Path, recording: Path) -> None:
 
 
 def _truths(table: dict[str, Sequence[Any]], on: str, source: str) -> dict[str, Any]:
+    from cascade.fitting.cells import is_empty
+
     for name in (on, "truth"):
         if name not in table:
             raise RecordingError(f"{source}: no column {name!r}; it has {', '.join(table)}")
     found: dict[str, Any] = {}
     for row, (key, truth) in enumerate(zip(table[on], table["truth"], strict=True), 1):
-        if truth is None or truth == "" or truth != truth:  # noqa: PLR0124  NaN
+        if is_empty(truth):
             continue
         if found.setdefault(str(key), truth) != truth:
             raise RecordingError(

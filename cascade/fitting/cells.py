@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Column = npt.NDArray[Any]
 
-__all__ = ["AMOUNTS", "FLAGS", "FRACTIONS", "Cells", "is_number"]
+__all__ = ["AMOUNTS", "FLAGS", "FRACTIONS", "Cells", "is_empty", "is_number"]
 
 FLAGS = ("correct", "agrees")
 FRACTIONS = ("confidence", "margin", "quality")
@@ -33,7 +33,7 @@ class Cells:
 
     def __call__(self, name: str, keep: Column) -> Column | None:
         """Return a column by what its name says that it holds, or None if it is not there."""
-        if name not in self._table or all(map(_is_empty, self._table[name])):
+        if name not in self._table or all(map(is_empty, self._table[name])):
             return None  # a column that nobody filled in is not there
         field = name.rpartition(".")[2]
         if field in {"value", "truth", "input", "id", "at"}:
@@ -99,7 +99,7 @@ class Cells:
         cells = self._table.get(name)
         if cells is None:
             return np.zeros(n, dtype=np.bool_)
-        return np.fromiter((not _is_empty(cell) for cell in cells), np.bool_, n)
+        return np.fromiter((not is_empty(cell) for cell in cells), np.bool_, n)
 
     def digest(self) -> str:
         """Return the digest of all the cells."""
@@ -109,7 +109,8 @@ class Cells:
         return data.hexdigest()
 
 
-def _is_empty(cell: Any) -> bool:
+def is_empty(cell: Any) -> bool:
+    """Whether a cell holds nothing: None, no text, NaN."""
     return cell is None or cell == "" or cell != cell  # noqa: PLR0124  NaN
 
 
