@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
-    "NORMAL", "Batch", "Curve", "DeadlineQueue", "Queued", "expected_wait", "fit_curve", "hold",
-    "knee", "portion", "turn_size", "wait_ahead",
+    "NORMAL", "Arrivals", "Batch", "Curve", "DeadlineQueue", "Queued", "expected_wait", "fit_curve",
+    "hold", "knee", "portion", "turn_size", "wait_ahead",
 ]  # fmt: skip
 
 _MARGIN = 5.0  # residuals to spare where a queue stands: with 2, one in 60 was late (docs/load.md)
 _SLICES, _SHORTEST = 8, 5_000_000  # a part takes an eighth of the time that is left, or 5 ms
+_SMOOTH = 8  # arrivals that the average of their gaps looks back on
 _GAIN = 0.85  # a batch twice as large is worth it when it costs a row less than this share
 
 
@@ -131,6 +132,29 @@ def portion(curve: Curve, rows: int, left: int, last: int) -> int:
     slice_ = max(left // _SLICES, _SHORTEST)
     fair = max((slice_ - curve.overhead) / curve.per_row, knee(curve, rows))
     return int(max(1, min(rows, fair, (left - curve.overhead) / curve.per_row)))
+
+
+class Arrivals:
+    """The time (ns) from one arrival to the next: a moving average, infinite before the second.
+
+    >>> seen = Arrivals()
+    >>> for now in 100, 300, 500:
+    ...     seen.count(now)
+    >>> seen.gap
+    200.0
+    """
+
+    def __init__(self) -> None:
+        self.gap = math.inf
+        self._last = -1
+
+    def count(self, now: int) -> None:
+        """Count one that comes now."""
+        if self._last >= 0:
+            gap = float(now - self._last)
+            known = math.isfinite(self.gap)
+            self.gap = self.gap + (gap - self.gap) / _SMOOTH if known else gap
+        self._last = now
 
 
 def hold(queued: int, cap: int, curve: Curve, gap: float, slack: int) -> int:

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cascade.batching import Curve, DeadlineQueue, fit_curve, hold, knee, portion, turn_size
+from cascade.batching import (
+    Arrivals,
+    Curve,
+    DeadlineQueue,
+    fit_curve,
+    hold,
+    knee,
+    portion,
+    turn_size,
+)
 
 TIMES = st.floats(0, 1e9)
 
@@ -95,6 +104,16 @@ def test_a_slope_that_is_next_to_nothing_limits_nothing():
 
 def test_nobody_waits_for_what_is_not_known_to_come():
     assert hold(1, 8, Curve(1e6, 1.0), math.inf, 10**9) == 0
+
+
+def test_the_second_to_come_tells_the_gap_however_long_the_clock_has_run():
+    seen = Arrivals()
+    seen.count(10**15)
+    assert seen.gap == math.inf
+    seen.count(10**15 + 1000)
+    assert seen.gap == 1000.0
+    seen.count(10**15 + 9000 + 1000)
+    assert seen.gap == 1000.0 + 8000.0 / 8
 
 
 def test_the_earliest_deadline_goes_first():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from cascade.facts import Fact
     from cascade.protocols import BoundTier, Clock, Context, Rows
 
-__all__ = ["EXITS", "Served", "TierLane", "answered", "remarks"]
+__all__ = ["EXITS", "QueueingLane", "Served", "TierLane", "answered", "remarks"]
 
 EXITS = (KeyboardInterrupt, SystemExit)
 """What is not the tier's: it goes to the caller as it is."""
@@ -324,6 +325,27 @@ class TierLane:
             all(reply.known for reply in replies),
             costs if any(cost is not None for cost in costs) else None,
         )  # fmt: skip
+
+
+class QueueingLane(TierLane):
+    """A lane with a queue: ``workers`` runs at a time, ``limit`` rows may wait, ``cap`` together.
+
+    Rows of unequal shape are padded with the values of ``pad``, by the name of the input.
+    """
+
+    def __init__(
+        self, *args: Any, workers: int = 1, limit: int = 256, cap: int = 1,
+        pad: Mapping[str, float] | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(*args, **kwargs)
+        self.workers = workers
+        self.limit = limit
+        self.cap = cap
+        self.pad = pad
+
+    def eta_for(self, rank: int) -> Callable[[], int]:
+        """Return the ``eta`` of requests of another class."""
+        return partial(self.eta, 1, rank)  # type: ignore[attr-defined]  # a lane's own
 
 
 def remarks(tier: BoundTier, raw: Any, n: int) -> tuple[bool, list[float | None] | None]:

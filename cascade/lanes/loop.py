@@ -11,22 +11,19 @@ import contextlib
 import threading
 import weakref
 from contextvars import ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cascade.batching import NORMAL, DeadlineQueue
 from cascade.decide import BREAKER, OVERLOAD
 from cascade.facts import Failed, Refused, Replied, RowsReply, TimedOut
 from cascade.lanes.handle import Handle
-from cascade.lanes.lane import EXITS, TierLane, remarks
+from cascade.lanes.lane import EXITS, QueueingLane, remarks
 from cascade.lanes.ticket import Ticket
 from cascade.protocols import Occupancy
 from cascade.tiers.faults import as_tier_error
 from cascade.types import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from cascade.facts import Fact
     from cascade.protocols import Context, OnDone
 
@@ -46,18 +43,11 @@ class _Share:
         self.tasks: dict[Ticket, asyncio.Task[None]] = {}
 
 
-class LoopLane(TierLane):
+class LoopLane(QueueingLane):
     """Awaits ``workers`` calls at a time; ``limit`` at most may wait. So for each event loop."""
 
-    def __init__(
-        self, *args: Any, workers: int = 64, limit: int = 256, cap: int = 1,
-        pad: Mapping[str, float] | None = None, **kwargs: Any,
-    ) -> None:  # fmt: skip
-        super().__init__(*args, **kwargs)
-        self.workers = workers
-        self.limit = limit
-        self.cap = cap
-        self.pad = pad
+    def __init__(self, *args: Any, workers: int = 64, **kwargs: Any) -> None:
+        super().__init__(*args, workers=workers, **kwargs)
         self.loop: Running | None = None  # the latest one to have been entered
         self._shares: weakref.WeakKeyDictionary[Running, _Share] = weakref.WeakKeyDictionary()
         self._sharing = threading.Lock()  # guards the dictionary, not what is in it
@@ -84,10 +74,6 @@ class LoopLane(TierLane):
         raise RuntimeError(msg)
 
     # -- asking ----------------------------------------------------------------------------------
-
-    def eta_for(self, rank: int) -> Callable[[], int]:
-        """Return the ``eta`` of requests of another class."""
-        return partial(self.eta, 1, rank)
 
     def eta(self, rows: int = 1, rank: int = NORMAL) -> int:
         """Nanoseconds until an answer; negative: a refusal."""

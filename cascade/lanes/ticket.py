@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 from typing import TYPE_CHECKING, Any
 
+from cascade.facts import Failed, Replied
 from cascade.lanes.handle import Handle, aside
 from cascade.lanes.lane import Served
 
@@ -48,3 +49,9 @@ class Run:
         self.expected = started + needs  # when it should be over, ns
         self.lost = 0  # when the last who waited for it left, ns
         self.why = why  # it went when it did
+
+    def inside(self) -> int:
+        """Nanoseconds that the tier itself took: one time for all who were answered together."""
+        facts = (ticket.fact for ticket in self.tickets)
+        times = {(x.started, x.finished) for x in facts if isinstance(x, (Replied, Failed))}
+        return sum(finished - started for started, finished in times)

@@ -8,22 +8,30 @@ are never joined without a limit, so that a hung call holds up neither other tie
 
 from __future__ import annotations
 
-import math
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cascade.batching import NORMAL, Curve, DeadlineQueue, expected_wait, hold, knee, wait_ahead
+from cascade.batching import (
+    NORMAL,
+    Arrivals,
+    Curve,
+    DeadlineQueue,
+    expected_wait,
+    hold,
+    knee,
+    wait_ahead,
+)  # fmt: skip
 from cascade.decide import BREAKER, OVERLOAD
 from cascade.facts import Refused, TimedOut
-from cascade.lanes.lane import TierLane
+from cascade.lanes.lane import QueueingLane
 from cascade.lanes.starting import open_gate, start
 from cascade.lanes.ticket import Run, Ticket
 from cascade.protocols import Occupancy
 from cascade.types import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from cascade.facts import Fact
     from cascade.protocols import OnDone
@@ -32,21 +40,14 @@ __all__ = ["WorkerLane"]
 
 _NANO = 1_000_000_000
 _STOPPING = 50_000_000  # ns that a run which can be stopped may take to end
-_SMOOTH = 8  # arrivals, or runs, that an average of theirs looks back on
+_SMOOTH = 8  # runs that the average of what is around them looks back on
 
 
-class WorkerLane(TierLane):
+class WorkerLane(QueueingLane):
     """Runs a tier in ``workers`` threads; ``limit`` rows at most may wait, ``cap`` run together."""
 
-    def __init__(
-        self, *args: Any, workers: int = 1, limit: int = 256, cap: int = 1,
-        pad: Mapping[str, float] | None = None, **kwargs: Any,
-    ) -> None:  # fmt: skip
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.workers = workers
-        self.limit = limit
-        self.cap = cap
-        self.pad = pad
         self.reset()
 
     def reset(self) -> None:
@@ -59,15 +60,11 @@ class WorkerLane(TierLane):
         self._running: set[Run] = set()
         self._lost = 0  # runs that nobody waits for
         self._closing = self._retired = False
-        self._gap, self._last = math.inf, 0
+        self._arrivals = Arrivals()
         self._around = 0.0  # ns of a worker's time per run that are not the model's
         self._drained = threading.Condition(self._lock)
 
     # -- asking ----------------------------------------------------------------------------------
-
-    def eta_for(self, rank: int) -> Callable[[], int]:
-        """Return the ``eta`` of requests of another class."""
-        return partial(self.eta, 1, rank)
 
     def eta(self, rows: int = 1, rank: int = NORMAL) -> int:
         """Nanoseconds until an answer: what is ahead in the queue, then a run; or a refusal."""
@@ -143,7 +140,7 @@ class WorkerLane(TierLane):
                     evicted = self._queue.evict(ticket.rank)
                 self._queue.push(ticket)
                 if self.cap > 1:
-                    self._count_arrival(now)
+                    self._arrivals.count(now)
                 try:
                     self._wake()
                 except BaseException:  # a signal's handler: nobody waits for the call
@@ -164,12 +161,6 @@ class WorkerLane(TierLane):
             return Reason.OVERLOAD
         stuck = self._lost and self.zombies >= self.workers
         return Reason.BREAKER if stuck or self._kept_away() else None
-
-    def _count_arrival(self, now: int) -> None:
-        gap = float(now - self._last)
-        known = math.isfinite(self._gap)
-        self._gap = self._gap + (gap - self._gap) / _SMOOTH if known else gap
-        self._last = now
 
     def _wake(self) -> None:
         """Have somebody take the work up; under the lock."""
@@ -308,7 +299,7 @@ class WorkerLane(TierLane):
                 return (), None, -1
             now, cap, curve = self._clock(), self._cap(), self._cycle()
             if cap > 1 and not held:
-                wait = hold(len(self._queue), cap, curve, self._gap, head.until - now)
+                wait = hold(len(self._queue), cap, curve, self._arrivals.gap, head.until - now)
                 if wait:
                     self._held = gate
                     return (), None, wait
@@ -363,13 +354,7 @@ class WorkerLane(TierLane):
             if self.tier.can_stop:  # it was stopped, and takes at least so long
                 self.service.outlasted(ended - run.started, len(run.tickets))
             return
-        inside = sum(
-            {
-                (fact.started, fact.finished): fact.finished - fact.started
-                for ticket in run.tickets
-                if (fact := ticket.fact) is not None and hasattr(fact, "started")
-            }.values()
-        )
+        inside = run.inside()
         if inside:
             around = ended - run.started - inside
             self._around += (max(0, around) - self._around) / _SMOOTH

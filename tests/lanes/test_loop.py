@@ -6,6 +6,7 @@ import threading
 from cascade import AsyncRouter, Policy
 from cascade.lanes.loop import CALLER
 from cascade.lanes.watchdog import in_time
+from tests.awaiting import until
 
 
 def test_an_awaited_tier_s_load_can_be_looked_at_from_anywhere():
@@ -23,8 +24,7 @@ def test_an_awaited_tier_s_load_can_be_looked_at_from_anywhere():
     async def work():
         asked = [asyncio.create_task(router.route(i)) for i in range(3)]
         await asyncio.to_thread(started.wait, 30.0)
-        while router.load().tiers[0].queued < 2:  # those who came while it started
-            await asyncio.sleep(0.0)
+        await until(lambda: router.load().tiers[0].queued == 2)  # those who came meanwhile
         lane = router._service.plan.lanes[0]
         lane.service.observe_rows(1_000_000, 1)
         inside = (lane.wait(), router.load().tiers[0].delay)
