@@ -1,19 +1,14 @@
-"""What runs after the answer: shadows of mode ``observe``, and recordings of live traffic.
+"""What runs after the answer: shadows of mode ``observe``, and what is recorded.
 
 One daemon thread per router takes jobs off a queue, into which nobody waits to put one: a request
-that finds it full is dropped and counted, a label is always taken. Every row is handed to the
-operating system at once: a crash loses what is queued, and a fork inherits nothing half written.
+that finds it full is dropped and counted, a label is always taken.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import csv
-import json
-import os
 import queue
-import random
 import threading
 import time
 from pathlib import Path
@@ -26,8 +21,9 @@ from cascade.decide import Call, Decision
 from cascade.engine import Request
 from cascade.errors import CascadeError, PolicyError
 from cascade.facts import Failed, Replied
+from cascade.recorder import Answer, Recorder
 from cascade.tiers.faults import as_tier_error
-from cascade.types import Mode, jsonable
+from cascade.types import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,84 +33,9 @@ if TYPE_CHECKING:
     from cascade.protocols import Lane
     from cascade.service import Service
 
-__all__ = ["Aftermath", "Recorder", "Watched"]
+__all__ = ["Aftermath", "Watched"]
 
 _QUEUED = 256  # jobs; beyond, requests are dropped
-
-
-class Recorder:
-    """Appends rows to files of this process, one per ladder; used by one thread, but ``draw``."""
-
-    def __init__(self, folder: Path, rate: float, *, inputs: bool, complete: bool) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self.rows = 0
-        self.complete = complete
-        self._rate = rate
-        self._inputs = inputs
-        self._random = random.Random()  # noqa: S311  sampling, not a secret
-        self._closed = False
-        self._files: dict[tuple[str, ...], Any] = {}  # by process, what they hold, and columns
-
-    def draw(self) -> bool:
-        """Whether this request is sampled; asked before it is routed."""
-        return self._rate >= 1.0 or self._random.random() < self._rate
-
-    def write(self, outcome: Outcome[Any], x: Any, answers: Sequence[_Answer]) -> None:
-        """Append one request with what every tier answered to it."""
-        if self._closed:  # by who did not wait for a tier that hung
-            return
-        cells = {
-            "id": outcome.id, "at": f"{time.time():.6f}", "policy": outcome.policy, "sampled": "1",
-        } | ({"input": _cell(x)} if self._inputs else {})  # fmt: skip
-        for answer in answers:
-            cells |= answer.cells()
-        self._append("recording", cells)
-        self.rows += 1
-
-    def label(self, outcome_id: str, truth: Any) -> None:
-        """Append the truth of one request."""
-        self._append("labels", {"id": outcome_id, "truth": _cell(truth)})
-
-    def _append(self, what: str, cells: dict[str, str]) -> None:
-        key = str(os.getpid()), what, *cells
-        file = self._files.get(key)
-        if file is None:
-            path = self._folder / f"{what}-{os.getpid()}-{time.time_ns():x}.csv"
-            file = self._files[key] = path.open("a", encoding="utf-8", newline="")
-            csv.writer(file).writerow(cells)
-        csv.writer(file).writerow(cells.values())
-        file.flush()
-        if self._closed:  # a label that comes after all
-            self.close()
-
-    def close(self) -> None:
-        """Close the files; no row is written from now on."""
-        self._closed = True
-        for file in list(self._files.values()):  # a label may come meanwhile
-            file.close()
-        self._files.clear()
-
-
-@attrs.frozen
-class _Answer:
-    """What one tier answered, before calibration and postprocessing."""
-
-    tier: str
-    score: str
-    value: Any = None
-    confidence: float | None = None
-    seconds: float | None = None
-    error: BaseException | None = None
-
-    def cells(self) -> dict[str, str]:
-        failed = self.error is not None
-        sure = "margin" if self.score == "margin" else "confidence"
-        return {
-            f"{self.tier}.value": "" if failed else _cell(self.value),
-            f"{self.tier}.{sure}": "" if self.confidence is None else repr(self.confidence),
-            f"{self.tier}.seconds": "" if self.seconds is None else f"{self.seconds:.9f}",
-        }
 
 
 @attrs.frozen
@@ -247,7 +168,7 @@ class Aftermath:
         if record and self.recorder is not None:
             self.recorder.write(outcome, x, answers)
 
-    def _answers(self, plan: Plan, outcome: Outcome[Any], row: Any, said: Any) -> Iterator[_Answer]:
+    def _answers(self, plan: Plan, outcome: Outcome[Any], row: Any, said: Any) -> Iterator[Answer]:
         """Ask the tiers that did not run for this; the one that answered is taken at its word."""
         recorder = self.recorder
         complete = recorder is None or recorder.complete or plan.site.mode is Mode.OBSERVE
@@ -258,9 +179,9 @@ class Aftermath:
             plain = plan.post is None and lane.calibration is None
             if spec.name == outcome.tier and spec.name in took and plain:
                 seconds = took[spec.name]
-                yield _Answer(spec.name, score, said, outcome.confidence, seconds)
+                yield Answer(spec.name, score, said, outcome.confidence, seconds)
             elif not complete:
-                yield _Answer(spec.name, score, error=LookupError("not asked"))
+                yield Answer(spec.name, score, error=LookupError("not asked"))
             else:
                 yield _ask(lane, spec.name, score, plan, row)
 
@@ -365,7 +286,7 @@ class Watched:
         self._aftermath.drain()
 
 
-def _ask(lane: Lane, name: str, score: str, plan: Plan, row: Any) -> _Answer:
+def _ask(lane: Lane, name: str, score: str, plan: Plan, row: Any) -> Answer:
     """Ask one tier, with all the time it needs and no calibration."""
     now = plan.clock()
     request = Request(plan, row, 0, now, now + 2**62)
@@ -373,12 +294,12 @@ def _ask(lane: Lane, name: str, score: str, plan: Plan, row: Any) -> _Answer:
     try:
         value, confidence = lane.plain(request)
     except Exception as error:  # noqa: BLE001  a tier may raise anything; its cell stays empty
-        return _Answer(name, score, seconds=time.perf_counter() - started, error=error)
-    return _Answer(name, score, value, confidence, time.perf_counter() - started)
+        return Answer(name, score, seconds=time.perf_counter() - started, error=error)
+    return Answer(name, score, value, confidence, time.perf_counter() - started)
 
 
 def _shadow(
-    plan: Plan, row: Any, hard: float, answers: Sequence[_Answer], said: Any
+    plan: Plan, row: Any, hard: float, answers: Sequence[Answer], said: Any
 ) -> dict[str, Any]:
     """Say what the cascade would have done with these answers, had there been time."""
     decision, etas = Decision(plan.ladder), [int] * len(answers)  # int() is 0: time for all
@@ -406,7 +327,3 @@ def _shadow(
 
 def _agree(value: Any, other: Any) -> bool:
     return bool(np.array_equal(value, other) if isinstance(value, np.ndarray) else value == other)
-
-
-def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(jsonable(value), ensure_ascii=False)

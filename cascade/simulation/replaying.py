@@ -118,9 +118,8 @@ def replay(
     confidences = confidences_of(policy, held)
     finishes, called = _decisions(policy, confidences, complexities_of(policy, held))
     ranks = np.array([finish.rank for finish in finishes])
-    withheld = [finish.disposition is Disposition.ABSTAINED for finish in finishes]
-    answered = (ranks >= 0) & ~np.array(withheld)
-    mine = np.where(answered, good[np.arange(held.n), ranks], 0.0)
+    withheld = np.array([finish.disposition is Disposition.ABSTAINED for finish in finishes])
+    mine = np.where((ranks >= 0) & ~withheld, good[np.arange(held.n), ranks], 0.0)
     return Replay(
         n=held.n,
         accuracy=float(mine.mean()),
