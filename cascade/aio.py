@@ -221,7 +221,7 @@ class AsyncRouter(Front, Generic[X, V]):
         loop.active += 1
         try:
             if boarding.admits(request, x):
-                seat = turn.seat(request)
+                seat = turn.seat(request, request.routed)
                 await seat.future
                 outcome = boarding.land(request, x, turn.fact(seat))
         finally:
@@ -253,7 +253,7 @@ class AsyncRouter(Front, Generic[X, V]):
                     back = clock()
                 elif loop.crowded and (turn := loop.turn(plan, move.tier)) is not None:
                     held = 0
-                    seat = turn.seat(request)
+                    seat = turn.seat(request, clock())
                     await seat.future
                     fact = turn.fact(seat)
                     back = clock()

@@ -165,8 +165,8 @@ class Seat(Served):
 
     __slots__ = ("future",)
 
-    def __init__(self, request: Request, future: asyncio.Future[None]) -> None:
-        self.job, self.submitted = request, request.routed  # as the parent's: a call less
+    def __init__(self, request: Request, future: asyncio.Future[None], submitted: int) -> None:
+        self.job, self.submitted = request, submitted  # as the parent's: a call less
         self.row, self.prepared, self.fact = None, 0, None
         self.future = future
 
@@ -184,13 +184,13 @@ class Turn:
         self._calm = 0
         self._due = False  # the next batch comes by itself
 
-    def seat(self, request: Request) -> Seat:
-        """Have a request answered together with the others of this turn."""
+    def seat(self, request: Request, submitted: int) -> Seat:
+        """Have a request, which asks from then on (ns), answered with the others of this turn."""
         loop = self._loop.asyncio
         if not self._due:
             self._due = True
             loop.call_soon(self._flush)
-        seat = Seat(request, loop.create_future())
+        seat = Seat(request, loop.create_future(), submitted)
         self._waiting.append(seat)
         return seat
 

@@ -250,7 +250,7 @@ def test_a_turn_waits_for_its_own_callers_alone():
         loop = Loop(asyncio.get_running_loop())
         loop.clock = itertools.count(10**9, 10**9).__next__  # four at a time are woken
         turn = Turn(loop, Lane())
-        request = SimpleNamespace(routed=0)
+        request = SimpleNamespace()
 
         async def busy():
             while True:
@@ -259,7 +259,7 @@ def test_a_turn_waits_for_its_own_callers_alone():
 
         async def client(n):
             for _ in range(n):
-                await turn.seat(request).future
+                await turn.seat(request, 0).future
 
         working = asyncio.create_task(busy())
         async with asyncio.timeout(30):
@@ -268,6 +268,32 @@ def test_a_turn_waits_for_its_own_callers_alone():
 
     asyncio.run(main())
     assert sizes == [8, 8, 8]  # who was woken first asks again, and goes with the others
+
+
+def test_the_wait_for_a_later_turn_begins_when_that_is_asked_for():
+    now = [1_000]
+
+    def taking(ms, confidence):
+        def answer(batch):
+            now[0] += ms * 1_000_000
+            return [(x, confidence) for x in batch]
+
+        return cascade.tier(answer, returns="pairs")
+
+    async def work(router):
+        await router.route("first", deadline="1h")
+        router._loop.crowded = True
+        return await asyncio.gather(*(router.route(i, deadline="1h") for i in range(4)))
+
+    shared = {"execution": "inline", "batch": {"max_size": 8}}
+    tiers = {"small": taking(10, 0.1), "large": taking(5, 1.0)}
+    found = serve(work, policy=tree(shared, shared), tiers=tiers, clock=lambda: now[0])
+    for outcome in found:
+        parts = outcome.latency
+        assert [step.went for step in outcome.steps] == ["turn", "turn"]
+        assert min(parts.input, parts.transfer, parts.compute, parts.output) >= 0
+        assert parts.compute == pytest.approx(0.015)
+        assert parts.transfer == pytest.approx(0.0)
 
 
 def test_an_exit_in_a_shared_turn_is_no_fault_of_the_tier():
@@ -293,7 +319,7 @@ def test_what_goes_wrong_beside_a_run_strands_nobody():
         facts = []
         async with asyncio.timeout(30):
             for n in (3, 1):
-                seats = [turn.seat(SimpleNamespace(routed=7)) for _ in range(n)]
+                seats = [turn.seat(SimpleNamespace(), 7) for _ in range(n)]
                 for seat in seats:
                     await seat.future
                 facts.append([seat.fact for seat in seats])
