@@ -248,11 +248,12 @@ class Decision:
 
     def _first_that_fits(self, tiers: Iterable[int], now: int, etas: Etas) -> int:
         """Return the first tier not tried that can answer in time, or -1; record refusals."""
-        top, tried = self._ladder.top, self._asked | self._refused
+        ladder, tried = self._ladder, self._asked | self._refused
         for tier in tiers:
             if tried >> tier & 1:
                 continue
-            if self._entry < tier < top and self.point.thresholds[tier] > 1.0:
+            useless = tier < ladder.top and self.point.thresholds[tier] > 1.0
+            if useless and tier > self._entry and not ladder.first_only:
                 continue
             eta = etas[tier]()
             if 0 <= eta <= self.until - now:

@@ -94,6 +94,12 @@ def test_first_only_asks_the_first_however_hard_the_request():
     assert move.tier == 0
 
 
+def test_first_only_goes_on_to_the_next_whatever_the_thresholds():
+    decision, _ = begin(OperatingPoint(0, (2.0, 2.0)), first_only=True)
+    assert decision.step(Failed(0, OSError(), 0, 0, 1), 1, etas(1, 1, 1)).tier == 1
+    ends(decision.step(reply(1, 0.0), 2, etas(1, 1, 1)), "degraded", "mode")
+
+
 # -- which end -----------------------------------------------------------------------------------
 
 

@@ -26,6 +26,8 @@ def worlds(draw):
         "tiers": [{"name": name, "kind": "external"} for name in TIERS],
         "mode": draw(st.sampled_from(["enforce", "top_only", "first_only"])),
     }  # fmt: skip
+    if tree["mode"] != "enforce" and draw(st.booleans()):
+        del escalation["thresholds"]
     if draw(st.booleans()):
         cuts = sorted(draw(st.lists(st.floats(0, 1), min_size=1, max_size=2)))
         tree["complexity"] = {"weights": {"length": 0.7}, "intercept": -3, "skip_above": cuts}
