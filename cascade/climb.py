@@ -152,10 +152,8 @@ class Climb:
 
     def _ask(self, tier: int, here: Indices, rows: Any) -> list[Indices]:
         """Ask one tier for its rows; return those that go on."""
-        going: list[Indices] = []
-        if tier > self._floor and self._purse is not None:
-            here, poor = self._afford(tier, here)
-            going.append(poor)
+        here, poor = self._afford(tier, here)
+        going = [poor]
         for part in self._parts(tier, here):
             run = self._run_tier(tier, part, rows)
             if run.refusal is not None:
@@ -181,7 +179,8 @@ class Climb:
 
     def _afford(self, tier: int, here: Indices) -> tuple[Indices, Indices]:
         """Pay for as many rows as the allowance holds; refuse the others."""
-        assert self._purse is not None  # noqa: S101  the caller looked
+        if self._purse is None or tier <= self._floor:
+            return here, here[:0]
         paid = self._purse.take(len(here))
         if paid < len(here):
             self._refuse(tier, here[paid:], Reason.ALLOWANCE, self._clock())
@@ -336,7 +335,8 @@ class Climb:
         for tier in range(self._top - 1, self._floor - 1, -1):
             tried = self._tried(tier)
             assert tried is not None  # noqa: S101  as in _lost
-            here = np.flatnonzero(self._lost() & (entry > tier) & ~tried)
+            lost = np.flatnonzero(self._lost() & (entry > tier) & ~tried)
+            here, _ = self._afford(tier, lost)
             if len(here):
                 run = self._run_tier(tier, here, rows)
                 run.accepted, run.forced = np.zeros(len(here), dtype=np.bool_), True

@@ -123,3 +123,19 @@ def test_a_bare_percentage_is_refused_with_what_was_expected():
         policy_of(per_tenent=0.5)
     with pytest.raises(PolicyError, match="fraction"):
         policy_of(overall=7)
+
+
+def test_a_tier_between_floor_and_entry_is_paid_for_by_rows_as_by_one():
+    tree = {
+        "version": 1, "name": "p", "deadline": "1s",
+        "tiers": [{"name": name, "kind": "external"} for name in ("small", "middle", "large")],
+        "escalation": {"thresholds": [0.5, 0.5], "allowance": {"per_tenant": 0.0, "burst": 1}},
+        "complexity": {"weights": {"length": 1.0}, "skip_above": [0.5, 0.5]},
+    }  # fmt: skip
+    with Router(Policy.from_dict(tree), tiers=TIERS | {"middle": TIERS["small"]}) as router:
+        one, (row,) = router.route("hard"), router.route_many(["hard"])
+    for found in (one, row):
+        assert (found.tier, str(found.reason)) == ("small", "allowance")
+        assert [(step.tier, step.result) for step in found.steps] == [
+            ("large", "refused"), ("middle", "refused"), ("small", "forced"),
+        ]  # fmt: skip
