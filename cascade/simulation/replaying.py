@@ -119,7 +119,9 @@ def replay(
     finishes, called = _decisions(policy, confidences, complexities_of(policy, held))
     ranks = np.array([finish.rank for finish in finishes])
     withheld = np.array([finish.disposition is Disposition.ABSTAINED for finish in finishes])
-    mine = np.where((ranks >= 0) & ~withheld, good[np.arange(held.n), ranks], 0.0)
+    told = (ranks >= 0) & ~withheld
+    mine = np.where(told, good[np.arange(held.n), ranks], 0.0)
+    strayed = np.array([not finish.covered for finish in finishes])[told]
     return Replay(
         n=held.n,
         accuracy=float(mine.mean()),
@@ -129,7 +131,7 @@ def replay(
         mean_cost=_spent(held, costs, called),
         mean_seconds=_seconds(held, called),
         dispositions=dict(Counter(str(finish.disposition) for finish in finishes)),
-        uncovered=float(np.mean([not finish.covered for finish in finishes])),
+        uncovered=float(strayed.mean()) if len(strayed) else 0.0,
         tiers=tuple(finish.tier for finish in finishes),
         ends=tuple(str(finish.disposition) for finish in finishes),
     )

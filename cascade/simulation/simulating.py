@@ -201,7 +201,7 @@ def _run(
     forced = [
         end.disposition is Disposition.DEGRADED or (world.point.certified and not end.covered)
         for end in ends
-        if end.rank >= 0
+        if end.rank >= 0 and end.disposition is not Disposition.ABSTAINED
     ]
     took = log.latency[answered] / _NANO
     p50, p99 = np.quantile(took, [0.5, 0.99]).tolist() if len(took) else (None, None)

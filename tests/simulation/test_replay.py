@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import cascade
 from cascade import Policy, RecordingError, Router
+from cascade.policy.certificate import Certificate, PathPoint
 
 TIERS = ("small", "middle", "large")
 
@@ -53,12 +54,14 @@ def test_same_facts_same_decisions(table, policy):
     replayed = cascade.replay(policy, table)
     with Router(policy, tiers={name: tier(table, name) for name in TIERS}) as router:
         served = [router.route(text) for text in table["input"]]
+        said = router.statistics()
     assert [(o.tier, str(o.disposition)) for o in served] == list(
         zip(replayed.tiers, replayed.ends, strict=True)
     )
     for name in TIERS:
         asked = np.mean([any(step.tier == name for step in o.steps) for o in served])
         assert replayed.calls[name] == pytest.approx(asked)
+    assert replayed.uncovered == pytest.approx(said.uncovered)
 
 
 def test_costs_accuracy_and_shares():
@@ -97,6 +100,17 @@ def test_an_abstention_is_no_answer():
     times = {"small": "1ms", "large": "1ms"}
     simulated = cascade.simulate(policy, table, [0.0, 1.0], seconds=times)
     assert simulated.accuracy == 1.0  # of the answers
+    assert found.uncovered == 1.0  # nothing is promised
+    point = PathPoint(thresholds=(0.8,), losses=0, p_value=0.0)
+    certain = policy.certified(
+        Certificate(
+            max_loss=0.01, alpha=0.1, loss="gross", covers="adaptive", n=500,
+            tiers=("small", "large"), path=(point,), certified=1,
+        )
+    )  # fmt: skip
+    assert cascade.replay(certain, table).uncovered == 0.0
+    simulated = cascade.simulate(certain, table, [0.0, 1.0], seconds=times)
+    assert simulated.forced_accepts == 0.0
 
 
 def test_what_the_policy_decides_by_must_be_there():
