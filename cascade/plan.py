@@ -22,6 +22,7 @@ from cascade.lanes.choose import workers_of
 from cascade.policy.constraints import told_apart
 from cascade.policy.walk import shown
 from cascade.steering import LoadMonitor, steering_of
+from cascade.tiers.columns import plain
 from cascade.tiers.python import each
 from cascade.types import Mode, Site
 
@@ -321,12 +322,13 @@ def _rows_after(
 
 
 def _post(functions: Functions, names: tuple[str, ...]) -> Callable[[int, Any], Any] | None:
+    """Return what makes the answer of what a tier said; it is held to what an answer may be."""
     common, own = functions.common, functions.own
     if common is not None:
-        return lambda tier, value: common(value)  # noqa: ARG005
+        return lambda tier, value: plain(common(value))  # noqa: ARG005
     if not own:
         return None
-    return lambda tier, value: own[names[tier]](value) if names[tier] in own else value
+    return lambda tier, value: plain(own[names[tier]](value)) if names[tier] in own else value
 
 
 def _ns(seconds: float | None) -> int | None:

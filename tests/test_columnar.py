@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cascade
-from cascade import Disposition, InputTypeError, Policy, Router
+from cascade import Disposition, InputTypeError, Policy, Router, TierOutputError
 from cascade.columnar import row_at
 from cascade.inputs import row_caster, rows_caster
 from cascade.keys import key_maker
@@ -132,6 +132,28 @@ def test_a_row_whose_answer_cannot_be_postprocessed_has_failed():
         assert np.isnan(many.confidences[1])
         counted = r.statistics()
         assert counted.dispositions == {Disposition.ACCEPTED: 1, Disposition.FAILED: 1}
+
+
+@pytest.mark.parametrize(
+    ("post", "wrong"),
+    [(lambda _: float("nan"), "is NaN"), (iter, "is a list_iterator; cascade does not stream")],
+)
+def test_what_postprocess_makes_is_held_to_what_an_answer_may_be(post, wrong):
+    small = cascade.tier(lambda x: ([x], 0.9), returns="pairs", rows="one")
+    with router(small=small, postprocess=post, more={"cache": {}}) as r:
+        with pytest.raises(TierOutputError) as raised:
+            r.route("x")
+        many = r.route_many(["x", "y"], use_cache=True)
+        for found in (raised.value.outcome, *many):
+            assert str(found.disposition) == "failed"
+            assert found.steps[-1].error == f"tier 'small': its postprocess: the value {wrong}"
+        assert many.values.tolist() == [None, None]
+        assert r.statistics().requests == 3
+
+
+def test_what_postprocess_makes_is_a_plain_value():
+    with router(postprocess=np.float32) as r:
+        assert type(r.route("sure").value) is type(r.route_many(["sure"])[0].value) is float
 
 
 class Part:

@@ -47,12 +47,15 @@ def as_tier_error(tier: str, error: BaseException) -> TierError:
 
 
 def as_post_error(tier: str, error: BaseException) -> TierError:
-    """Wrap what the postprocessing of a tier's answer raised.
+    """Wrap what the postprocessing of a tier's answer raised, or what is wrong with what it made.
 
     >>> str(as_post_error("small", KeyError("the answer")))
     "tier 'small': its postprocess raised KeyError"
     """
-    what = f"tier {tier!r}: its postprocess raised {type(error).__name__}"
-    wrapped = TierError(what, tier=tier)
+    whose = f"tier {tier!r}: its postprocess"
+    if isinstance(error, OutputFault):
+        wrapped: TierError = TierOutputError(f"{whose}: {error}", tier=tier)
+    else:
+        wrapped = TierError(f"{whose} raised {type(error).__name__}", tier=tier)
     wrapped.__cause__ = error
     return wrapped
