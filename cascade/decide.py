@@ -61,7 +61,7 @@ class Decision:
     point: OperatingPoint  # in force since the start
     refused = -1  # the first tier that refused, for those who have more time
     purse: Purse | None = None  # what pays for tiers above the floor, where that is limited
-    cost: float | None = None  # of all the tiers that were asked, where they report it
+    cost: float | None = None  # of all answers, where the tiers report it
     steps: tuple[RawStep, ...] = ()
 
     def __init__(self, ladder: Ladder, floor: int = 0) -> None:
@@ -115,11 +115,11 @@ class Decision:
         if type(fact) is not Replied:
             return self._setback(fact, now, etas)
         tier, confidence, ladder = fact.tier, fact.confidence, self._ladder
-        if fact.cost is not None:
-            self.cost = fact.cost + (self.cost or 0.0)
         top = tier == ladder.top
         if not (top if confidence is None else 0.0 <= confidence <= 1.0):  # so written for NaN
             return self._setback(fact, now, etas)
+        if fact.cost is not None:
+            self.cost = fact.cost + (self.cost or 0.0)
         threshold = None if top else self.point.thresholds[tier]
         # written with >=, so that NaN escalates; only a top tier may lack a confidence
         passed = top or confidence >= threshold  # type: ignore[operator]

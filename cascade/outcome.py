@@ -151,7 +151,7 @@ class Outcome(Generic[V]):
 
     @property
     def cost(self) -> float | None:
-        """The sum of the costs that the called tiers reported."""
+        """The sum of the costs that the tiers reported with their answers: a fault has none."""
         return None if self._extra is None else self._extra.get("cost")
 
     @property

@@ -140,10 +140,11 @@ class Run:
         return (tier, result, None, confidence, self.threshold, -1, -1, *times, much)
 
     def cost(self, row: int) -> float | None:
-        """Return what one row cost, if it took part and the tier said so."""
+        """Return what the answer to one row cost, if it has one and the tier said so."""
         at = int(np.searchsorted(self.rows, row))
-        took_part = at < len(self.rows) and self.rows[at] == row
-        return self.costs[at] if took_part and self.costs is not None else None
+        if self.costs is None or at == len(self.rows) or self.rows[at] != row:
+            return None
+        return None if self.failed is not None and self.failed[at] else self.costs[at]
 
 
 class Setbacks:

@@ -87,6 +87,23 @@ def test_rows_cost_what_their_tiers_say():
         assert [outcome.cost for outcome in one] == [14.0, 122.0, 116.0]
 
 
+@pytest.mark.parametrize("sure", [[float("nan")], None])
+def test_what_is_no_answer_has_no_cost_in_a_batch_or_alone(sure):
+    def small(xs, context):
+        confidences = sure and sure * len(xs)
+        return cascade.Prediction(xs, confidences=confidences, costs=[5.0] * len(xs))
+
+    def large(xs, context):
+        return cascade.Prediction(xs, costs=[1.0] * len(xs))
+
+    with router(SimpleNamespace(predict=small), SimpleNamespace(predict=large)) as r:
+        found = [r.route("x"), *r.route_many(["x", "y", "z"])]
+        assert [[step.result for step in one.steps] for one in found] == [
+            ["failed", "accepted"]
+        ] * 4
+        assert [one.cost for one in found] == [1.0] * 4
+
+
 def test_observers_see_every_row():
     seen = []
     with router(on_outcome=seen.append) as r:
