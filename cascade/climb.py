@@ -253,7 +253,7 @@ class Climb:
             passed = np.asarray(confidences >= threshold)  # so written, NaN escalates
         run = Run(
             tier, part, reply.started, reply.finished, threshold, confidences, passed, failed,
-            known=reply.known, late=late, costs=reply.costs, error=error,
+            known=reply.known, late=late, costs=reply.costs, error=error or reply.error,
         )  # fmt: skip
         if failed is None:
             self._answer(tier, part, reply.values, confidences)

@@ -79,7 +79,10 @@ class Refused:
 
 @attrs.define(eq=False)
 class RowsReply:
-    """A tier answered a batch: columns of n values and confidences (NaN: a fault), or None."""
+    """A tier answered a batch: columns of n values and confidences (NaN: a fault), or None.
+
+    ``error`` says why some of its rows could not be asked.
+    """
 
     values: npt.NDArray[Any] | None
     confidences: npt.NDArray[np.float64] | None
@@ -87,6 +90,7 @@ class RowsReply:
     finished: int
     known: bool = True
     costs: list[float | None] | None = None  # of each row, where the tier reports any
+    error: str | None = None
 
 
 Fact: TypeAlias = Replied | Failed | TimedOut | Refused

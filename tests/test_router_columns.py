@@ -193,6 +193,31 @@ def test_a_tiers_own_function_may_take_whole_batches_too():
         assert router.route_many(["a", "b", "c"]).values.tolist() == ["A", "B", "C"]
 
 
+@pytest.mark.parametrize("sure", [None, 0.9])
+def test_a_row_that_a_tiers_own_function_cannot_take_fails_alone(sure):
+    class Large:
+        def predict(self, batch, context):
+            n = len(batch)
+            confidences = None if sure is None else [sure] * n
+            return cascade.Prediction(batch, confidences=confidences, costs=[2.0] * n)
+
+    def known(word):
+        return {"a": "A", "c": "C"}[word]
+
+    unsure = cascade.tier(lambda x: (x, 0.1), returns="pairs", rows="one")
+    with Router(
+        policy(), tiers={"small": unsure, "large": Large()}, prepare={"large": known}
+    ) as router:
+        many, one = router.route_many(list("abc")), [router.route(word) for word in "abc"]
+        (nobody,) = router.route_many(["d"])
+    for found in (many, one):
+        assert [(o.value, str(o.reason), o.cost) for o in found] == [
+            ("A", "top", 2.0), ("b", "fault", None), ("C", "top", 2.0),
+        ]  # fmt: skip
+        assert found[1].steps[-1].error == "tier 'large' raised KeyError"
+    assert (nobody.value, str(nobody.reason)) == ("d", "fault")
+
+
 def test_a_mapping_of_columns_need_not_be_a_dict():
     tiers = {"small": by_length(), "large": cascade.tier(shouting, returns="pairs", rows="one")}
     with Router(policy(cache={}), tiers=tiers) as router:

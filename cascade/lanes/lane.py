@@ -11,7 +11,7 @@ from cascade.confidence import OutputFault
 from cascade.errors import TierOutputError
 from cascade.facts import Failed, Refused, Replied, RowsReply
 from cascade.lanes.handle import Handle
-from cascade.lanes.rows import groups, is_ragged, join
+from cascade.lanes.rows import groups, is_ragged, join, spread
 from cascade.load import ServiceTime
 from cascade.protocols import Occupancy
 from cascade.tiers.columns import marked, plain
@@ -258,12 +258,12 @@ class TierLane:
         refused = self._kept_away()
         if refused is not None:
             return refused
-        if self.prepare is not None:
-            batch = getattr(self.prepare, "batch", None)
-            listed = each(rows)
-            rows = batch(listed) if batch is not None else [self.prepare(x) for x in listed]
+        places: Sequence[int] = range(n)
+        lost = None
         try:
-            reply = self._run_rows(rows, n, context)
+            if self.prepare is not None:
+                rows, places, lost = self._prepared(each(rows), self.prepare)
+            reply = self._run_rows(rows, len(places), context)
         except BaseException as error:
             asked = not isinstance(error, NotAsked)
             if asked and not getattr(context, "abandoned", False):  # else it was stopped
@@ -272,11 +272,35 @@ class TierLane:
         calibration = self.calibration
         if reply.confidences is None and calibration is not None and calibration.blind:
             assert reply.values is not None  # noqa: S101  as below
-            reply.confidences = marked(reply.values, np.full(n, 0.5))
+            reply.confidences = marked(reply.values, np.full(len(reply.values), 0.5))
         if calibration is not None and reply.confidences is not None:
             assert reply.values is not None  # noqa: S101  what a tier read has values
             reply.confidences = calibration.rows(reply.values, reply.confidences, rows)
-        return reply
+        if lost is None:
+            return reply
+        return spread(reply, places, n, str(as_tier_error(self.tier.name, lost)))
+
+    @staticmethod
+    def _prepared(
+        listed: Sequence[Any], prepare: Callable[[Any], Any]
+    ) -> tuple[Any, Sequence[int], BaseException | None]:
+        """Prepare rows; return the places of those that can be, and why the others cannot."""
+        batch, lost = getattr(prepare, "batch", None), None
+        if batch is not None:
+            return batch(listed), range(len(listed)), None
+        made, places = [], []
+        for i, row in enumerate(listed):
+            try:
+                made.append(prepare(row))
+            except EXITS:
+                raise
+            except BaseException as error:  # noqa: BLE001  the user's function may raise anything
+                lost = error
+            else:
+                places.append(i)
+        if lost is not None and not made:
+            raise lost
+        return made, places, lost
 
     def lose(self) -> Callable[[], None] | None:
         """Count rows that run on a thread of their own as left: here nothing is bounded."""

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cascade.facts import RowsReply
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     import numpy.typing as npt
 
-__all__ = ["groups", "is_ragged", "join"]
+__all__ = ["groups", "is_ragged", "join", "spread"]
 
 
 _INT = 62  # bits that are an int64 in any case
@@ -113,3 +115,24 @@ def _stack(arrays: Sequence[npt.NDArray[Any]], fill: float | None) -> npt.NDArra
         place: Any = (i, *(slice(size) for size in array.shape))
         batch[place] = array
     return batch
+
+
+def spread(reply: RowsReply, places: Sequence[int], n: int, error: str) -> RowsReply:
+    """Return a reply for n rows, of which these were asked: the others are faulty, and why.
+
+    >>> reply = RowsReply(np.array(["a"]), np.array([0.9]), 0, 1)
+    >>> made = spread(reply, [1], 2, "why")
+    >>> made.values.tolist(), made.confidences.tolist()
+    ([nan, 'a'], [nan, 0.9])
+    """
+    values, sure, costs = np.full(n, np.nan, dtype=object), None, None
+    values[places] = reply.values
+    if reply.confidences is not None:
+        sure = np.full(n, np.nan)
+        sure[places] = reply.confidences
+    if reply.costs is not None:
+        costs = dict(zip(places, reply.costs, strict=True))
+    return RowsReply(
+        values, sure, reply.started, reply.finished, reply.known,
+        None if costs is None else [costs.get(i) for i in range(n)], error,
+    )  # fmt: skip
