@@ -154,9 +154,27 @@ class FunctionTier:
                 r if type(r) is tuple and len(r) == 2 and type(r[1]) is float else pair(r)
                 for r in results
             ]
-        except OutputFault as fault:
-            raise Misreturned(str(fault)) from None
+        except OutputFault:
+            pairs = _pairs_of_some(results)
         return Prediction([v for v, _ in pairs], confidences=[c for _, c in pairs])
+
+
+def _pairs_of_some(results: Sequence[Any]) -> list[tuple[Any, float]]:
+    """Take a row without a pair for faulty, and the others for what they are.
+
+    Raises:
+        Misreturned: no row has one.
+    """
+    pairs, wrong = [], []
+    for result in results:
+        try:
+            pairs.append(pair(result))
+        except OutputFault as fault:
+            pairs.append((None, math.nan))
+            wrong.append(fault)
+    if len(wrong) == len(results):
+        raise Misreturned(str(wrong[0]))
+    return pairs
 
 
 def pair(result: Any) -> tuple[Any, float]:

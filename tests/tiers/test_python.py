@@ -201,3 +201,23 @@ def test_what_a_function_returned_wrongly_is_said_once_and_of_which_tier(
 def test_by_itself_it_has_no_name():
     with pytest.raises(TierOutputError, match=r"^tier: returned tuples"):
         cascade.tier(lambda xs: [("x", 1.0)]).predict(["x"], None)
+
+
+@pytest.mark.parametrize("rows", ["one", "batch"])
+def test_a_row_without_a_pair_is_faulty_and_the_others_are_not(rows):
+    known = {"x": ("X", 0.9), "y": ("Y", 0.9)}
+
+    def ask(x):
+        return known.get(x) if rows == "one" else list(map(known.get, x))
+
+    tree = {
+        "version": 1, "name": "p", "deadline": "9s", "escalation": {"thresholds": [0.5]},
+        "tiers": [{"name": name, "kind": "external"} for name in "ab"],
+    }  # fmt: skip
+    tiers = {"a": cascade.tier(ask, returns="pairs", rows=rows), "b": lambda xs: ["?"] * len(xs)}
+    with Router(Policy.from_dict(tree), tiers=tiers) as router:
+        alone = [router.route(x).value for x in ("x", "odd", "y")]
+        assert router.route_many(["x", "odd", "y"]).values.tolist() == alone == ["X", "?", "Y"]
+        none = router.route_many(["odd", "odder"])
+    assert none.values.tolist() == ["?", "?"]
+    assert "expects (value, confidence) for each row, got a NoneType" in none[0].steps[0].error
