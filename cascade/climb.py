@@ -178,8 +178,9 @@ class Climb:
         return run.rows[~self._setbacks.unanswered(Reason.DEADLINE)[run.rows]]
 
     def _afford(self, tier: int, here: Indices) -> tuple[Indices, Indices]:
-        """Pay for as many rows as the allowance holds; refuse the others."""
-        if self._purse is None or tier <= self._floor:
+        """Pay for as many rows as the allowance holds, if the lane takes any; refuse the others."""
+        eta, left = self._plan.lanes[tier].eta(), self._until - self._clock()
+        if self._purse is None or tier <= self._floor or not 0 <= eta <= left:
             return here, here[:0]
         paid = self._purse.take(len(here))
         if paid < len(here):

@@ -1,5 +1,6 @@
 """Allowances: what a flood of escalations may cost, and whom."""
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 import cascade
 from cascade import Policy, PolicyError, Router
 from cascade.allowance import Allowance
+from cascade.policy.settings import BreakerSettings
 from cascade.simulation import Arrivals, simulate
 
 TENANTS = st.sampled_from(["a", "b", "c", None])
@@ -139,3 +141,19 @@ def test_a_tier_between_floor_and_entry_is_paid_for_by_rows_as_by_one():
         assert [(step.tier, step.result) for step in found.steps] == [
             ("large", "refused"), ("middle", "refused"), ("small", "forced"),
         ]  # fmt: skip
+
+
+def test_rows_that_a_lane_refuses_are_not_paid_for():
+    def broken(text):
+        raise OSError
+
+    policy = policy_of(overall=0.0, burst=1)
+    breaker = BreakerSettings(minimum=1, pause=1_000.0)
+    tiers = (policy.tiers[0], attrs.evolve(policy.tiers[1], breaker=breaker))
+    bound = TIERS | {"large": cascade.tier(broken, rows="one")}
+    with Router(attrs.evolve(policy, tiers=tiers), tiers=bound) as router:
+        router.route("opens it")
+        saved = router._service.plan.allowance.tokens
+        for found in (router.route_many(["x"] * 20), [router.route("x")]):
+            assert {(one.tier, str(one.reason)) for one in found} == {("small", "breaker")}
+            assert router._service.plan.allowance.tokens == saved == 9.0
