@@ -81,13 +81,13 @@ def test_an_unsure_small_tier_escalates():
 
 def test_an_outcome_has_every_field_and_goes_to_json():
     with router() as r:
-        outcome = r.route("meow", deadline="20ms")
+        outcome = r.route("meow", deadline="20s")
     found = json.loads(json.dumps(outcome.to_dict(), allow_nan=False))
     assert list(found) == [
         "id", "value", "tier", "confidence", "disposition", "reason", "covered", "deadline",
         "latency", "steps", "point", "policy", "mode", "cost", "shadow",
     ]  # fmt: skip
-    assert found["deadline"] == pytest.approx(0.02)
+    assert found["deadline"] == pytest.approx(20.0)
     assert found["mode"] == "enforce"
     assert found["policy"] == r.policy.digest
     latency = found["latency"]
@@ -447,12 +447,12 @@ def test_a_tiers_own_prepare_runs_at_its_first_call_alone():
 
 def test_context_tells_a_tier_of_its_request():
     def ask(x, context):
-        assert 0 < context.remaining() <= 0.5
+        assert 0 < context.remaining() <= 50.0
         return (f"{context.tenant} {context.metadata['lang']} {context.cancelled()}", 0.9)
 
     first = cascade.tier(ask, returns="pairs", rows="one", context=True)
     with router(first=first) as r:
-        outcome = r.route("x", deadline=0.5, tenant="acme", metadata={"lang": "en"})
+        outcome = r.route("x", deadline=50, tenant="acme", metadata={"lang": "en"})
     assert outcome.value == "acme en False"
 
 

@@ -340,7 +340,7 @@ def test_batches_of_a_tier_that_hangs_are_refused_when_all_its_workers_are_zombi
     }  # fmt: skip
     with Router(Policy.from_dict(tree), tiers={"only": hang}) as router:
         for _ in range(2):
-            many = router.route_many(["x", "y", "z"], deadline=0.01)
+            many = router.route_many(["x", "y", "z"], deadline=0.2)
             assert set(many.reasons) == {"deadline"}
         for _ in range(8):
             many = router.route_many(["x", "y", "z"], deadline=0.01)
