@@ -189,8 +189,7 @@ class WorkerLane(QueueingLane):
         gate.acquire()
         ticket = self.submit(job, lambda _: gate.release())
         try:
-            now = self._clock()
-            done = gate.acquire(timeout=max(0.0, (job.until - now) / _NANO))
+            done = gate.acquire(timeout=max(0.0, (job.until - self._clock()) / _NANO))
         except BaseException:
             self.cancel(ticket)
             raise
@@ -301,8 +300,7 @@ class WorkerLane(QueueingLane):
             if cap > 1 and not held:
                 wait = hold(len(self._queue), cap, curve, self._arrivals.gap, head.until - now)
                 if wait:
-                    self._held = gate
-                    return (), None, wait
+                    return (), None, self._hold_back(gate, wait)
             batch = self._queue.take(now, cap, curve)
             for ticket in batch.dropped:
                 ticket.fact = Refused(self.index, Reason.DEADLINE, now)
@@ -315,12 +313,21 @@ class WorkerLane(QueueingLane):
             self._running.add(run)
             return batch.dropped, run, 0
 
+    def _hold_back(self, gate: Any, wait: int) -> int:
+        """Have one worker wait for a fuller batch; return how long (ns), -1: another does."""
+        if self._held is None:
+            self._held = gate
+            return wait
+        self._idle.append(gate)
+        return -1
+
     def _is_back(self, gate: Any) -> bool:
         """Note that a worker waits no more; whether it was held back for a fuller batch."""
         if gate in self._idle:  # who opened it was interrupted
             self._idle.remove(gate)
         gate.acquire(blocking=False)  # it may have been woken just as it gave up waiting
-        held, self._held = self._held is gate, None
+        if held := self._held is gate:
+            self._held = None
         return held
 
     def _run(self, run: Run) -> None:

@@ -99,6 +99,20 @@ def test_what_waits_goes_together_when_the_worker_is_idle(lane, gate):
     assert facts[5].batch == (2, "idle")
 
 
+def test_one_row_more_is_waited_for_once(lane, monkeypatch):
+    """Two workers who took turns at it had a lone row wait until its time was nearly up."""
+    it = lane(workers=2, cap=8)
+    monkeypatch.setattr(it, "_threads", 2)
+    monkeypatch.setattr(it, "_wake", lambda: None)
+    it._arrivals.gap, it.service.curve = 1e6, Curve(1e9)
+    it.submit(Job("alone"), Facts().of("alone"))
+    first, second = threading.Lock(), threading.Lock()
+    (_, _, held), (_, _, other) = it._next(first), it._next(second)
+    assert (held, other) == (1_000_000, -1)
+    _, run, _ = it._next(first)
+    assert ([ticket.job.row for ticket in run.tickets], run.why) == (["alone"], "waited")
+
+
 def test_deadlines_go_before_arrival(lane, gate):
     facts, it = Facts(), lane()
     it.submit(Job("first"), facts.of("first"))
