@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 import time
 from collections import deque
@@ -231,7 +232,10 @@ class Turn:
 
 
 async def in_thread(work: Any) -> Any:
-    """Run something in a daemon thread of its own, which cannot hold up the exit."""
+    """Run something in a daemon thread of its own, which cannot hold up the exit.
+
+    It runs in the caller's context.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 
@@ -257,5 +261,6 @@ async def in_thread(work: Any) -> Any:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(tell, result, error)
 
-    threading.Thread(target=run, name="cascade-work", daemon=True).start()
+    caller = contextvars.copy_context()
+    threading.Thread(target=caller.run, args=(run,), name="cascade-work", daemon=True).start()
     return await future

@@ -1,6 +1,7 @@
 """AsyncRouter: the same answers as Router, in an event loop, mostly in virtual time."""
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections import OrderedDict
@@ -487,6 +488,21 @@ def test_batches_reach_awaited_tiers():
 
     many = serve(work, tiers={"small": pairs(0.1), "large": double})
     assert (many.values.tolist(), set(many.tiers)) == ([2, 4, 6], {"large"})
+
+
+def test_batches_are_answered_in_the_context_of_who_asked():
+    who = contextvars.ContextVar("who", default="nobody")
+
+    async def awaited(xs):
+        return [who.get() for _ in xs]
+
+    async def work(router):
+        who.set("me")
+        return (await router.route_many([1, 2])).values.tolist()
+
+    only = tree(tiers=[{"name": "only", "kind": "external"}], escalation={})
+    for tier in (awaited, lambda xs: [who.get() for _ in xs]):
+        assert serve(work, policy=only, tiers={"only": tier}) == ["me", "me"]
 
 
 @pytest.mark.parametrize("deadline", [None, 60])
