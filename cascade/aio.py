@@ -363,18 +363,18 @@ def _resolve(future: asyncio.Future[Any], result: Any) -> None:
 async def _wait(loop: Loop, request: Request, lane: QueuedLane, ticket: Any = None) -> Fact:
     """Have a lane answer on a worker, and await it until the request's deadline.
 
-    With a ``ticket``, for a call that another has begun. At the deadline the call stays pending:
-    settling the request hands it to those who have more time, or ends it.
+    With a ``ticket``, for a call that another has begun; where that was lost with the other's event
+    loop, for one of the request's own. At the deadline the call stays pending: settling the request
+    hands it to those who have more time, or ends it.
     """
     future = loop.asyncio.create_future()
     done = loop.delivery(future)
     request.keep()
-    if ticket is None:
+    if ticket is None or not (lane.adopt(ticket, request, done) or ticket.fact):
         ticket = lane.submit(request, done)
-        if ticket.fact is not None:  # refused
-            return answered(ticket.fact)
-    elif not lane.adopt(ticket, request, done):
-        return answered(ticket.fact) if ticket.fact else lane.timed_out(ticket)
+    fact: Fact | None = ticket.fact
+    if fact is not None:  # it is over, or refused
+        return answered(fact)
     request.pending = lane, ticket
     left = max(0.0, (request.until - request.plan.clock()) / 1e9)
     timer = loop.asyncio.call_later(left, _resolve, future, None)
@@ -385,4 +385,6 @@ async def _wait(loop: Loop, request: Request, lane: QueuedLane, ticket: Any = No
     if ticket.fact is not None:
         request.pending = None
         return answered(ticket.fact)
+    if ticket.gone:
+        return await _wait(loop, request, lane)
     return lane.timed_out(ticket)

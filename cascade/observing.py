@@ -22,7 +22,7 @@ from cascade.engine import Request
 from cascade.errors import CascadeError, PolicyError
 from cascade.facts import Failed, Replied
 from cascade.recorder import Answer, Recorder
-from cascade.tiers.faults import as_tier_error
+from cascade.tiers.faults import NotAsked, as_tier_error
 from cascade.types import Mode
 
 if TYPE_CHECKING:
@@ -287,12 +287,18 @@ class Watched:
 
 
 def _ask(lane: Lane, name: str, score: str, plan: Plan, row: Any) -> Answer:
-    """Ask one tier, with all the time it needs and no calibration."""
+    """Ask one tier, with all the time it needs and no calibration.
+
+    Raises:
+        NotAsked: nobody could; what is said of the tier would be wrong.
+    """
     now = plan.clock()
     request = Request(plan, row, 0, now, now + 2**62)
     started = time.perf_counter()
     try:
         value, confidence = lane.plain(request)
+    except NotAsked:
+        raise
     except Exception as error:  # noqa: BLE001  a tier may raise anything; its cell stays empty
         return Answer(name, score, seconds=time.perf_counter() - started, error=error)
     return Answer(name, score, value, confidence, time.perf_counter() - started)

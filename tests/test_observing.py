@@ -17,6 +17,7 @@ import cascade.observing
 from cascade import Mode, Policy, PolicyError, Recording, RecordingError, Router, TierError
 from cascade.calibration import ByLabel
 from cascade.cli import main
+from cascade.tiers.faults import NotAsked
 
 TEXTS = [f"text {i}" for i in range(40)]
 
@@ -52,6 +53,20 @@ def rows_of(folder):
     (file,) = folder.glob("recording-*.csv")
     with file.open(newline="") as lines:
         return list(csv.DictReader(lines))
+
+
+def test_of_a_tier_that_nobody_could_ask_nothing_is_said():
+    """Its event loop has ended, say: that it failed would be untrue."""
+
+    def plain(_):
+        raise NotAsked("no event loop is left", tier="small")
+
+    with router("observe") as observing:
+        observing._service.plan.lanes[0].plain = plain
+        outcome = observing.route("x")
+        observing.flush()
+        assert outcome.shadow is None
+        assert observing.statistics().dropped == 1
 
 
 def test_observing_the_top_tier_answers_and_the_shadow_says_the_rest():

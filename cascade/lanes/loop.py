@@ -1,7 +1,9 @@
 """The loop lane: an asynchronous tier, awaited in the event loop of its caller.
 
 The same queue, bounds and facts as for workers; what runs is a task, and stopping it is cancelling
-that. Each event loop has a queue of its own: what waits in one is never touched by another.
+that. Each event loop has a queue of its own: what waits in one is never touched by another. One who
+takes a call over may be in another loop: he waits for what runs, and has a call of his own where it
+has not begun, or ends with its loop.
 """
 
 from __future__ import annotations
@@ -16,20 +18,24 @@ from typing import TYPE_CHECKING, Any
 from cascade.batching import NORMAL, DeadlineQueue
 from cascade.decide import BREAKER, OVERLOAD
 from cascade.facts import Failed, Refused, Replied, RowsReply, TimedOut
-from cascade.lanes.handle import Handle
+from cascade.lanes.handle import Handle, aside
 from cascade.lanes.lane import EXITS, QueueingLane, remarks
 from cascade.lanes.ticket import Ticket
 from cascade.protocols import Occupancy
-from cascade.tiers.faults import as_tier_error
+from cascade.tiers.faults import NotAsked, as_tier_error
 from cascade.types import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from cascade.facts import Fact
     from cascade.protocols import Context, OnDone
 
     Running = asyncio.AbstractEventLoop
 
 __all__ = ["CALLER", "LoopLane"]
+
+_LOOK = 0.1  # s after which a thread looks whether the loop that it waits for has ended
 
 CALLER: ContextVar[Running | None] = ContextVar("cascade_caller", default=None)
 """The event loop on whose behalf a thread works."""
@@ -39,8 +45,22 @@ class _Share:
     """What one event loop has of the lane; touched in that loop alone."""
 
     def __init__(self) -> None:
-        self.queue: DeadlineQueue[Ticket] = DeadlineQueue()
-        self.tasks: dict[Ticket, asyncio.Task[None]] = {}
+        self.queue: DeadlineQueue[_Call] = DeadlineQueue()
+        self.tasks: dict[_Call, asyncio.Task[None]] = {}
+
+
+class _Call(Ticket):
+    """One call: the event loop that it is made in, and what that has of the lane."""
+
+    __slots__ = ("away", "began", "cut", "loop", "share")
+
+    def __init__(self, job: Any, submitted: int, on_done: OnDone, share: _Share) -> None:
+        super().__init__(job, submitted, on_done)
+        self.loop = asyncio.get_running_loop()
+        self.share = share
+        self.began = False
+        self.away = False  # who waits for it is in another loop
+        self.cut = False  # it failed because its loop has ended
 
 
 class LoopLane(QueueingLane):
@@ -50,15 +70,12 @@ class LoopLane(QueueingLane):
         super().__init__(*args, workers=workers, **kwargs)
         self.loop: Running | None = None  # the latest one to have been entered
         self._shares: weakref.WeakKeyDictionary[Running, _Share] = weakref.WeakKeyDictionary()
-        self._sharing = threading.Lock()  # guards the dictionary, not what is in it
+        self._sharing = threading.Lock()  # guards the dictionary, and calls that change hands
         self._closing = False
 
     def _share(self) -> _Share:
         """Return what the running loop has, or in a thread the loop that it works for."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # in a thread
-            loop = self._caller()
+        loop = _running() or self._caller()
         share = self._shares.get(loop)
         if share is None:
             with self._sharing:
@@ -70,8 +87,7 @@ class LoopLane(QueueingLane):
         for loop in (CALLER.get(), self.loop, *self._shares.copy()):
             if loop is not None and not loop.is_closed():
                 return loop
-        msg = "no event loop is left to await the tier in"
-        raise RuntimeError(msg)
+        raise self._loopless()
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -101,7 +117,7 @@ class LoopLane(QueueingLane):
 
     def occupancy(self) -> Occupancy:
         """Say what the lane is at, in all loops together."""
-        shares = list(self._shares.copy().values())
+        shares = self._living()
         running, queued = (sum(len(x) for x in some) for some in (
             [share.tasks for share in shares], [share.queue for share in shares],
         ))  # fmt: skip
@@ -110,13 +126,18 @@ class LoopLane(QueueingLane):
 
     def live(self) -> int:
         """How many calls somebody waits for, in all loops together."""
-        return sum(len(x.queue) + len(x.tasks) for x in list(self._shares.copy().values()))
+        return sum(len(share.queue) + len(share.tasks) for share in self._living())
+
+    def _living(self) -> list[_Share]:
+        """Return what the loops have that have not ended: in others nobody waits."""
+        return [share for loop, share in self._shares.copy().items() if not loop.is_closed()]
 
     # -- one call --------------------------------------------------------------------------------
 
     def submit(self, job: Any, on_done: OnDone) -> Ticket:
         """Start the call, or have it wait for its turn."""
-        ticket, share = Ticket(job, self._clock(), on_done), self._share()
+        share = self._share()
+        ticket = _Call(job, self._clock(), on_done, share)
         full, refused = len(share.queue) >= self.limit, None
         if self._closing or (full and not share.queue.behind(ticket.rank)):
             refused = Reason.OVERLOAD
@@ -140,8 +161,12 @@ class LoopLane(QueueingLane):
             for ticket in batch.taken:
                 self._begin(share, ticket)
 
-    def _begin(self, share: _Share, ticket: Ticket) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(ticket))
+    def _begin(self, share: _Share, ticket: _Call) -> None:
+        with self._sharing:
+            if ticket.gone:  # to another loop
+                return
+            ticket.began = True
+        task = ticket.loop.create_task(self._serve(ticket), context=ticket.context)
         share.tasks[ticket] = task
 
         def over(_: asyncio.Task[None]) -> None:
@@ -150,8 +175,9 @@ class LoopLane(QueueingLane):
 
         task.add_done_callback(over)  # also of one that is cancelled before its first step
 
-    async def _serve(self, ticket: Ticket) -> None:
+    async def _serve(self, ticket: _Call) -> None:
         fact: Fact
+        cut = False
         started = finished = self._clock()
         handle = Handle(ticket.job.row, (ticket.job,))
         try:
@@ -173,48 +199,81 @@ class LoopLane(QueueingLane):
         except EXITS:
             raise
         except BaseException as error:  # noqa: BLE001  a tier may raise anything
-            if not ticket.gone:  # else it was cancelled
+            task = asyncio.current_task()
+            cut = task is not None and task.cancelling() > 0  # by us, or as the loop ends
+            if not cut:
                 self._struck([ticket])
             fault = as_tier_error(self.tier.name, error)
             now = self._clock()
             fact = Failed(
                 self.index, fault, ticket.submitted, started, max(finished, now), ticket.prepared
             )
-        self._end(ticket, fact)
+        self._end(ticket, fact, cut=cut)
 
-    def _end(self, ticket: Ticket, fact: Fact) -> None:
-        if not ticket.gone:
-            ticket.fact = fact
-            ticket.tell()
+    def _end(self, ticket: _Call, fact: Fact, *, cut: bool = False) -> None:
+        with self._sharing:
+            if ticket.gone:
+                return
+            ticket.cut = cut
+            if cut and ticket.away:
+                ticket.gone = True  # without a fact: who waits has a loop to make the call in
+            else:
+                ticket.fact = fact
+        aside(ticket.on_done, fact)
 
-    def cancel(self, ticket: Ticket) -> bool:
+    def cancel(self, ticket: _Call) -> bool:
         """Stop waiting for a call; its task is cancelled."""
-        if ticket.fact is not None:
-            return False
-        ticket.gone = True
-        share = self._share()
+        with self._sharing:
+            if ticket.fact is not None:
+                return False
+            ticket.gone = True
+        self._in_its_loop(ticket, self._stop)
+        return True
+
+    @staticmethod
+    def _in_its_loop(ticket: _Call, work: Callable[[_Call], None]) -> None:
+        """Have something done where a call is made: here and now, if that is here."""
+        if ticket.loop is _running():
+            work(ticket)
+            return
+        with contextlib.suppress(RuntimeError):  # it is closed, and so is what it had
+            ticket.loop.call_soon_threadsafe(work, ticket)
+
+    def _stop(self, ticket: _Call) -> None:
+        share = ticket.share
         if not share.queue.remove(ticket) and ticket in share.tasks:
             share.tasks[ticket].cancel()
             self.service.outlasted(self._clock() - ticket.submitted)
-        return True
 
-    def adopt(self, ticket: Ticket, job: Any, on_done: OnDone) -> bool:
-        """Have another wait for a call that is under way; False when it is over or given up."""
-        if ticket.fact is not None or ticket.gone:
-            return False
-        share = self._share()
-        if share.queue.remove(ticket):
+    def adopt(self, ticket: _Call, job: Any, on_done: OnDone) -> bool:
+        """Have another wait for a call that is under way; False when it is over or given up.
+
+        One of another event loop that has not begun is given up, and so is one that was cut short
+        with its loop: it has no fact then.
+        """
+        share, here = ticket.share, ticket.loop is _running()
+        with self._sharing:
+            if not here and (ticket.cut or ticket.loop.is_closed()):
+                ticket.fact, ticket.gone = None, True
+            if ticket.fact is not None or ticket.gone:
+                return False
+            if here or ticket.began:
+                ticket.job, ticket.on_done, ticket.away = job, on_done, not here
+            else:
+                ticket.gone = True
+        if here and share.queue.remove(ticket):
             ticket.until, ticket.rank = job.until, job.rank
             share.queue.push(ticket)
-        ticket.job, ticket.on_done = job, on_done
-        return True
+        if ticket.gone:
+            self._in_its_loop(ticket, self._stop)
+        return not ticket.gone
 
-    def timed_out(self, ticket: Ticket) -> TimedOut:
+    def timed_out(self, ticket: _Call) -> TimedOut:
         """Return the fact of a call that ran out of time."""
         self._struck([ticket])
         ticket.struck = True
         now = self._clock()
-        started = ticket.submitted if ticket in self._share().tasks else now
+        started = ticket.submitted if ticket in ticket.share.tasks else now
         return TimedOut(self.index, ticket.submitted, started, now)
 
     def call(self, job: Any) -> Fact:
@@ -227,21 +286,52 @@ class LoopLane(QueueingLane):
         """Have a loop ask the tier outside of the ledger, from another thread."""
         if self.prepare is not None:
             job = Handle(self.prepare(job.row), (job,))
-        answer = self.tier.predict_async(job)  # type: ignore[attr-defined]
-        return self.tier.read(asyncio.run_coroutine_threadsafe(answer, self._caller()).result())
+        ask = self.tier.predict_async  # type: ignore[attr-defined]
+        return self.tier.read(self._awaited(job, ask, job))
 
-    def _run_batch(self, rows: Any, n: int, context: Context) -> RowsReply:
-        """Have the loop answer a batch, from another thread; at the deadline it is cancelled."""
-        started = self._clock()
-        answer = self.tier.predict_rows_async(rows, context)  # type: ignore[attr-defined]
-        asked = asyncio.run_coroutine_threadsafe(answer, self._caller())
+    def _awaited(
+        self, context: Any, ask: Callable[..., Coroutine[Any, Any, Any]], *args: Any
+    ) -> Any:
+        """Have a loop await something for this thread, until the deadline; then it is cancelled.
+
+        Raises:
+            NotAsked: the loop has ended, and would never answer.
+        """
+        loop = self._caller()
+        answer = ask(*args)
+        try:
+            asked = asyncio.run_coroutine_threadsafe(answer, loop)
+        except RuntimeError:  # it is closed
+            answer.close()
+            raise self._loopless() from None
         say_how = getattr(context, "stop_with", None)
         if say_how is not None:
             say_how(asked.cancel)
         try:
-            raw = asked.result(context.remaining())
+            while True:
+                try:
+                    return asked.result(min(_LOOK, context.remaining()))
+                except TimeoutError:
+                    if asked.done():  # the tier's own, or just now
+                        return asked.result()
+                    if context.remaining() <= 0:
+                        raise
+                if loop.is_closed():
+                    answer.close()
+                    raise self._loopless()
         finally:
-            asked.cancel()  # of one that is over: nothing
+            if not loop.is_closed():
+                asked.cancel()  # of one that is over: nothing
+
+    def _loopless(self) -> NotAsked:
+        msg = f"tier {self.tier.name!r}: no event loop is left to await it in"
+        return NotAsked(msg, tier=self.tier.name)
+
+    def _run_batch(self, rows: Any, n: int, context: Context) -> RowsReply:
+        """Have the loop answer a batch, from another thread; at the deadline it is cancelled."""
+        started = self._clock()
+        ask = self.tier.predict_rows_async  # type: ignore[attr-defined]
+        raw = self._awaited(context, ask, rows, context)
         finished = self._clock()
         values, confidences = self._read_rows(raw, n)
         self.service.observe_rows(finished - started, n)
@@ -262,3 +352,11 @@ class LoopLane(QueueingLane):
     def _refuse_all(self, share: _Share) -> None:
         for ticket in share.queue.clear():
             self._end(ticket, Refused(self.index, Reason.OVERLOAD, self._clock()))
+
+
+def _running() -> Running | None:
+    """Return the event loop that runs in this thread, if one does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,12 +1,28 @@
 """The loop lane: what it says of itself from outside of its loops, and who works for which."""
 
 import asyncio
+import contextvars
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+import cascade
 from cascade import AsyncRouter, Policy
 from cascade.lanes.loop import CALLER
 from cascade.lanes.watchdog import in_time
+from cascade.tiers.faults import NotAsked
 from tests.awaiting import until
+from tests.contract.test_lanes import LONG, Job, make
+
+TREE = {"version": 1, "name": "p", "deadline": "60s", "cache": {}}
+
+
+def router_over(function, workers=1, **more):
+    only = cascade.tier(function, returns="pairs", rows="one")
+    specs = [{"name": "only", "kind": "external", "workers": workers}]
+    return AsyncRouter(Policy.from_dict({**TREE, "tiers": specs, **more}), tiers={"only": only})
 
 
 def test_an_awaited_tier_s_load_can_be_looked_at_from_anywhere():
@@ -47,3 +63,105 @@ def test_in_time_work_is_done_in_the_caller_s_context():
     finally:
         CALLER.set(None)
         mark.close()
+
+
+def test_each_call_is_made_in_the_context_of_who_asked():
+    """One that waited was made in the context of the one before it."""
+    who = contextvars.ContextVar("who", default="nobody")
+
+    async def answer(_):
+        await asyncio.sleep(0)
+        return who.get(), 0.9
+
+    async def ask(router, name):
+        who.set(name)
+        return (await router.route(name)).value
+
+    async def work():
+        async with router_over(answer) as router:
+            return await asyncio.gather(*(ask(router, name) for name in "abcd"))
+
+    assert asyncio.run(work()) == ["a", "b", "c", "d"]
+
+
+def flight(router):
+    """The flight of the row 'it', if there is one."""
+    plan = router._service.plan
+    found = [] if plan is None else list(plan.engine.flights.values())
+    return next((request for request in found if request.row == "it"), None)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_who_waits_in_another_loop_has_a_call_of_his_own_when_the_first_one_ends(begun):
+    made, first = [], []
+
+    async def answer(x):
+        loop = asyncio.get_running_loop()
+        made.append((x, loop))
+        if loop is first[0]:
+            await asyncio.Event().wait()  # for ever
+        return x, 0.9
+
+    async def lead(pool):
+        first.append(asyncio.get_running_loop())
+        rows = ["it"] if begun else ["other", "it"]
+        asked = [asyncio.create_task(router.route(row)) for row in rows]
+        await until(lambda: flight(router) is not None and made)
+        follower = pool.submit(asyncio.run, router.route("it", deadline=LONG))
+        await until(lambda: flight(router).followers)
+        return follower, asked
+
+    router = router_over(answer)
+    with ThreadPoolExecutor(1) as pool:
+        follower, _ = asyncio.run(lead(pool))
+        outcome = follower.result(LONG)
+    assert (outcome.value, outcome.disposition) == ("it", "accepted")
+    assert [x for x, loop in made if loop is not first[0]] == ["it"]
+    assert not router._service.plan.engine.flights
+
+
+def test_who_leaves_from_another_loop_stops_the_call_where_it_is_made():
+    entered, stopped = threading.Event(), threading.Event()
+
+    async def answer(x):
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
+        return x, 0.9
+
+    async def follow():
+        task = asyncio.create_task(router.route("it"))
+        await until(lambda: flight(router).pending and flight(router).pending[1].away)
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def work(pool):
+        leader = asyncio.create_task(router.route("it"))
+        await until(entered.is_set)
+        follower = pool.submit(asyncio.run, follow())
+        await until(lambda: flight(router).followers)
+        leader.cancel()
+        await until(stopped.is_set)
+        await asyncio.to_thread(follower.result, LONG)
+
+    router = router_over(answer)
+    with ThreadPoolExecutor(1) as pool:
+        asyncio.run(work(pool))
+    assert not router._service.plan.engine.flights
+
+
+def test_a_thread_waits_no_longer_than_there_is_a_loop_to_answer():
+    """What runs after the answers waited for ever, and nothing more was done."""
+    lane, _ = make("loop", lambda x: (x, 0.9))
+    lane.loop = asyncio.new_event_loop()  # it takes calls in, and never runs
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(lane.plain, Job(1))
+        while not lane.loop._ready:
+            time.sleep(0.001)
+        lane.loop.close()
+        for what in (asked.result, lambda _: lane.plain(Job(1))):
+            with pytest.raises(NotAsked, match="no event loop is left"):
+                what(LONG)
