@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from asyncio import get_running_loop
 from typing import TYPE_CHECKING, Any, Generic, Self
 
@@ -17,7 +16,7 @@ from cascade.facts import since
 from cascade.flight import Follower, Lead
 from cascade.front import Front
 from cascade.lanes.lane import answered
-from cascade.loops import Loop, in_thread
+from cascade.loops import Loops, in_thread
 from cascade.outcome import Outcome, took
 from cascade.router import V, X
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from cascade.direct import Boarding
     from cascade.facts import Fact
     from cascade.flight import Pending, Verdict
+    from cascade.loops import Loop
     from cascade.plan import Plan
     from cascade.policy import Policy
     from cascade.protocols import QueuedLane
@@ -77,10 +77,18 @@ class AsyncRouter(Front, Generic[X, V]):
     _asynchronous = True
 
     def _serve(self, service: Service) -> None:
-        self._loops: dict[asyncio.AbstractEventLoop, Loop] = {}
-        self._entering = threading.Lock()  # guards the loops: each has a thread
-        self._loop: Loop | None = None  # of the last request, so that it need not be looked up
+        self._leave_loops()
         super()._serve(service)
+
+    def _leave_loops(self) -> None:
+        self._loops = Loops()
+        self._loop: Loop | None = None  # of the last request, so that it need not be looked up
+
+    def in_child(self) -> Any:
+        """Begin anew after a fork: no event loop of the parent's runs on."""
+        kept = super().in_child(), self._loops
+        self._leave_loops()
+        return kept
 
     @classmethod
     def over(cls, router: Router[X, V]) -> AsyncRouter[X, V]:
@@ -109,7 +117,7 @@ class AsyncRouter(Front, Generic[X, V]):
         Raises:
             ModelIntegrityError: a model cannot be loaded, or answers its golden input differently.
         """
-        self._here(await in_thread(self._service.open))
+        self._here(await self._open())
 
     async def swap(
         self, policy: Policy | str | Path, *, tiers: Mapping[str, Any] | None = None
@@ -145,19 +153,15 @@ class AsyncRouter(Front, Generic[X, V]):
 
     def on_their_way(self) -> int:
         """Count the requests that are on their way up, in all event loops."""
-        return sum(loop.active for loop in list(self._loops.values()))
+        return self._loops.active()
+
+    async def _open(self) -> Plan:
+        return await self._loops.running().open(self._service.open)
 
     def _here(self, plan: Plan) -> Loop:
         """Return what belongs to the running loop; a plan's lanes are made known to it."""
-        running = asyncio.get_running_loop()
-        with self._entering:
-            for ended in [one for one in self._loops if one.is_closed()]:
-                del self._loops[ended]
-            loop = self._loops.get(running)
-            if loop is None:
-                loop = self._loops[running] = Loop(running)
+        loop = self._loop = self._loops.running()
         loop.serve(plan)
-        self._loop = loop
         return loop
 
     # -- serving ---------------------------------------------------------------------------------
@@ -175,7 +179,7 @@ class AsyncRouter(Front, Generic[X, V]):
         metadata: Mapping[str, Any] | None = None,
     ) -> Outcome[V]:
         """Answer one row; parameters, results and errors are those of :meth:`Router.route`."""
-        plan = self._service.plan or await in_thread(self._service.open)
+        plan = self._service.plan or await self._open()
         arrived = self._clock() if received is None else plan.engine.arrival(received)
         loop = self._loop
         if loop is None or loop.plan is not plan or loop.asyncio is not get_running_loop():
@@ -295,7 +299,7 @@ class AsyncRouter(Front, Generic[X, V]):
 
         When the caller is cancelled, what runs is stopped and nothing more is begun.
         """
-        plan = self._service.plan or await in_thread(self._service.open)
+        plan = self._service.plan or await self._open()
         self._here(plan)
         batch = self._many(plan, X, deadline, tenant, at_least, use_cache, metadata)
         try:
@@ -322,6 +326,8 @@ class AsyncRouter(Front, Generic[X, V]):
 
     async def _watched_route(self, x: Any, **settings: Any) -> Any:
         """Route, and have the other tiers asked in the background."""
+        if self._service.plan is None:
+            await self._open()
         plan, record, wanted = self._drawn()
         try:
             outcome = await type(self).route(self, x, **settings)

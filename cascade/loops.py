@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cascade.plan import Plan
     from cascade.protocols import Clock
 
-__all__ = ["Loop", "Turn", "in_thread"]
+__all__ = ["Loop", "Loops", "Turn", "in_thread"]
 
 _CALM = 8  # turns of one request each after which batching stops
 _FEW = 4.0  # callers woken in one turn, however long they hold the loop
@@ -63,8 +63,15 @@ class Loop:
         }  # who waits to be woken
         self._arrived = self._of_class[Priority.NORMAL]  # and whose answers have come
         self._delivering = False
+        self._opening: asyncio.Task[Plan] | None = None
         self._portion = float(self.PORTION)
         self._woken = self._woken_at = 0  # callers in the latest turn, and when
+
+    async def open(self, work: Callable[[], Plan]) -> Plan:
+        """Have the tiers opened in a thread: in one, for all who ask meanwhile."""
+        if self._opening is None or self._opening.done():
+            self._opening = self.asyncio.create_task(in_thread(work))
+        return await asyncio.shield(self._opening)
 
     def serve(self, plan: Plan) -> None:
         """Make a plan's lanes known to the loop, and the other way round."""
@@ -161,6 +168,33 @@ class Loop:
         self._woken = 0
 
 
+class Loops:
+    """The event loops that a router serves; each has a thread."""
+
+    def __init__(self) -> None:
+        self._known: dict[asyncio.AbstractEventLoop, Loop] = {}
+        self._entering = threading.Lock()
+
+    def running(self) -> Loop:
+        """Return the one that runs here; those that have ended are forgotten."""
+        running = asyncio.get_running_loop()
+        with self._entering:
+            for ended in [one for one in self._known if one.is_closed()]:
+                del self._known[ended]
+            loop = self._known.get(running)
+            if loop is None:
+                loop = self._known[running] = Loop(running)
+        return loop
+
+    def active(self) -> int:
+        """Count the requests that are on their way up."""
+        return sum(loop.active for loop in list(self._known.values()))
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._known)
+
+
 class Seat(Served):
     """A request in a turn, and the future that it awaits."""
 
@@ -231,7 +265,7 @@ class Turn:
                     seat.fact = Failed(lane.index, fault, seat.submitted, now, now)
 
 
-async def in_thread(work: Any) -> Any:
+async def in_thread(work: Callable[[], Any]) -> Any:
     """Run something in a daemon thread of its own, which cannot hold up the exit.
 
     It runs in the caller's context.

@@ -490,6 +490,45 @@ def test_batches_reach_awaited_tiers():
     assert (many.values.tolist(), set(many.tiers)) == ([2, 4, 6], {"large"})
 
 
+@pytest.mark.parametrize("mode", ["enforce", "observe"])
+def test_those_who_ask_before_it_is_open_wait_for_one_thread_and_hold_no_loop(mode):
+    router = AsyncRouter(
+        Policy.from_dict(tree(mode=mode)), tiers={"small": pairs(0.9), "large": pairs(1)}
+    )
+    service, threads, go = router._service, [], threading.Event()
+    opened = service.open
+
+    def slow():
+        threads.append(threading.current_thread())
+        assert go.wait(30)
+        return opened()
+
+    async def main():
+        service.open = slow
+        asked = [asyncio.create_task(router.route(i)) for i in range(20)]
+        await until(lambda: threads)
+        asked.pop(0).cancel()
+        asyncio.get_running_loop().call_later(0.01, go.set)
+        found = await asyncio.gather(*asked)
+        await router.close()
+        return [outcome.value for outcome in found]
+
+    assert asyncio.run(main()) == list(range(1, 20))
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads
+
+
+def test_after_a_fork_nothing_is_on_its_way():
+    async def work(router):
+        router._loops.running().active += 1  # as a request of the parent's
+        kept = router.in_child()
+        assert router.on_their_way() == 0
+        assert (await router.route("x")).value == "x"
+        return kept
+
+    assert serve(work) is not None
+
+
 def test_batches_are_answered_in_the_context_of_who_asked():
     who = contextvars.ContextVar("who", default="nobody")
 
