@@ -130,7 +130,9 @@ class Steering:
 
     def _look(self, now: int) -> None:
         """Have the controller see the interval that has passed."""
-        self._due = now + self._interval  # first, so that no other thread looks too
+        if now < self._due:  # another thread has looked just now
+            return
+        self._due = now + self._interval
         load = self.latest = self.monitor.read(now)
         self._own = self._service.curve.time(1)
         moves = [self.controller.step(load)]

@@ -61,6 +61,18 @@ def test_the_point_in_force_stands_in_outcomes_statistics_and_metrics(caplog):
         assert all(one.covered for one in outcomes)
 
 
+def test_of_two_threads_that_are_about_to_look_at_the_load_one_does():
+    live = Live()
+    with live.router as router:
+        live.serve(2, 10.0)
+        steering = router._service.plan.steering
+        seen, now = steering.latest, live.clock()
+        steering._look(now)
+        assert steering.latest is seen
+        steering._look(now + 10**10)
+        assert steering.latest is not seen
+
+
 def test_the_load_can_be_read():
     live = Live()
     with live.router as router:
