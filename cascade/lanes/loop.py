@@ -70,7 +70,8 @@ class LoopLane(QueueingLane):
         super().__init__(*args, workers=workers, **kwargs)
         self.loop: Running | None = None  # the latest one to have been entered
         self._shares: weakref.WeakKeyDictionary[Running, _Share] = weakref.WeakKeyDictionary()
-        self._sharing = threading.Lock()  # guards the dictionary, and calls that change hands
+        # Guards the dictionary, and calls that change hands; one may be destroyed in it.
+        self._sharing = threading.RLock()
         self._closing = False
 
     def _share(self) -> _Share:
@@ -199,8 +200,7 @@ class LoopLane(QueueingLane):
         except EXITS:
             raise
         except BaseException as error:  # noqa: BLE001  a tier may raise anything
-            task = asyncio.current_task()
-            cut = task is not None and task.cancelling() > 0  # by us, or as the loop ends
+            cut = _cut_short(error)
             if not cut:
                 self._struck([ticket])
             fault = as_tier_error(self.tier.name, error)
@@ -352,6 +352,14 @@ class LoopLane(QueueingLane):
     def _refuse_all(self, share: _Share) -> None:
         for ticket in share.queue.clear():
             self._end(ticket, Refused(self.index, Reason.OVERLOAD, self._clock()))
+
+
+def _cut_short(error: BaseException) -> bool:
+    """Whether a task was cancelled, by us or as its loop ends, or destroyed: no fault of a tier."""
+    if isinstance(error, GeneratorExit):
+        return True
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _running() -> Running | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -118,6 +119,33 @@ def test_who_waits_in_another_loop_has_a_call_of_his_own_when_the_first_one_ends
     assert (outcome.value, outcome.disposition) == ("it", "accepted")
     assert [x for x, loop in made if loop is not first[0]] == ["it"]
     assert not router._service.plan.engine.flights
+
+
+def test_a_call_that_is_destroyed_with_its_loop_is_made_anew_by_who_waits_in_another():
+    made = []
+
+    async def answer(x):
+        made.append(asyncio.get_running_loop())
+        if made[0] is made[-1]:
+            await asyncio.Event().wait()
+        return x, 0.9
+
+    router, first = router_over(answer), asyncio.new_event_loop()
+    leader = first.create_task(router.route("it"))
+    with ThreadPoolExecutor(1) as pool:
+        first.run_until_complete(until(lambda: made))
+        follower = pool.submit(asyncio.run, router.route("it", deadline=LONG))
+        first.run_until_complete(until(lambda: flight(router).followers))
+        leader.cancel()
+        first.run_until_complete(asyncio.wait([leader]))
+        while not (flight(router).pending and flight(router).pending[1].away):
+            time.sleep(0.001)
+        first.close()
+        share = flight(router).pending[1].share
+        share.tasks.clear()
+        del leader, share
+        gc.collect()
+        assert follower.result(LONG).value == "it"
 
 
 def test_who_leaves_from_another_loop_stops_the_call_where_it_is_made():
