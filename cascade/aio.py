@@ -13,10 +13,10 @@ from cascade.decide import Call, Finish
 from cascade.engine import Request
 from cascade.errors import CascadeError
 from cascade.facts import since
-from cascade.flight import Follower, Lead
+from cascade.flight import Lead
 from cascade.front import Front
-from cascade.lanes.lane import answered
-from cascade.loops import Loops, in_thread
+from cascade.lanes.starting import elsewhere
+from cascade.loops import AsyncFollower, Loops, in_thread
 from cascade.outcome import Outcome, took
 from cascade.router import V, X
 
@@ -28,12 +28,10 @@ if TYPE_CHECKING:
     from cascade.columnar import Outcomes
     from cascade.decide import Decision
     from cascade.direct import Boarding
-    from cascade.facts import Fact
-    from cascade.flight import Pending, Verdict
+    from cascade.flight import Pending
     from cascade.loops import Loop
     from cascade.plan import Plan
     from cascade.policy import Policy
-    from cascade.protocols import QueuedLane
     from cascade.router import Router
     from cascade.service import Service
 
@@ -196,11 +194,11 @@ class AsyncRouter(Front, Generic[X, V]):
         request: Outcome[V] | Request | None = None
         try:  # as Router.route does
             if plain and direct is not None and boarding is None:
-                request = direct(x, arrived, until, tenant, _AsyncFollower)
+                request = direct(x, arrived, until, tenant, AsyncFollower)
             else:
                 floor = plan.floor if at_least is None else self._floor(plan, at_least)
                 request = engine.begin(
-                    plan, x, arrived, until, tenant, floor, use_cache, metadata, _AsyncFollower
+                    plan, x, arrived, until, tenant, floor, use_cache, metadata, AsyncFollower
                 )
             if type(request) is Outcome:
                 loop.held += took(request) + loop.HIT
@@ -213,9 +211,9 @@ class AsyncRouter(Front, Generic[X, V]):
             if plain and boarding is not None and request.move is None:
                 return await self._board(loop, boarding, request, x)
             return await self._lead(loop, request, x)
-        except BaseException:
+        except BaseException as error:
             if type(request) is Request:
-                engine.abandon(request)
+                _abandon(request, error)
             raise
 
     async def _board(self, loop: Loop, boarding: Boarding, request: Request, x: X) -> Outcome[V]:
@@ -247,13 +245,13 @@ class AsyncRouter(Front, Generic[X, V]):
             elif pending is None:
                 move = request.resume(after, clock(), request.until, etas)
             else:
-                fact = since(await _wait(loop, request, *pending), request.routed)
+                fact = since(await loop.wait(request, *pending), request.routed)
                 move = request.step(fact, clock(), etas)
             while type(move) is Call:
                 lane = lanes[move.tier]
                 if not lane.inline:
                     held = 0
-                    fact = await _wait(loop, request, lane)  # type: ignore[arg-type]  # queued
+                    fact = await loop.wait(request, lane)  # type: ignore[arg-type]  # queued
                     back = clock()
                 elif loop.crowded and (turn := loop.turn(plan, move.tier)) is not None:
                     held = 0
@@ -275,7 +273,7 @@ class AsyncRouter(Front, Generic[X, V]):
     async def _follow(self, loop: Loop, request: Request, x: X) -> Outcome[V]:
         """Wait for another's computation of the same answer; take over when it stops short."""
         follower, engine = request.follower, request.plan.engine
-        assert type(follower) is _AsyncFollower  # noqa: S101  made by begin
+        assert type(follower) is AsyncFollower  # noqa: S101  made by begin
         waited = request.routed = self._clock()
         verdict = await follower.wait((request.until - waited) / 1e9)
         if verdict is None:
@@ -339,58 +337,9 @@ class AsyncRouter(Front, Generic[X, V]):
         return outcome
 
 
-class _AsyncFollower(Follower):
-    """A follower that waits in its event loop."""
-
-    def __init__(self, own: Request) -> None:
-        self._asyncio = asyncio.get_running_loop()
-        self._done = self._asyncio.create_future()
-        super().__init__(own, own.until, self._ring)
-
-    def _ring(self) -> None:  # by the leader, in whatever thread it is
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._asyncio.call_soon_threadsafe(_resolve, self._done, None)
-
-    async def wait(self, seconds: float) -> Verdict | None:
-        """Wait for the verdict, at most so long."""
-        timer = self._asyncio.call_later(max(0.0, seconds), _resolve, self._done, None)
-        try:
-            await self._done
-        finally:
-            timer.cancel()
-        return self.verdict
-
-
-def _resolve(future: asyncio.Future[Any], result: Any) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-async def _wait(loop: Loop, request: Request, lane: QueuedLane, ticket: Any = None) -> Fact:
-    """Have a lane answer on a worker, and await it until the request's deadline.
-
-    With a ``ticket``, for a call that another has begun; where that was lost with the other's event
-    loop, for one of the request's own. At the deadline the call stays pending: settling the request
-    hands it to those who have more time, or ends it.
-    """
-    future = loop.asyncio.create_future()
-    done = loop.delivery(future)
-    request.keep()
-    if ticket is None or not (lane.adopt(ticket, request, done) or ticket.fact):
-        ticket = lane.submit(request, done)
-    fact: Fact | None = ticket.fact
-    if fact is not None:  # it is over, or refused
-        return answered(fact)
-    request.pending = lane, ticket
-    left = max(0.0, (request.until - request.plan.clock()) / 1e9)
-    timer = loop.asyncio.call_later(left, _resolve, future, None)
-    try:
-        await future
-    finally:
-        timer.cancel()
-    if ticket.fact is not None:
-        request.pending = None
-        return answered(ticket.fact)
-    if ticket.gone:
-        return await _wait(loop, request, lane)
-    return lane.timed_out(ticket)
+def _abandon(request: Request, error: BaseException) -> None:
+    """Have a request leave that was interrupted, or whose coroutine is destroyed."""
+    if isinstance(error, GeneratorExit):  # perhaps by the collector, amid somebody's lock
+        elsewhere(request.plan.engine.abandon, request)
+    else:
+        request.plan.engine.abandon(request)

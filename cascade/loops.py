@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from cascade.admission import Priority
 from cascade.batching import turn_size
 from cascade.facts import Failed, Refused
+from cascade.flight import Follower
 from cascade.lanes.lane import EXITS, Served, answered
 from cascade.lanes.loop import CALLER, LoopLane
 from cascade.tiers.faults import as_tier_error
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 
     from cascade.engine import Request
     from cascade.facts import Fact
+    from cascade.flight import Verdict
     from cascade.plan import Plan
-    from cascade.protocols import Clock
+    from cascade.protocols import Clock, QueuedLane
 
-__all__ = ["Loop", "Loops", "Turn", "in_thread"]
+__all__ = ["AsyncFollower", "Loop", "Loops", "Turn", "in_thread"]
 
 _CALM = 8  # turns of one request each after which batching stops
 _FEW = 4.0  # callers woken in one turn, however long they hold the loop
@@ -113,6 +115,33 @@ class Loop:
 
     # -- waking those who wait -------------------------------------------------------------------
 
+    async def wait(self, request: Request, lane: QueuedLane, ticket: Any = None) -> Fact:
+        """Have a lane answer on a worker, and await it until the request's deadline.
+
+        With a ``ticket``, for a call that another has begun, or if that cannot be taken over for
+        one of the request's own. At the deadline the call stays pending: settling the request hands
+        it to those who have more time, or ends it.
+        """
+        future = self.asyncio.create_future()
+        done = self.delivery(future)
+        request.keep()
+        if ticket is None or not (lane.adopt(ticket, request, done) or ticket.fact):
+            ticket = lane.submit(request, done)
+        fact: Fact | None = ticket.fact
+        if fact is not None:  # it is over, or refused
+            return answered(fact)
+        request.pending = lane, ticket
+        left = max(0.0, (request.until - request.plan.clock()) / 1e9)
+        timer = self.asyncio.call_later(left, _resolve, future, None)
+        try:
+            await future
+        finally:
+            timer.cancel()
+        if ticket.fact is not None:
+            request.pending = None
+            return answered(ticket.fact)
+        return lane.timed_out(ticket)
+
     def delivery(self, future: asyncio.Future[None]) -> Callable[[Fact], None]:
         """Return what completes a call that this future awaits, from any thread.
 
@@ -193,6 +222,33 @@ class Loops:
     def __len__(self) -> int:
         """Return how many there are."""
         return len(self._known)
+
+
+class AsyncFollower(Follower):
+    """A follower that waits in its event loop."""
+
+    def __init__(self, own: Request) -> None:
+        self._asyncio = asyncio.get_running_loop()
+        self._done = self._asyncio.create_future()
+        super().__init__(own, own.until, self._ring)
+
+    def _ring(self) -> None:  # by the leader, in whatever thread it is
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._asyncio.call_soon_threadsafe(_resolve, self._done, None)
+
+    async def wait(self, seconds: float) -> Verdict | None:
+        """Wait for the verdict, at most so long."""
+        timer = self._asyncio.call_later(max(0.0, seconds), _resolve, self._done, None)
+        try:
+            await self._done
+        finally:
+            timer.cancel()
+        return self.verdict
+
+
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
 
 
 class Seat(Served):

@@ -2,8 +2,7 @@
 
 The same queue, bounds and facts as for workers; what runs is a task, and stopping it is cancelling
 that. Each event loop has a queue of its own: what waits in one is never touched by another. One who
-takes a call over may be in another loop: he waits for what runs, and has a call of his own where it
-has not begun, or ends with its loop.
+would take over a call of another loop, which may end at any time, has a call of his own.
 """
 
 from __future__ import annotations
@@ -52,14 +51,12 @@ class _Share:
 class _Call(Ticket):
     """One call: the event loop that it is made in, and what that has of the lane."""
 
-    __slots__ = ("away", "began", "cut", "loop", "share")
+    __slots__ = ("cut", "loop", "share")
 
     def __init__(self, job: Any, submitted: int, on_done: OnDone, share: _Share) -> None:
         super().__init__(job, submitted, on_done)
         self.loop = asyncio.get_running_loop()
         self.share = share
-        self.began = False
-        self.away = False  # who waits for it is in another loop
         self.cut = False  # it failed because its loop has ended
 
 
@@ -163,10 +160,6 @@ class LoopLane(QueueingLane):
                 self._begin(share, ticket)
 
     def _begin(self, share: _Share, ticket: _Call) -> None:
-        with self._sharing:
-            if ticket.gone:  # to another loop
-                return
-            ticket.began = True
         task = ticket.loop.create_task(self._serve(ticket), context=ticket.context)
         share.tasks[ticket] = task
 
@@ -214,11 +207,7 @@ class LoopLane(QueueingLane):
         with self._sharing:
             if ticket.gone:
                 return
-            ticket.cut = cut
-            if cut and ticket.away:
-                ticket.gone = True  # without a fact: who waits has a loop to make the call in
-            else:
-                ticket.fact = fact
+            ticket.fact, ticket.cut = fact, cut
         aside(ticket.on_done, fact)
 
     def cancel(self, ticket: _Call) -> bool:
@@ -248,25 +237,23 @@ class LoopLane(QueueingLane):
     def adopt(self, ticket: _Call, job: Any, on_done: OnDone) -> bool:
         """Have another wait for a call that is under way; False when it is over or given up.
 
-        One of another event loop that has not begun is given up, and so is one that was cut short
-        with its loop: it has no fact then.
+        One of another event loop is given up, and one that was cut short with it has no fact.
         """
-        share, here = ticket.share, ticket.loop is _running()
+        here = ticket.loop is _running()
         with self._sharing:
-            if not here and (ticket.cut or ticket.loop.is_closed()):
+            if not here and (ticket.fact is None or ticket.cut):
                 ticket.fact, ticket.gone = None, True
-            if ticket.fact is not None or ticket.gone:
-                return False
-            if here or ticket.began:
-                ticket.job, ticket.on_done, ticket.away = job, on_done, not here
-            else:
-                ticket.gone = True
-        if here and share.queue.remove(ticket):
-            ticket.until, ticket.rank = job.until, job.rank
-            share.queue.push(ticket)
+            over = ticket.fact is not None or ticket.gone
+            if not over:
+                ticket.job, ticket.on_done = job, on_done
         if ticket.gone:
             self._in_its_loop(ticket, self._stop)
-        return not ticket.gone
+        if over:
+            return False
+        if ticket.share.queue.remove(ticket):
+            ticket.until, ticket.rank = job.until, job.rank
+            ticket.share.queue.push(ticket)
+        return True
 
     def timed_out(self, ticket: _Call) -> TimedOut:
         """Return the fact of a call that ran out of time."""

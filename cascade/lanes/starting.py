@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
-__all__ = ["open_gate", "start"]
+__all__ = ["elsewhere", "open_gate", "start"]
 
 _LOOKS = 50  # a millisecond apart
 
@@ -36,6 +39,15 @@ def start(work: threading.Thread) -> tuple[bool, BaseException | None]:
     except BaseException as interrupt:  # noqa: BLE001  the caller raises it
         return _begins(work), interrupt
     return True, None
+
+
+def elsewhere(work: Callable[..., None], *args: Any) -> None:
+    """Do something in another thread, from a finaliser: this one may hold any lock just now.
+
+    So it is no ``threading.Thread``, whose start takes locks of its own.
+    """
+    with contextlib.suppress(RuntimeError):  # none is to be had, or the interpreter ends
+        _thread.start_new_thread(work, args)
 
 
 def _begins(work: threading.Thread) -> bool:
