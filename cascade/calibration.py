@@ -16,6 +16,7 @@ import attrs
 import numpy as np
 
 from cascade.complexity import named_sum, sigmoid
+from cascade.types import spelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = [
-    "FLOOR", "ByLabel", "Calibration", "Learned", "calibration_of", "log_odds",
+    "FLOOR", "ByLabel", "Calibration", "Learned", "calibration_of", "labels_of", "log_odds",
     "log_probabilities", "temper",
 ]  # fmt: skip
 
@@ -83,6 +84,17 @@ def log_odds(confidences: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(np.log(kept / (1.0 - kept)))
 
 
+def labels_of(values: Iterable[Any]) -> npt.NDArray[np.str_]:
+    """Return the labels (n,) of n answers, as text, by which tables know them.
+
+    >>> labels_of(["cat", True, [1, 2]]).tolist()
+    ['cat', 'True', '[1, 2]']
+    """
+    if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind != "O":
+        return values.astype(np.str_)
+    return np.array(list(map(spelled, values)), dtype=np.str_)
+
+
 @attrs.frozen(eq=False)
 class ByLabel:
     """Confidence by predicted label: for each, a rising line through the same knots.
@@ -120,7 +132,7 @@ class ByLabel:
         """Return the calibrated confidence of one answer; None and NaN stay what they are."""
         if confidence is None or not 0.0 <= confidence <= 1.0:
             return confidence
-        knots, line = self.knots, self.labels.get(str(value), self.other)
+        knots, line = self.knots, self.labels.get(spelled(value), self.other)
         if confidence <= knots[0]:
             return line[0]
         if confidence >= knots[-1]:
@@ -137,7 +149,7 @@ class ByLabel:
         rows: Any = None,  # noqa: ARG002
     ) -> npt.NDArray[np.float64]:
         """Return the calibrated confidences (n,) of n answers."""
-        names, which = np.unique(np.asarray(values).astype(str), return_inverse=True)
+        names, which = np.unique(labels_of(values), return_inverse=True)
         lines = np.array([self.labels.get(name, self.other) for name in names.tolist()])
         knots = np.asarray(self.knots)
         inside = np.clip(np.nan_to_num(confidences), knots[0], knots[-1])
@@ -197,7 +209,7 @@ class Learned:
             return confidence
         kept = min(max(confidence, _EDGE), 1.0 - _EDGE)  # as log_odds, without NumPy
         total = self.intercept + self.odds * math.log(kept / (1.0 - kept))
-        total += self.labels.get(str(value), 0.0)
+        total += self.labels.get(spelled(value), 0.0)
         if self.features:
             total += named_sum(self.features, row)
         return sigmoid(total)
@@ -207,7 +219,7 @@ class Learned:
     ) -> npt.NDArray[np.float64]:
         """Return the scores (n,) of n answers; ``rows`` is the batch, or its features by name."""
         total = self.intercept + self.odds * log_odds(confidences)
-        names, which = np.unique(np.asarray(values).astype(str), return_inverse=True)
+        names, which = np.unique(labels_of(values), return_inverse=True)
         total += np.array([self.labels.get(name, 0.0) for name in names.tolist()])[which]
         if hasattr(rows, "keys"):
             for name, weight in self.features.items():

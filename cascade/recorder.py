@@ -7,7 +7,6 @@ inherits nothing half written.
 from __future__ import annotations
 
 import csv
-import json
 import os
 import random
 import time
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from cascade.types import jsonable
+from cascade.types import spelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +41,7 @@ class Answer:
         failed = self.error is not None
         sure = "margin" if self.score == "margin" else "confidence"
         return {
-            f"{self.tier}.value": "" if failed else _cell(self.value),
+            f"{self.tier}.value": "" if failed else spelled(self.value),
             f"{self.tier}.{sure}": "" if self.confidence is None else repr(self.confidence),
             f"{self.tier}.seconds": "" if self.seconds is None else f"{self.seconds:.9f}",
         }
@@ -72,7 +71,7 @@ class Recorder:
             return
         cells = {
             "id": outcome.id, "at": f"{time.time():.6f}", "policy": outcome.policy, "sampled": "1",
-        } | ({"input": _cell(x)} if self._inputs else {})  # fmt: skip
+        } | ({"input": spelled(x)} if self._inputs else {})  # fmt: skip
         for answer in answers:
             cells |= answer.cells()
         self._append("recording", cells)
@@ -80,7 +79,7 @@ class Recorder:
 
     def label(self, outcome_id: str, truth: Any) -> None:
         """Append the truth of one request."""
-        self._append("labels", {"id": outcome_id, "truth": _cell(truth)})
+        self._append("labels", {"id": outcome_id, "truth": spelled(truth)})
 
     def _append(self, what: str, cells: dict[str, str]) -> None:
         key = str(os.getpid()), what, *cells
@@ -100,7 +99,3 @@ class Recorder:
         for file in list(self._files.values()):  # a label may come meanwhile
             file.close()
         self._files.clear()
-
-
-def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(jsonable(value), ensure_ascii=False)

@@ -6,6 +6,7 @@ frozen keyword records cost several times as much; they are not meant to be chan
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from enum import StrEnum
@@ -370,3 +371,16 @@ def jsonable(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return jsonable(value.tolist())
     return repr(value)
+
+
+def spelled(value: Any) -> str:
+    """Return an answer as text: in recordings, and as the label that calibrations look up.
+
+    >>> spelled("cat"), spelled(True), spelled(["a", 1])
+    ('cat', 'True', '["a", 1]')
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (Mapping, list, tuple)) or getattr(value, "ndim", 0):
+        return json.dumps(jsonable(value), ensure_ascii=False)
+    return str(value)

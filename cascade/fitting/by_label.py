@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
-from cascade.calibration import ByLabel
+from cascade.calibration import ByLabel, labels_of
 from cascade.fitting.split import out_of_fold
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ def fit_by_label(values: Column, confidences: Column, losses: Column) -> ByLabel
     knots = _knots(confidences)
     pooled = _isotonic(confidences, losses, np.ones(len(losses)), knots)
     belief = np.full(len(knots), _PRIOR / len(knots))
-    lines = {}
-    for label in np.unique(values).tolist():
-        mine = values == label
-        lines[str(label)] = _isotonic(
+    lines, labels = {}, labels_of(values)
+    for label in np.unique(labels).tolist():
+        mine = labels == label
+        lines[label] = _isotonic(
             np.r_[confidences[mine], knots],
             np.r_[losses[mine], pooled],
             np.r_[np.ones(int(mine.sum())), belief],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cascade.calibration import Learned, log_odds
+from cascade.calibration import Learned, labels_of, log_odds
 from cascade.fitting.regression import fit_logistic
 from cascade.fitting.split import out_of_fold
 
@@ -34,10 +34,10 @@ def fit_learned(
     if lost.all() or not lost.any():
         # nothing to tell apart: the confidence as it is, or without one all alike
         return Learned(0.0, 1.0 if np.ptp(confidences) else 0.0)
-    names, counts = np.unique(values.astype(str), return_counts=True)
+    text = labels_of(values)
+    names, counts = np.unique(text, return_counts=True)
     often = np.argsort(-counts, kind="stable")[:_LABELS]
     common = names[often[counts[often] >= _ROWS_OF_A_LABEL]].tolist()
-    text = values.astype(str)
     columns = [log_odds(confidences), *(text == name for name in common), *features.values()]
     intercept, (odds, *rest) = fit_logistic(columns, ~lost)
     return Learned(

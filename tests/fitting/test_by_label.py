@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cascade.calibration import ByLabel
 from cascade.fitting.by_label import cross_fitted, fit_by_label
+from cascade.recorder import Answer
 
 
 def population(n, seed=0):
@@ -68,6 +69,15 @@ def test_faults_stay_faults_and_numbers_are_labels():
     assert np.isnan(TABLE.one("a", np.nan))
     assert np.isnan(TABLE.rows(np.array(["a"]), np.array([np.nan]))).all()
     assert TABLE.one(7, 0.9) == TABLE.rows(np.array([7]), np.array([0.9]))[0] == 1.0
+
+
+@pytest.mark.parametrize("answers", [[True, False], [None, 2, 1.5], [["a"], ["b", 1]], [{"a": 1}]])
+def test_answers_of_any_kind_are_labels_by_what_is_recorded_of_them(answers):
+    recorded = Answer("small", "auto", answers[-1], 0.5).cells()["small.value"]
+    table = ByLabel([0.0, 1.0], {recorded: [0.8, 0.9]}, [0.0, 0.1])
+    sure = np.zeros(len(answers))
+    assert table.rows(answers, sure).tolist() == [table.one(answer, 0.0) for answer in answers]
+    assert table.one(answers[-1], 0.0) == 0.8
 
 
 def test_it_is_written_as_json_and_read_back():
