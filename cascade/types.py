@@ -381,6 +381,6 @@ def spelled(value: Any) -> str:
     """
     if isinstance(value, str):
         return value
-    if isinstance(value, (Mapping, list, tuple)) or getattr(value, "ndim", 0):
+    if isinstance(value, (Mapping, list, tuple)) or getattr(value, "ndim", False):
         return json.dumps(jsonable(value), ensure_ascii=False)
     return str(value)

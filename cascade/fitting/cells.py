@@ -23,6 +23,8 @@ FRACTIONS = ("confidence", "margin", "quality")
 AMOUNTS = ("seconds", "cost")
 """What the columns of a tier hold, by their names: 0 or 1, [0, 1], 0 or more."""
 
+_NESTED = (list, tuple, dict, np.ndarray)
+
 
 class Cells:
     """Turns the cells of a table into arrays; says where one cannot be used."""
@@ -36,8 +38,10 @@ class Cells:
         if name not in self._table or all(map(is_empty, self._table[name])):
             return None  # a column that nobody filled in is not there
         field = name.rpartition(".")[2]
-        if field in {"value", "truth", "input", "id", "at"}:
-            return np.asarray(self._table[name], dtype=object if field == "input" else None)[keep]
+        if field == "input":
+            return self._texts(name, keep)
+        if field in {"value", "truth", "id", "at"}:
+            return self._whole(name, _answers(self._kept(name, keep)))
         numbers = self.numbers(name, keep)
         if field in FLAGS:
             self._all(name, keep, (numbers == 0) | (numbers == 1), "0 or 1")
@@ -51,14 +55,33 @@ class Cells:
     def numbers(self, name: str, keep: Column) -> npt.NDArray[np.float64]:
         """Return a column of finite numbers."""
         cells = self._table[name]
-        kept = cells if len(keep) == len(cells) else [cells[i] for i in keep]
         try:
-            numbers = np.asarray(kept, dtype=np.float64)
+            numbers = np.asarray(self._kept(name, keep), dtype=np.float64)
         except (TypeError, ValueError):
             at = next(int(i) for i in keep if not is_number(cells[i]))
             raise self._error(name, at, cells[at], "a number") from None
+        if numbers.ndim > 1:
+            raise self._error(name, int(keep[0]), cells[int(keep[0])], "a number")
         self._all(name, keep, np.isfinite(numbers), "a finite number")
         return numbers
+
+    def _texts(self, name: str, keep: Column) -> Column:
+        cells = self._table[name]
+        for at in keep.tolist():
+            if not isinstance(cells[at], str):
+                raise self._error(name, at, cells[at], "text")
+        return np.array(self._kept(name, keep), dtype=object)
+
+    def _whole(self, name: str, answers: Column) -> Column:
+        """Return the integers that a frame has made fractions of, to have a place for gaps."""
+        whole = answers.dtype.kind == "f" and bool((answers % 1.0 == 0.0).all())
+        gaps = whole and any(map(is_empty, self._table[name]))
+        return answers.astype(np.int64) if gaps else answers
+
+    def _kept(self, name: str, keep: Column) -> Any:
+        """Return the cells of a column that are kept: what others hold decides nothing."""
+        cells = self._table[name]
+        return cells if len(keep) == len(cells) else [cells[i] for i in keep.tolist()]
 
     def _all(self, name: str, keep: Column, sound: Column, expected: str) -> None:
         if not sound.all():
@@ -109,9 +132,24 @@ class Cells:
         return data.hexdigest()
 
 
+def _answers(cells: Any) -> Column:
+    """Return answers (n,): an array, or objects where some are lists, dicts or arrays."""
+    if isinstance(cells, np.ndarray) and cells.dtype.kind != "O":
+        return cells
+    if not any(isinstance(cell, _NESTED) for cell in cells):
+        return np.asarray(cells)
+    plain = (cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in cells)
+    return np.fromiter(plain, dtype=object, count=len(cells))
+
+
 def is_empty(cell: Any) -> bool:
-    """Whether a cell holds nothing: None, no text, NaN."""
-    return cell is None or cell == "" or cell != cell  # noqa: PLR0124  NaN
+    """Whether a cell holds nothing: None, no text, NaN, or what pandas has for it."""
+    if cell is None or isinstance(cell, _NESTED):
+        return cell is None
+    try:
+        return bool(cell == "" or cell != cell)  # noqa: PLR0124  NaN
+    except TypeError:  # NA is neither equal to itself nor not
+        return True
 
 
 def is_number(cell: Any) -> bool:

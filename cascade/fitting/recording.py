@@ -20,6 +20,7 @@ from cascade.complexity import TEXT_FEATURES
 from cascade.errors import RecordingError
 from cascade.fitting.cells import AMOUNTS, FLAGS, FRACTIONS, Cells, is_number
 from cascade.fitting.tables import read_table
+from cascade.types import a_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -107,7 +108,12 @@ class Recording:
         Raises:
             RecordingError: a column is unknown or of another length, or a cell cannot be used.
         """
-        table = {str(name): columns[name] for name in columns}
+        if not hasattr(columns, "keys"):
+            raise RecordingError(
+                "recording: expected a path, a mapping of names to columns, or a data frame of "
+                f"pandas, got {a_kind(columns)}"
+            )
+        table = {str(name): _cells_of(str(name), columns[name]) for name in columns.keys()}  # noqa: SIM118  a frame has no others
         return cls._made(table, "recording", complete_only=complete_only)
 
     @classmethod
@@ -163,7 +169,7 @@ class Recording:
         """Refuse what no threshold could be fitted from.
 
         Raises:
-            RecordingError: fewer than two tiers, or labels of different types.
+            RecordingError: fewer than two tiers, or one that cannot be served.
         """
         if len(self.tiers) < 2:
             raise RecordingError(
@@ -176,12 +182,6 @@ class Recording:
                     f"{self.source}: {tier.name}.score alone cannot be served; give "
                     f"{tier.name}.confidence, any rising function of it into [0, 1]"
                 )
-        kinds = {tier.name: _kind(tier.value) for tier in self.tiers if tier.value is not None}
-        if self.truth is not None:
-            kinds["truth"] = _kind(self.truth)
-        if len(set(kinds.values())) > 1:
-            said = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
-            raise RecordingError(f"{self.source}: labels of different types ({said})")
 
     def select(self, tiers: Sequence[str]) -> Self:
         """Return the recording of these tiers alone, in this order.
@@ -214,8 +214,13 @@ class Recording:
         )
 
     def right(self, same: Callable[[Any, Any], Any] | None = None) -> npt.NDArray[Any] | None:
-        """Return (n, K): whether each tier is right, its quality where that is given, else None."""
-        columns = []
+        """Return (n, K): whether each tier is right, its quality where that is given, else None.
+
+        Raises:
+            RecordingError: labels of different types, and nothing says when two are the same.
+        """
+        columns: list[Any] = []
+        compared: dict[str, Column] = {}
         for tier in self.tiers:
             if tier.quality is not None:
                 columns.append(tier.quality)
@@ -223,13 +228,20 @@ class Recording:
                 columns.append(tier.correct)
             elif tier.value is not None and self.truth is not None:
                 columns.append(_agree(tier.value, self.truth, same))
+                compared |= {tier.name: tier.value, "truth": self.truth}
             else:
                 return None
+        self._comparable(compared, same)
         return np.column_stack(columns)
 
     def agrees(self, same: Callable[[Any, Any], Any] | None = None) -> npt.NDArray[np.bool_]:
-        """Return (n, K): whether each tier's answer is the top tier's."""
+        """Return (n, K): whether each tier's answer is the top tier's.
+
+        Raises:
+            RecordingError: labels of different types, and nothing says when two are the same.
+        """
         top, columns = self.tiers[-1], []
+        compared: dict[str, Column] = {}
         for tier in self.tiers:
             if tier is top:
                 columns.append(np.ones(self.n, dtype=np.bool_))
@@ -237,12 +249,24 @@ class Recording:
                 columns.append(tier.agrees)
             elif tier.value is not None and top.value is not None:
                 columns.append(_agree(tier.value, top.value, same))
+                compared |= {tier.name: tier.value, top.name: top.value}
             else:
                 raise RecordingError(
                     f"{self.source}: {tier.name} and {top.name} have no values to compare; give "
                     f"{tier.name}.agrees"
                 )
+        self._comparable(compared, same)
         return np.column_stack(columns)
+
+    def _comparable(self, columns: Mapping[str, Column], same: Any) -> None:
+        """Refuse labels that equality would tell apart by how they are written."""
+        kinds = {} if same is not None else {name: _kind(held) for name, held in columns.items()}
+        if len(set(kinds.values())) > 1:
+            said = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+            raise RecordingError(
+                f"{self.source}: labels of different types ({said}); write them alike, or say when "
+                "two are the same: same=… or --same, number:0 or strip"
+            )
 
     def costs(self, given: Sequence[float] | None = None) -> npt.NDArray[np.float64]:
         """Return (K,): the mean cost of a call per tier: given, ``.cost``, else ``.seconds``.
@@ -269,6 +293,17 @@ class Recording:
         )
 
 
+def _cells_of(name: str, column: Any) -> Any:
+    """Return a column by its places: a frame's has an index of its own."""
+    if isinstance(column, np.ndarray) and column.ndim == 1:
+        return column
+    twice = hasattr(column, "columns")
+    if twice or isinstance(column, (str, bytes)) or not hasattr(column, "__len__"):
+        got = "several" if twice else a_kind(column)
+        raise RecordingError(f"recording: column {name!r}: expected a list of cells, got {got}")
+    return list(column)
+
+
 def _tier_names(table: Mapping[str, Any], source: str) -> list[str]:
     names: dict[str, None] = {}
     for column in table:
@@ -293,15 +328,13 @@ def _sound_costs(costs: Sequence[float], where: str) -> npt.NDArray[np.float64]:
 
 
 def _kind(column: Column) -> str:
-    """What labels are: text that spells whole numbers or fractions throughout, or text."""
+    """What labels are: numbers, or text that spells whole numbers or fractions throughout."""
     if column.dtype.kind != "U":
-        return {"i": "integer", "u": "integer", "f": "decimal", "b": "bool"}.get(
-            column.dtype.kind, "text"
-        )
+        return {"b": "booleans", "O": "objects"}.get(column.dtype.kind, "numbers")
     labels = np.unique(column).tolist()
     if all(label.lstrip("-").isdecimal() for label in labels):
-        return "integer"
-    return "decimal" if all(map(is_number, labels)) else "text"
+        return "integers as text"
+    return "decimals as text" if all(map(is_number, labels)) else "text"
 
 
 def _agree(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cascade import Recording, RecordingError
+from cascade.fitting.same import same_as
 
 COLUMNS = {
     "truth": ["a", "b", "a"],
@@ -117,7 +118,11 @@ def test_costs_that_were_recorded_have_a_finite_mean():
         ({"truth": [], "a.value": [], "b.value": []}, "no rows"),
         ({"truth": ["a"], "a.value": ["a"]}, "two tiers or more, got a"),
         ({"a.correct": [1], "a.score": [7], "b.correct": [1]}, r"a\.score alone cannot be served"),
-        (with_(large__value=[1, 2, 3]), "labels of different types .*large integer"),
+        (with_(input=["p", None, "r"]), "row 2, column input: expected text, got None"),
+        (with_(truth=7), "column 'truth': expected a list of cells, got an int"),
+        (with_(truth="aba"), "column 'truth': expected a list of cells, got a str"),
+        (with_(small__confidence=np.ones((3, 1))), r"row 1, column small\.confidence: .*a number"),
+        ([COLUMNS], "a mapping of names to columns, or a data frame of pandas, got a list"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_its_place(columns, words):
@@ -186,3 +191,64 @@ def test_of_rows_that_are_left_out_no_cell_is_looked_at():
     assert held.tiers[1].seconds.tolist() == [1.0, 3.0]
     with pytest.raises(RecordingError, match=r"row 3, column b\.seconds: expected a number"):
         Recording.from_columns(table | {"b.seconds": ["1", "", "s"]}, complete_only=True)
+
+
+def frame(**more):
+    pandas = pytest.importorskip("pandas")
+    return pandas.DataFrame(with_(**more), index=[2, 0, 1])
+
+
+def test_a_frame_is_read_by_place_whatever_its_index():
+    held = Recording.from_columns(frame(truth=["a", None, "b"]), complete_only=True)
+    assert held.tiers[0].confidence.tolist() == [0.9, 0.4]
+    with pytest.raises(RecordingError, match=r"row 2, column small\.confidence: .*got 1\.5"):
+        Recording.from_columns(frame(small__confidence=[0.9, 1.5, 0.4]))
+
+
+@pytest.mark.parametrize("kind", ["float64", "Int64", "object"])
+def test_what_a_frame_has_for_a_missing_label_is_none(kind):
+    table = frame(truth=[1, None, 2], small__value=[1, 1, 1], large__value=[1, 2, None])
+    table = table.astype({"truth": kind, "large.value": kind})
+    with pytest.raises(RecordingError, match="1 of 3 rows lack a tier's value"):
+        Recording.from_columns(table)
+    held = Recording.from_columns(table, complete_only=True)
+    assert held.right().tolist() == [[True, True]]
+    assert held.tiers[1].value.tolist() == [1]
+    assert type(held.tiers[1].value.tolist()[0]) is int
+
+
+def test_integers_with_gaps_in_a_list_stay_integers():
+    columns = with_(truth=[1, None, 2], small__value=[1, 1, 1], large__value=[1, 2, 2])
+    assert Recording.from_columns(columns, complete_only=True).right().tolist() == [
+        [True, True], [False, True],
+    ]  # fmt: skip
+
+
+def test_labels_of_different_types_are_compared_by_nothing_but_what_is_said():
+    held = Recording.from_columns(with_(large__value=["1", "2", "3"], truth=[1, 2, 3.5]))
+    with pytest.raises(RecordingError, match=r"different types .*truth numbers, large integers as"):
+        held.right()
+    with pytest.raises(
+        RecordingError, match=r"different types .*small text, large integers as tex"
+    ):
+        held.agrees()
+    assert held.right(lambda a, b: str(a) == str(b)).shape == (3, 2)
+    judged = Recording.from_columns(with_(large__value=[1, 2, 3], small__agrees=[1, 0, 1]))
+    assert judged.agrees()[:, 0].tolist() == [True, False, True]
+
+
+def test_fractions_of_a_regression_are_near_whole_numbers():
+    columns = with_(truth=[1, 2, 3], small__value=[1.1, 2.6, 3.0], large__value=[1.0, 2.0, 3.2])
+    held = Recording.from_columns(columns)
+    assert held.right(same_as("number:0.15")).tolist() == [[1, 1], [0, 1], [1, 1]]
+
+
+def test_answers_may_be_lists():
+    said = [["a"], ["b", "c"], []]
+    held = Recording.from_columns(
+        {"truth": said, "a.value": [["a"], ["b"], []], "b.value": said, "a.confidence": [1, 0, 1]}
+    )
+    assert held.right().tolist() == [[True, True], [False, True], [True, True]]
+    vectors = np.ones((3, 2))
+    held = Recording.from_columns({"truth": vectors, "a.value": vectors * 2, "b.value": vectors})
+    assert held.right().tolist() == [[False, True]] * 3
