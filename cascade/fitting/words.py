@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy.typing as npt
 
     from cascade.fitting.result import Fit
 
@@ -109,17 +111,11 @@ def warnings_of(fit: Fit) -> list[str]:
                 f"{repeated:,} of {held.n:,} rows repeat an earlier input: the promise is per row, "
                 "and rows that repeat are not independent"
             )
-    if held.at is not None:
-        times = held.at
-        try:
-            times = times.astype(np.float64)
-        except ValueError:
-            times = times.astype(str)
-        if (times[1:] >= times[:-1]).all():
-            found.append(
-                "rows are in order of time: the promise is for requests like all of them together; "
-                "if requests drift, fit on recent ones"
-            )
+    if held.at is not None and _rising(held.at):
+        found.append(
+            "rows are in order of time: the promise is for requests like all of them together; if "
+            "requests drift, fit on recent ones"
+        )
     costs = dict(zip(held.names, fit.costs, strict=True))
     if fit.accuracy is not None:
         for a in held.names:
@@ -132,3 +128,14 @@ def warnings_of(fit: Fit) -> list[str]:
                 why = f"{better[0]} is no dearer and, on these rows, no less accurate"
                 found.append(f"{a} is dominated: {why}")
     return found
+
+
+def _rising(times: npt.NDArray[Any]) -> bool:
+    """Whether times are in order: numbers, or what they are spelled in numbers, texts, dates."""
+    for kind in (np.float64, times.dtype):
+        try:
+            read = times.astype(kind)
+            return bool((read[1:] >= read[:-1]).all())
+        except (TypeError, ValueError):  # no numbers; or of several kinds, then nothing is known
+            continue
+    return False

@@ -1,5 +1,6 @@
 """``cascade.fit``: what it chooses, what it promises, what it refuses, what it writes."""
 
+import datetime as dt
 import json
 
 import attrs
@@ -319,6 +320,8 @@ def test_doubts_about_a_recording_are_said_where_there_are_any(fitted):
     days = [f"2026-{1 + i // 90:02}-01" for i in range(n)]
     assert "rows are in order of time" in doubts(at=days)
     assert "rows are in order of time" in doubts(at=list(range(n)))
+    start = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)  # as Parquet and data frames have them
+    assert "rows are in order of time" in doubts(at=[start + dt.timedelta(i) for i in range(n)])
     assert "in order of time" not in doubts(at=days[::-1])
 
 
