@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from cascade.errors import MissingExtra, RecordingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 __all__ = ["read_table"]
@@ -39,8 +40,9 @@ def _files(path: Path, only: str) -> list[Path]:
             f for f in path.iterdir()
             if f.suffix in {".csv", ".gz", ".parquet"} and not f.name.startswith(other)
         )  # fmt: skip
-    elif any(sign in str(path) for sign in "*?["):
-        found = sorted(path.parent.glob(path.name))
+    elif not path.exists() and any(sign in str(path) for sign in "*?["):
+        root = next(folder for folder in path.parents if folder.is_dir())
+        found = sorted(root.glob(str(path.relative_to(root))))
     else:
         found = [path]
     if not found:
@@ -54,11 +56,10 @@ def _read_file(path: Path) -> dict[str, Any]:
             return _read_parquet(path)
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         why = getattr(error, "strerror", None) or error
         raise RecordingError(f"{path}: cannot be read: {why}") from error
-    lines = csv.reader(io.StringIO(text, newline=""))
-    head = next(lines, None)
+    head, *rows = _rows(text, path) or [[]]
     if not head:
         raise RecordingError(f"{path}: empty")
     for separator in ";\t|" if len(head) == 1 else "":
@@ -70,11 +71,24 @@ def _read_file(path: Path) -> dict[str, Any]:
     if len(set(head)) != len(head):
         twice = next(name for name in head if head.count(name) > 1)
         raise RecordingError(f"{path}: column {twice!r} stands there twice")
-    return dict(zip(head, _transposed(lines, len(head), path), strict=True))
+    return dict(zip(head, _transposed(rows, len(head), path), strict=True))
 
 
-def _transposed(lines: Iterable[list[str]], width: int, path: Path) -> list[Sequence[str]]:
-    rows = [row for row in lines if row]
+def _rows(text: str, path: Path) -> list[list[str]]:
+    """Return the rows that hold anything, the head first."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a text may be of any size
+    rows: list[list[str]] = []
+    try:  # strict: else a quote that is not closed swallows the rows that follow
+        rows.extend(filter(None, csv.reader(io.StringIO(text, newline=""), strict=True)))
+    except csv.Error as error:
+        raise RecordingError(
+            f"{path}: row {len(rows)}: {error}; a cell with quotes or line breaks stands between "
+            "quotes, and the quotes in it are doubled"
+        ) from error
+    return rows
+
+
+def _transposed(rows: list[list[str]], width: int, path: Path) -> list[Sequence[str]]:
     for at, row in enumerate(rows, 1):
         if len(row) != width:
             raise RecordingError(f"{path}: row {at}: expected {width} cells, got {len(row)}")
@@ -83,8 +97,11 @@ def _transposed(lines: Iterable[list[str]], width: int, path: Path) -> list[Sequ
 
 def _read_parquet(path: Path) -> dict[str, Any]:
     try:
-        from pyarrow import parquet
+        from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise MissingExtra.for_extra("parquet", "pyarrow") from error
-    columns: dict[str, Any] = parquet.read_table(path).to_pydict()
+    try:
+        columns: dict[str, Any] = parquet.read_table(path).to_pydict()
+    except ArrowException as error:
+        raise RecordingError(f"{path}: cannot be read: {error}") from error
     return columns

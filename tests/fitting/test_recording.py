@@ -139,6 +139,8 @@ def test_what_cannot_be_used_is_refused_with_its_place(columns, words):
         ("truth;a.value;b.value\nx;x;x\n", "separated by ';'; expected ','"),
         ("truth\ta.value\nx\tx\n", r"separated by '\\t'"),
         ("truth, a.value\nx,x\n", "column ' a.value': a blank"),
+        ('truth,a.value,b.value\nx,x,x\nx,x,"x\nx,x,x\n', "row 2: unexpected end .* are doubled"),
+        ('truth,a.value,b.value\nx,"x" x,x\n', "row 1: ',' expected after '\"'"),
     ],
 )
 def test_files_that_are_no_table(tmp_path, text, words):
@@ -252,3 +254,31 @@ def test_answers_may_be_lists():
     vectors = np.ones((3, 2))
     held = Recording.from_columns({"truth": vectors, "a.value": vectors * 2, "b.value": vectors})
     assert held.right().tolist() == [[False, True]] * 3
+
+
+def test_files_of_several_folders_and_files_whose_names_look_like_globs(tmp_path):
+    for folder in ("day [1]", "day [2]"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "run[1].csv").write_text(CSV)
+    assert Recording.read(tmp_path / "day [1]" / "run[1].csv").n == 3
+    assert Recording.read(tmp_path / "day [1]" / "*.csv").n == 3
+    assert Recording.read(tmp_path / "day *" / "run*.csv").n == 6
+    assert Recording.read(tmp_path / "**" / "*.csv").n == 6
+
+
+def test_damaged_files_are_told(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "r.parquet").write_bytes(b"PAR1 no table")
+    packed = bytearray(gzip.compress(CSV.encode()))
+    packed[10] = 0xFF  # no kind of block
+    (tmp_path / "r.csv.gz").write_bytes(packed)
+    for name in ("r.parquet", "r.csv.gz"):
+        with pytest.raises(RecordingError, match=f"{name}: cannot be read"):
+            Recording.read(tmp_path / name)
+
+
+def test_a_text_may_be_of_any_size(tmp_path):
+    head, *rows = CSV.splitlines()
+    text = "\n".join([head + ",input", *(f"{row},{'x' * 200_000}" for row in rows)])
+    (tmp_path / "r.csv").write_text(text)
+    assert len(Recording.read(tmp_path / "r.csv").text[0]) == 200_000
