@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,6 +15,7 @@ import cascade
 from cascade.errors import CannotCertify, RecordingError
 from cascade.fitting.certify import TestedPath, cannot_certify, certificate_of
 from cascade.fitting.paths import oracle_cost, two_tier_path
+from cascade.fitting.pvalues import rows_needed
 from cascade.fitting.recording import Recording
 from cascade.fitting.same import same_as
 from cascade.fitting.search import Rows, Search, candidates, path_of, run_test
@@ -176,9 +179,9 @@ _CHOICES = {
 }
 
 
-def _check(max_loss: float, alpha: float, **words: str) -> None:
+def _check(max_loss: Any, alpha: Any, **words: str) -> None:
     for key, value in (("max_loss", max_loss), ("alpha", alpha)):
-        if not 0.0 < value < 1.0:
+        if not isinstance(value, Real) or not 0.0 < value < 1.0:
             raise ValueError(f"{key}: expected a number between 0 and 1, got {value!r}")
     for key, word in words.items():
         if word not in _CHOICES[key]:
@@ -256,6 +259,8 @@ class _Plan:
             if kind:
                 return _Found(kind[0], self._test(kind[0], self.rows, None, {}, None))
         learn, test = (self.rows.take(part) for part in self._split())
+        if learn.n < 2:
+            raise _too_few(self.rows.n, self.max_loss, self.alpha)
         losses = [loss] if loss != "auto" else ["gross", "net"] if truth == "gross" else [truth]
         if loss == "auto" and self.rows.graded:
             losses = ["net"]
@@ -299,6 +304,16 @@ class _Plan:
             path = path_of(kind, seen, lost, costs, self.max_loss, self.alpha)
         tested = run_test(kind, path, scores, losses, self.max_loss, self.alpha)
         return tested if entry is None else entry.without_calls(test.recording, tested)
+
+
+def _too_few(n: int, max_loss: float, alpha: float) -> CannotCertify:
+    tested = rows_needed(max_loss, alpha) or 0
+    needed = max(6, math.ceil(tested / (1.0 - LEARN_SHARE)))
+    return CannotCertify(
+        f"{n} rows are too few to choose on a third of them and test on the others; at least "
+        f"{needed} are needed even if none is lost",
+        needed=needed,
+    )
 
 
 def _made(plan: _Plan, found: _Found, seed: int, name: str) -> Fit:

@@ -1,5 +1,6 @@
 """``cascade.fit``: what it chooses, what it promises, what it refuses, what it writes."""
 
+import contextlib
 import datetime as dt
 import json
 
@@ -483,3 +484,28 @@ def test_ones_own_policy_keeps_its_line_ends(tmp_path):
     merged(cascade.fit(population(6_000), score="plain", loss="gross"), path)
     written = path.read_bytes()
     assert written.count(b"\n") == written.count(b"\r\n") > 10
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 12])
+def test_of_so_few_rows_none_may_be_looked_at(n):
+    table = population(n) | {"x.length": list(range(n))}
+    asked = [
+        (loss, score) for loss in ("auto", "gross", "net") for score in ("by_label", "learned")
+    ]
+    for loss, score in [*asked, ("net", "plain"), ("gross", "auto")]:
+        with contextlib.suppress(CannotCertify):  # too few, or pointless
+            cascade.fit(table, max_loss=0.4, costs=[1, 20], loss=loss, score=score)
+
+
+def test_too_few_rows_say_how_many_it_takes():
+    with pytest.raises(
+        CannotCertify, match=r"5 rows are too few .* at least 68 are needed"
+    ) as error:
+        cascade.fit(population(5), max_loss=0.05, costs=[1, 20], loss="gross", score="by_label")
+    assert error.value.needed == 68
+
+
+@pytest.mark.parametrize("bound", ["1%", None, 1, float("nan")])
+def test_a_bound_is_a_number_between_0_and_1(bound):
+    with pytest.raises(ValueError, match="max_loss: expected a number between 0 and 1"):
+        cascade.fit(population(50), max_loss=bound, costs=[1, 20])
