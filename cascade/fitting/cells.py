@@ -23,6 +23,8 @@ FRACTIONS = ("confidence", "margin", "quality")
 AMOUNTS = ("seconds", "cost")
 """What the columns of a tier hold, by their names: 0 or 1, [0, 1], 0 or more."""
 
+_FLAG = "0 or 1"
+_WORDS = {"True": 1, "False": 0, "true": 1, "false": 0}  # as tables write what is right or wrong
 _NESTED = (list, tuple, dict, np.ndarray)
 
 
@@ -41,10 +43,10 @@ class Cells:
         if field == "input":
             return self._texts(name, keep)
         if field in {"value", "truth", "id", "at"}:
-            return self._whole(name, _answers(self._kept(name, keep)))
-        numbers = self.numbers(name, keep)
+            return self._whole(name, _answers(_kept(self._table[name], keep)))
+        numbers = self.numbers(name, keep, _FLAG if field in FLAGS else "a number")
         if field in FLAGS:
-            self._all(name, keep, (numbers == 0) | (numbers == 1), "0 or 1")
+            self._all(name, keep, (numbers == 0) | (numbers == 1), _FLAG)
             return numbers.astype(np.bool_)
         if field in FRACTIONS:
             self._all(name, keep, (numbers >= 0) & (numbers <= 1), "a number in [0, 1]")
@@ -52,16 +54,20 @@ class Cells:
             self._all(name, keep, numbers >= 0, "a number that is not negative")
         return numbers
 
-    def numbers(self, name: str, keep: Column) -> npt.NDArray[np.float64]:
+    def numbers(
+        self, name: str, keep: Column, expected: str = "a number"
+    ) -> npt.NDArray[np.float64]:
         """Return a column of finite numbers."""
         cells = self._table[name]
+        if expected == _FLAG:
+            cells = [_WORDS.get(cell, cell) if isinstance(cell, str) else cell for cell in cells]
         try:
-            numbers = np.asarray(self._kept(name, keep), dtype=np.float64)
+            numbers = np.asarray(_kept(cells, keep), dtype=np.float64)
         except (TypeError, ValueError):
             at = next(int(i) for i in keep if not is_number(cells[i]))
-            raise self._error(name, at, cells[at], "a number") from None
+            raise self._error(name, at, cells[at], expected) from None
         if numbers.ndim > 1:
-            raise self._error(name, int(keep[0]), cells[int(keep[0])], "a number")
+            raise self._error(name, int(keep[0]), cells[int(keep[0])], expected)
         self._all(name, keep, np.isfinite(numbers), "a finite number")
         return numbers
 
@@ -70,18 +76,13 @@ class Cells:
         for at in keep.tolist():
             if not isinstance(cells[at], str):
                 raise self._error(name, at, cells[at], "text")
-        return np.array(self._kept(name, keep), dtype=object)
+        return np.array(_kept(self._table[name], keep), dtype=object)
 
     def _whole(self, name: str, answers: Column) -> Column:
         """Return the integers that a frame has made fractions of, to have a place for gaps."""
         whole = answers.dtype.kind == "f" and bool((answers % 1.0 == 0.0).all())
         gaps = whole and any(map(is_empty, self._table[name]))
         return answers.astype(np.int64) if gaps else answers
-
-    def _kept(self, name: str, keep: Column) -> Any:
-        """Return the cells of a column that are kept: what others hold decides nothing."""
-        cells = self._table[name]
-        return cells if len(keep) == len(cells) else [cells[i] for i in keep.tolist()]
 
     def _all(self, name: str, keep: Column, sound: Column, expected: str) -> None:
         if not sound.all():
@@ -130,6 +131,11 @@ class Cells:
         for name in self._table:
             data.update(repr((name, [str(cell) for cell in self._table[name]])).encode())
         return data.hexdigest()
+
+
+def _kept(cells: Any, keep: Column) -> Any:
+    """Return the cells of a column that are kept: what others hold decides nothing."""
+    return cells if len(keep) == len(cells) else [cells[i] for i in keep.tolist()]
 
 
 def _answers(cells: Any) -> Column:

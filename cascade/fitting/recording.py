@@ -9,6 +9,7 @@ and ``x.<feature>``.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,7 +24,7 @@ from cascade.fitting.tables import read_table
 from cascade.types import a_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -275,6 +276,11 @@ class Recording:
             RecordingError: there is none, or one is negative or not finite.
         """
         if given is not None:
+            if isinstance(given, (str, Mapping)) or not hasattr(given, "__len__"):
+                raise RecordingError(
+                    f"costs: expected a list of numbers, one per tier ({', '.join(self.names)}), "
+                    f"got {given!r}"
+                )
             if len(given) != len(self.tiers):
                 raise RecordingError(
                     f"costs: expected one per tier ({', '.join(self.names)}), got {len(given)}"
@@ -313,6 +319,7 @@ def _tier_names(table: Mapping[str, Any], source: str) -> list[str]:
         if not dot or field not in _FIELDS:
             close = difflib.get_close_matches(field if dot else column, [*_FIELDS, *_SHARED], 1)
             hint = f"; leave it out, or name it x.{column}, if it shows what an input is like"
+            hint = hint if column else "; is it a frame's index? Write the table without it"
             hint = f"; did you mean {f'{name}.' if dot else ''}{close[0]}?" if close else hint
             raise RecordingError(f"{source}: unknown column {column!r}{hint}")
         names.setdefault(name)
@@ -320,7 +327,10 @@ def _tier_names(table: Mapping[str, Any], source: str) -> list[str]:
 
 
 def _sound_costs(costs: Sequence[float], where: str) -> npt.NDArray[np.float64]:
-    found = np.asarray(costs, dtype=np.float64)
+    try:
+        found = np.asarray(costs, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise RecordingError(f"{where}: expected numbers, got {list(costs)!r}") from None
     for cost in found.tolist():
         if not 0.0 <= cost <= _DEAREST:
             raise RecordingError(f"{where}: expected finite numbers of 0 or more, got {cost:g}")

@@ -110,6 +110,8 @@ def test_costs_that_were_recorded_have_a_finite_mean():
         (with_(small__confidence=[0.9, 0.5, float("nan")]), r"row 3.*finite number, got nan"),
         (with_(small__confidence=[0.9, 1.5, 0.4]), r"row 2.*in \[0, 1\], got 1\.5"),
         (with_(small__agrees=[1, 0, 2]), "row 3.*0 or 1, got 2"),
+        (with_(small__agrees=["True", "0", "yes"]), "row 3.*0 or 1, got 'yes'"),
+        ({"": [0], "truth": [1]}, "unknown column ''; is it a frame's index"),
         (with_(small__cost=[1, -1, 0]), "row 2.*not negative"),
         (with_(small__confidance=[1, 1, 1]), r"did you mean small\.confidence\?"),
         (with_(thruth=[1, 1, 1]), "unknown column 'thruth'; did you mean truth"),
@@ -282,3 +284,17 @@ def test_a_text_may_be_of_any_size(tmp_path):
     text = "\n".join([head + ",input", *(f"{row},{'x' * 200_000}" for row in rows)])
     (tmp_path / "r.csv").write_text(text)
     assert len(Recording.read(tmp_path / "r.csv").text[0]) == 200_000
+
+
+def test_right_or_wrong_may_be_written_as_a_frame_does():
+    columns = {"a.correct": ["True", "False"], "b.correct": [True, False], "a.agrees": ["1", "0"]}
+    held = Recording.from_columns(columns)
+    assert held.right().tolist() == [[True, True], [False, False]]
+    assert held.agrees().tolist() == [[True, True], [False, True]]
+
+
+@pytest.mark.parametrize("costs", ["1,20", {"a": 1, "b": 20}, 5, ["cheap", "dear"]])
+def test_costs_are_numbers_in_the_order_of_the_tiers(costs):
+    held = Recording.from_columns({"a.correct": [1], "b.correct": [1]})
+    with pytest.raises(RecordingError, match="costs: expected"):
+        held.costs(costs)
