@@ -181,7 +181,7 @@ _CHOICES = {
 
 def _check(max_loss: Any, alpha: Any, **words: str) -> None:
     for key, value in (("max_loss", max_loss), ("alpha", alpha)):
-        if not isinstance(value, Real) or not 0.0 < value < 1.0:
+        if not isinstance(value, Real) or not 0.0 < float(value) < 1.0:
             raise ValueError(f"{key}: expected a number between 0 and 1, got {value!r}")
     for key, word in words.items():
         if word not in _CHOICES[key]:
