@@ -7,6 +7,7 @@ inherits nothing half written.
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from cascade.types import spelled
+from cascade.types import jsonable, spelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,13 +66,13 @@ class Recorder:
         """Whether this request is sampled; asked before it is routed."""
         return self._rate >= 1.0 or self._random.random() < self._rate
 
-    def write(self, outcome: Outcome[Any], x: Any, answers: Sequence[Answer]) -> None:
-        """Append one request with what every tier answered to it."""
+    def write(self, outcome: Outcome[Any], x: Any, row: Any, answers: Sequence[Answer]) -> None:
+        """Append one request, prepared as ``row``, with what every tier answered to it."""
         if self._closed:  # by who did not wait for a tier that hung
             return
         cells = {
             "id": outcome.id, "at": f"{time.time():.6f}", "policy": outcome.policy, "sampled": "1",
-        } | ({"input": spelled(x)} if self._inputs else {})  # fmt: skip
+        } | (_asked(x, row) if self._inputs else {})  # fmt: skip
         for answer in answers:
             cells |= answer.cells()
         self._append("recording", cells)
@@ -99,3 +100,10 @@ class Recorder:
         for file in list(self._files.values()):  # a label may come meanwhile
             file.close()
         self._files.clear()
+
+
+def _asked(x: Any, row: Any) -> dict[str, str]:
+    """Return the cell of a request; fitting reads ``input``, so that is what serving sees."""
+    if isinstance(row, str) and row == x:
+        return {"input": row}
+    return {"request": x if isinstance(x, str) else json.dumps(jsonable(x), ensure_ascii=False)}

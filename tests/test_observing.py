@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import csv
+import json
 import os
 import threading
 import time
@@ -151,6 +152,35 @@ def test_inputs_are_written_only_when_asked_for(tmp_path):
             routing.record(folder, rate=1.0, inputs=inputs)
             routing.route("a secret 1")
         assert ("a secret 1" in (rows_of(folder)[0].get("input") or "")) is inputs
+
+
+@pytest.mark.parametrize("x", [np.arange(3.0), {"a": 1.0, "b": 2}, [0.5, 1.5]])
+def test_what_is_no_text_is_not_written_as_one(tmp_path, x):
+    """A fit would go by the statistics of a text, which no request then has."""
+    answers = {
+        name: cascade.tier(lambda _: [("a", 0.9)], returns="pairs") for name in ("small", "large")
+    }
+    with router(tiers=answers) as routing:
+        routing.record(tmp_path, rate=1.0, inputs=True)
+        routing.route(x)
+    (row,) = rows_of(tmp_path)
+    assert json.loads(row["request"]) == (x.tolist() if isinstance(x, np.ndarray) else x)
+    held = Recording.read(tmp_path)
+    assert held.text is None
+    assert not held.shown
+
+
+def test_a_text_that_is_prepared_is_written_as_the_request(tmp_path):
+    answers = {
+        name: cascade.tier(lambda _: [("a", 0.9)], returns="pairs") for name in ("small", "large")
+    }
+    policy = Policy.from_dict(TREE | {"prepare": {"version": "1"}})
+    for folder, prepare in (("numbers", lambda text: np.array([len(text)])), ("text", str.lower)):
+        with Router(policy, tiers=answers, prepare=prepare) as routing:
+            routing.record(tmp_path / folder, rate=1.0, inputs=True)
+            routing.route("A text")
+    assert rows_of(tmp_path / "numbers")[0]["request"] == "A text"
+    assert rows_of(tmp_path / "text")[0]["request"] == "A text"
 
 
 def test_incomplete_recordings_ask_nobody(tmp_path):

@@ -3,7 +3,7 @@
 One row per request: ``truth``, and for each tier, cheapest first, ``<tier>.value`` (or
 ``<tier>.correct``), ``<tier>.confidence``, ``<tier>.margin``, ``<tier>.quality``,
 ``<tier>.agrees``, ``<tier>.seconds``, ``<tier>.cost``; also ``id``, ``at``, ``input``, ``tenant``
-and ``x.<feature>``.
+and ``x.<feature>``. A ``request`` is for people; nothing is fitted to it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["Recording", "TierColumns"]
 
 _FIELDS = ("value", *FLAGS, *FRACTIONS, *AMOUNTS, "score")
 _DEAREST = 1e100  # a cost; sums and ratios of it stay finite
-_SHARED = ("truth", "id", "at", "policy", "sampled", "input", "tenant")
+_SHARED = ("truth", "id", "at", "policy", "sampled", "input", "request", "tenant")
 
 
 @attrs.frozen(eq=False)
