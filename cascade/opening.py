@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from cascade.bundle import load_golden, load_profile
-from cascade.errors import CascadeError, ModelIntegrityError, PolicyError
+from cascade.errors import ModelIntegrityError, PolicyError
 from cascade.load import ServiceTime
 from cascade.plan import compile_plan
 from cascade.policy.walk import nearest, shown
@@ -130,7 +130,7 @@ def _warm(tier: BoundTier, profile: Profile | None) -> Service:
             raw = tier.run(job)
             taken = time.perf_counter_ns() - begun
             tier.read(raw)
-        except (CascadeError, ValueError, RuntimeError):  # zeros need not be a sensible input
+        except Exception:  # noqa: BLE001  zeros need not be a sensible input, to whatever runs
             return service, known
         if profile is None and turn:  # the first run also sets up
             service.observe_rows(taken, 1)

@@ -171,6 +171,23 @@ def test_a_batch_axis_fixed_at_one_is_run_row_by_row(tmp_path):
         assert router.route_many(np.stack([ROW, ROW[::-1], ROW])).values.tolist() == [1, 0, 1]
 
 
+def test_a_model_that_does_not_take_the_zeros_of_the_warm_up_is_served(tmp_path):
+    """A convolution over images of any size: one pixel is none."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["c"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["p"]),
+    ]
+    free, weights = ["n", 2, "h", "w_"], np.zeros((2, 2, 3, 3), dtype=np.float32)
+    weights[0, 0, 1, 1] = weights[1, 1, 1, 1] = 1.0
+    model(tmp_path / "m.onnx", nodes, [("x", FLOAT, free)], [("p", FLOAT, ["n", 2])],
+          [("w", weights)])  # fmt: skip
+    with alone(tmp_path, tier()) as router:
+        for size in (3, 5):
+            outcome = router.route(np.tile(ROW[:, None, None], (1, size, size)))
+            assert (outcome.value, outcome.confidence) == (1, pytest.approx(0.75))
+
+
 def softmax(path, rng, width=512):
     """Two inputs, a and b, a megabyte of weights, and three probabilities."""
     weights = [("w", rng.normal(size=(4, width)).astype("f4")),
