@@ -65,14 +65,15 @@ def choose(
         if named is not None and named not in outputs:
             known = ", ".join(map(repr, outputs))
             raise PolicyError(f"no output {named!r}; the model has {known}")
-    node = _default(kind, outputs) if name is None else outputs[name]
+    if held is not None and not _is_float(outputs[held]):
+        raise PolicyError(f"output {held!r} of type {outputs[held].type} is no confidence")
+    answers = {key: node for key, node in outputs.items() if key != held or kind in MATRIX}
+    node = _default(kind, answers) if name is None else outputs[name]
     if node is None or not _suits(kind, node):
         hint = "; name one in outputs" if name is None else f", which {name!r} is not"
         zipped = None if kind == "value" else _zipmap(outputs)
         why = hint if zipped is None else f": {zipped.name!r} {_ZIPMAP}"
         raise PolicyError(f"no output that could be {kind}{why}")
-    if held is not None and not _is_float(outputs[held]):
-        raise PolicyError(f"output {held!r} of type {outputs[held].type} is no confidence")
     if kind in MATRIX:
         return _matrix(kind, node, classes)
     if scored and held is None:

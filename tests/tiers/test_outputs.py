@@ -37,6 +37,7 @@ HIDDEN, NUMBER = node("hidden", shape=[None, 5, 7]), node("y", shape=[None, 1])
         ([LABEL, MAPS], None, "label", ["label"]),
         ([MAPS, NUMBER], {"kind": "value"}, "value", ["y"]),
         ([LABEL, NUMBER], {"kind": "label", "confidence": "y"}, "label", ["label", "y"]),
+        ([NUMBER, node("z")], {"kind": "value", "confidence": "y"}, "value", ["z", "y"]),
     ],
 )
 def test_the_outputs_that_are_fetched(nodes, outputs, kind, names):
@@ -60,6 +61,7 @@ def test_the_outputs_that_are_fetched(nodes, outputs, kind, names):
         ([LABEL], {"kind": "sigmoid"}, "no output that could be sigmoid; name one"),
         ([LABEL, NUMBER], {"kind": "probabilities", "name": "label"}, "which 'label' is not"),
         ([LABEL, NUMBER], {"kind": "label", "confidence": "label"}, "is no confidence"),
+        ([NUMBER], {"kind": "value", "confidence": "y"}, "no output that could be value; name one"),
     ],
 )
 def test_outputs_that_could_be_no_answer_are_refused_with_the_remedy(nodes, outputs, words):
