@@ -344,10 +344,10 @@ def _array_rows(spec: InputSpec, strict: bool, finite: bool) -> CastRows:  # noq
         try:
             array = _as_array(x, spec, strict)
         except (InputTypeError, InputValueError):
-            found = _each(one, x) if listed else None  # says which row it is
-            if found is None or not free:
+            if not listed:
                 raise
-            return found  # rows of unequal shape
+            rows, n = _each(one, x)  # says which row it is
+            return rows if free else np.stack(rows), n  # of unequal shape, or each in a dict
         if array.ndim == 1 and spec.shape == (1,):  # as many numbers as rows
             array = array[:, None]
         if array.ndim == 0 or not _fits(array.shape[1:], spec.shape):
@@ -363,9 +363,13 @@ def _array_rows(spec: InputSpec, strict: bool, finite: bool) -> CastRows:  # noq
 
 def _named_batches(specs: Sequence[InputSpec], strict: bool, finite: bool) -> CastRows:  # noqa: FBT001
     casts = {spec.name: rows_caster([spec], strict=strict, finite=finite) for spec in specs}
+    named = _named_rows(specs, strict, finite)
     listing = "; ".join(map(str, specs))
 
     def cast(x: Any) -> tuple[Any, int]:
+        if isinstance(x, (list, tuple)) and x and all(isinstance(row, Mapping) for row in x):
+            rows, _ = _each(named, x)  # row by row, as a function that prepares them gives them
+            x = {name: [row[name] for row in rows] for name in casts}
         if not isinstance(x, Mapping) or set(x) != set(casts):
             got = _keys(x, casts) if isinstance(x, Mapping) else _describe(x)
             msg = f"batch: expected a dict of arrays with {listing}, got {got}"

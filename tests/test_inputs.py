@@ -142,6 +142,8 @@ def test_what_cannot_be_read_is_an_input_error():
         (TEXT, np.empty(0, dtype=object), 0),
         (TWO, {"a": [1, 2], "b": [[3], [4]]}, 2),
         (TWO, {"a": [[1], [2]], "b": [[3], [4]]}, 2),
+        (TWO, [{"a": 1, "b": [3]}, {"b": 4, "a": np.ones(1)}], 2),
+        (VECTOR, [{"x": [1, 2]}, [3, 4]], 2),
     ],
 )
 def test_a_batch_that_fits_has_its_length(specs, given, n):
@@ -199,6 +201,9 @@ def test_a_batch_that_fits_has_its_length(specs, given, n):
         (TEXT, 5, InputTypeError, "a list of str"),
         (TWO, {"a": [[1], [2]], "b": [[3]]}, InputValueError, "columns of one length"),
         (TWO, [[1], [2]], InputTypeError, "got a list"),
+        (TWO, [{"a": 1, "b": 2}, {"a": 1}], InputValueError, "row 1: .* that lacks 'b'"),
+        (TWO, [{"a": 1, "b": 2}, 5], InputTypeError, "got a list"),
+        (VECTOR, [{"y": [1, 2]}], InputValueError, "row 0: .* that lacks 'x'"),
         (VECTOR, np.ones(2), InputValueError, "this is one row"),
     ],
 )
