@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import numpy as np
 
 from cascade.admission import Priority
 from cascade.allowance import allowance_of
@@ -27,7 +29,7 @@ from cascade.tiers.python import each
 from cascade.types import Mode, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from cascade.allowance import Allowance
     from cascade.binding import Functions
@@ -110,15 +112,15 @@ def compile_plan(
 ) -> Plan:
     """Compile a policy over opened tiers."""
     watchdog, cores = Watchdog(clock), find_cores(env).usable
+    specs = common_inputs(bound, prepare, strict=policy.inputs.cast == "none")
     lanes = tuple(
         make_lane(
-            spec, i, tier, clock, *services[tier.name], _own(prepare, tier, policy),
+            spec, i, tier, clock, *services[tier.name], _own(prepare, tier, policy, specs),
             policy.calibrations.get(tier.name), watchdog, cores,
         )
         for i, (spec, tier) in enumerate(zip(policy.tiers, bound, strict=True))
     )  # fmt: skip
     names, point = tuple(tier.name for tier in bound), policy.point
-    specs = common_inputs(bound, prepare)
     same_classes(bound, postprocess)
     row, rows = _casters(policy, specs, prepare)
     rule = policy.complexity
@@ -196,21 +198,49 @@ def in_mode(plan: Plan, mode: Mode) -> Plan:
     )
 
 
-def common_inputs(bound: tuple[BoundTier, ...], prepare: Functions) -> tuple[InputSpec, ...]:
-    """Return the inputs that a row is checked against: of the first tier that takes it as it is.
+def common_inputs(
+    bound: Iterable[BoundTier], prepare: Functions, *, strict: bool = False
+) -> tuple[InputSpec, ...]:
+    """Return the inputs that a row is checked against: of those tiers that take it as it is.
+
+    Where they take numbers of several dtypes, it is the one that loses the least: each of the
+    others is made of it.
 
     Raises:
-        PolicyError: two tiers take different rows, and neither has a function that makes its own.
+        PolicyError: two tiers take different rows, and neither has a function that makes its own;
+            with ``strict`` rows of another dtype are different.
     """
     takers = [tier for tier in bound if tier.inputs and tier.name not in prepare.own]
     for tier in takers[1:]:
-        if _shapes(tier) != _shapes(takers[0]):
-            raise PolicyError(
-                f"tiers {takers[0].name!r} ({'; '.join(map(str, takers[0].inputs))}) and "
-                f"{tier.name!r} ({'; '.join(map(str, tier.inputs))}) take different rows; "
-                f"give prepare={{{tier.name!r}: f}}"
-            )
-    return takers[0].inputs if takers else ()
+        if _shapes(tier, strict) != _shapes(takers[0], strict):
+            raise PolicyError(_different(takers[0], tier))
+    if not takers:
+        return ()
+    return tuple(_widest(spec, takers) for spec in takers[0].inputs)
+
+
+def _widest(spec: InputSpec, takers: list[BoundTier]) -> InputSpec:
+    """Return an input with the dtype that all tiers can be served from."""
+    same = [_same_input(tier, spec) for tier in takers]
+    dtypes = {own.dtype for own in same}
+    if len(dtypes) == 1:
+        return spec
+    able = [d for d in dtypes if all(np.can_cast(d, other, "same_kind") for other in dtypes)]
+    if not able:
+        odd = next(i for i, own in enumerate(same) if own.dtype != spec.dtype)
+        raise PolicyError(_different(takers[0], takers[odd]))
+    return attrs.evolve(spec, dtype=max(sorted(able), key=lambda d: np.dtype(d).itemsize))
+
+
+def _same_input(tier: BoundTier, spec: InputSpec) -> InputSpec:
+    """Return the input of a tier that another's stands for: of a single one the name is free."""
+    own = tier.inputs
+    return own[0] if len(own) == 1 else next(one for one in own if one.name == spec.name)
+
+
+def _different(first: BoundTier, other: BoundTier) -> str:
+    shown = [f"{tier.name!r} ({'; '.join(map(str, tier.inputs))})" for tier in (first, other)]
+    return f"tiers {' and '.join(shown)} take different rows; give prepare={{{other.name!r}: f}}"
 
 
 def same_classes(bound: Iterable[BoundTier], postprocess: Functions) -> None:
@@ -244,10 +274,13 @@ def _labels(classes: Any) -> set[Any] | None:
         return None
 
 
-def _shapes(tier: BoundTier) -> Any:
+def _shapes(tier: BoundTier, strict: bool) -> Any:  # noqa: FBT001
     """What a row must look like; the name matters only where there are several."""
     named = len(tier.inputs) > 1
-    return {(spec.name if named else "", spec.dtype == "text", spec.shape) for spec in tier.inputs}
+    return {
+        (spec.name if named else "", spec.dtype if strict else spec.dtype == "text", spec.shape)
+        for spec in tier.inputs
+    }
 
 
 def _casters(
@@ -263,15 +296,26 @@ def _casters(
     return _after(common, row), _rows_after(common, rows)
 
 
-def _own(prepare: Functions, tier: BoundTier, policy: Policy) -> Callable[[Any], Any] | None:
+def _own(
+    prepare: Functions, tier: BoundTier, policy: Policy, specs: tuple[InputSpec, ...]
+) -> Callable[[Any], Any] | None:
+    """Return what makes a tier's own row: its function, or a cast to the dtypes that it takes."""
     function = prepare.own.get(tier.name)
     if function is None:
-        return None
-    cast = row_caster(tier.inputs, strict=policy.inputs.cast == "none")
+        if all(_same_input(tier, spec).dtype == spec.dtype for spec in specs if tier.inputs):
+            return None
+        return row_caster(tier.inputs)
+    checks = {"strict": policy.inputs.cast == "none", "finite": policy.inputs.validate == "finite"}
+    cast, cast_rows = row_caster(tier.inputs, **checks), rows_caster(tier.inputs, **checks)
     own: Any = _after(function, cast)
     batch = getattr(function, "batch", None)
     if batch is not None:
-        own.batch = lambda xs: [cast(x) for x in batch(xs)]
+
+        def cast_all(xs: Any) -> Any:
+            made = batch(xs)
+            return cast_rows(made)[0] if isinstance(made, Mapping) else [cast(x) for x in made]
+
+        own.batch = cast_all
     return own  # type: ignore[no-any-return]
 
 

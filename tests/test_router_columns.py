@@ -7,6 +7,7 @@ from types import MappingProxyType
 import attrs
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 import cascade
 from cascade import (
@@ -17,11 +18,14 @@ from cascade import (
     Policy,
     PolicyError,
     Router,
+    TierError,
     TierOutputError,
 )
 from cascade.policy.certificate import PathPoint
 from tests.test_inputs import Table
-from tests.tiers.test_onnx import identity
+from tests.tiers.test_onnx import FLOAT, INT64, identity, model
+
+DOUBLE, FLOAT16 = TensorProto.DOUBLE, TensorProto.FLOAT16
 
 COLUMNS = {"length": np.array([1.0, 2.0, 3.0, 4.0]), "word": ["a", "b", "c", "d"]}
 
@@ -216,6 +220,98 @@ def test_a_row_that_a_tiers_own_function_cannot_take_fails_alone(sure):
         ]  # fmt: skip
         assert found[1].steps[-1].error == "tier 'large' raised KeyError"
     assert (nobody.value, str(nobody.reason)) == ("d", "fault")
+
+
+def tokens(text):
+    ids = np.array([len(word) for word in text.split()])
+    return {"ids": ids, "mask": np.ones_like(ids)}
+
+
+class Tokenizer:
+    """Fills up to the longest, as tokenizers of whole batches do."""
+
+    def __call__(self, text):
+        return tokens(text)
+
+    def batch(self, texts):
+        rows = list(map(tokens, texts))
+        longest = max(len(row["ids"]) for row in rows)
+        columns = {"ids": [], "mask": []}
+        for row in rows:
+            for name, column in columns.items():
+                column.append(np.pad(row[name], (0, longest - len(row[name]))))
+        return {name: np.stack(column) for name, column in columns.items()}
+
+
+@pytest.mark.parametrize("prepare", [tokens, Tokenizer()], ids=["row by row", "batch"])
+@pytest.mark.parametrize("own", [False, True], ids=["common", "own"])
+def test_a_tokenizer_makes_the_inputs_of_a_model(tmp_path, prepare, own):
+    nodes = [
+        helper.make_node("Mul", ["ids", "mask"], ["kept"]),
+        helper.make_node("Cast", ["kept"], ["numbers"], to=FLOAT),
+        helper.make_node("ReduceSum", ["numbers", "axis"], ["sum"], keepdims=1),
+        helper.make_node("Sub", ["six", "sum"], ["rest"]),
+        helper.make_node("Concat", ["sum", "rest"], ["logits"], axis=1),
+    ]
+    inputs = [(name, INT64, ["n", "s"]) for name in ("ids", "mask")]
+    weights = [("axis", np.array([1])), ("six", np.float32([6.0]))]
+    model(tmp_path / "m.onnx", nodes, inputs, [("logits", FLOAT, ["n", 2])], weights)
+    tree = {"version": 1, "name": "p", "deadline": "5s",
+            "tiers": [{"name": "it", "kind": "onnx", "model": "m.onnx"}]}  # fmt: skip
+    given = {"it": prepare} if own else prepare
+    with Router(Policy.from_dict(tree), models=tmp_path, env={}, prepare=given) as router:
+        texts = ["a b", "aaaa b", "cc"]
+        assert [router.route(text).value for text in texts] == [1, 0, 1]
+        assert router.route_many(texts).values.tolist() == [1, 0, 1]
+
+
+def softmax(path, kind):
+    nodes = [
+        helper.make_node("Cast", ["x"], ["y"], to=FLOAT),
+        helper.make_node("Softmax", ["y"], ["p"], axis=1),
+    ]
+    model(path, nodes, [("x", kind, [None, 2])], [("p", FLOAT, [None, 2])])
+
+
+@pytest.mark.parametrize(
+    ("small", "large"), [("half", "double"), ("double", "half"), ("float", "int"), ("int", "half")]
+)
+def test_tiers_of_several_dtypes_get_their_own_numbers(tmp_path, small, large):
+    kinds = {"half": FLOAT16, "float": FLOAT, "double": DOUBLE, "int": INT64}
+    for name, kind in kinds.items():
+        softmax(tmp_path / f"{name}.onnx", kind)
+    tiers = [{"name": name, "kind": "onnx", "model": f"{name}.onnx"} for name in (small, large)]
+    given = policy([1.0], tiers=tiers)
+    with Router(given, models=tmp_path, env={}) as router:
+        assert router.route([3, 1]).tier == large
+        assert router.route([3, 1]).confidence == pytest.approx(0.880797)
+        found = router.route_many([[3, 1]] * 3)
+        assert found.tiers.tolist() == [large] * 3
+        assert found.confidences == pytest.approx(0.880797)
+    strict = policy([1.0], tiers=tiers, inputs={"cast": "none"})
+    with pytest.raises(PolicyError, match="take different rows"):
+        Router(strict, models=tmp_path, env={}).warmup()
+
+
+def test_the_dearer_tier_loses_no_digits_to_the_cheaper(tmp_path):
+    for name, kind in (("half", FLOAT16), ("double", DOUBLE)):
+        softmax(tmp_path / f"{name}.onnx", kind)
+    tiers = [{"name": n, "kind": "onnx", "model": f"{n}.onnx"} for n in ("half", "double")]
+    with Router(policy([1.0], tiers=tiers), models=tmp_path, env={}) as router:
+        row = np.array([1000.1, 1000.0])  # 1000 and 1000 in float16
+        assert router.route(row).confidence == pytest.approx(0.52498, abs=1e-4)
+        assert router.route_many(row[None]).confidences == pytest.approx(0.52498, abs=1e-4)
+
+
+def test_what_a_tiers_own_function_makes_must_be_finite_too(tmp_path):
+    identity(tmp_path / "m.onnx", 2, "logits")
+    tree = {"version": 1, "name": "p", "deadline": "5s", "inputs": {"validate": "finite"},
+            "tiers": [{"name": "it", "kind": "onnx", "model": "m.onnx"}]}  # fmt: skip
+    own = {"it": lambda x: [x, -np.inf]}
+    with Router(Policy.from_dict(tree), models=tmp_path, env={}, prepare=own) as router:
+        with pytest.raises(TierError) as caught:
+            router.route(1.0)
+        assert "NaN or infinite numbers" in str(caught.value.__cause__)
 
 
 def test_a_mapping_of_columns_need_not_be_a_dict():

@@ -160,7 +160,7 @@ def test_swaps_that_fail_push_nothing_out_of_the_counters(monkeypatch):
         router.route("x")
         before = router.metrics()
 
-        def refused(*_):
+        def refused(*_, **__):
             raise PolicyError("it does not fit")
 
         with monkeypatch.context() as patched:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cascade.batching import Curve, knee
@@ -142,7 +143,7 @@ def _together(policy: Policy, opened: list[BoundTier]) -> Iterator[str]:
     """Say why models do not go together; what functions in Python make of them is not known."""
     none = Functions(None, {})
     rules: list[tuple[Any, Callable[..., Any]]] = [
-        (policy.prepare, common_inputs),
+        (policy.prepare, functools.partial(common_inputs, strict=policy.inputs.cast == "none")),
         (policy.postprocess, same_classes),
     ]
     for named, rule in rules:
