@@ -25,6 +25,7 @@ __all__ = ["WAYS", "change_tier"]
 WAYS = ("quantize", "prune")
 """How a model can be made smaller."""
 
+_VECTORS = "its answers are vectors, and no gate can tell which of them are as good"
 _LEAST = 20  # rows of each part, for anything to be said at all
 
 
@@ -60,20 +61,28 @@ def change_tier(
         only = Candidate(way, f"cannot be done: {reason}")
         return Slimming(name, (only,), None, model, spec.confidence.temperature)
     running = open_tier(spec, model, policy)
+    if _answers_vectors(running, parts.learn):
+        only = Candidate(way, f"cannot be done: {_VECTORS}")
+        return Slimming(name, (only,), None, model, spec.confidence.temperature)
     variants = _variants(running, model, parts, way)
     return slim(policy, spec, model, variants, parts, max_loss=max_loss, alpha=alpha)
+
+
+def _answers_vectors(running: Running, data: Data) -> bool:
+    values, _ = running.answers(running.outputs(data.take([0])))
+    return isinstance(values[0], np.ndarray)
 
 
 def _variants(running: Running, model: bytes, parts: Parts, way: str) -> list[Variant]:
     if way == "quantize":
         few = range(min(parts.learn.n, CALIBRATION))
-        return quantized(model, [_feed(running, parts.learn.batch(i, 1)) for i in few])
-    return pruned(model, _feed(running, parts.learn.rows), _codes(running, parts.learn))
+        return quantized(model, [_feed(running, parts.learn.take([i])) for i in few])
+    return pruned(model, _feed(running, parts.learn), _codes(running, parts.learn))
 
 
-def _feed(running: Running, rows: Any) -> dict[str, Any]:
-    cast = running.cast(rows)
-    return cast if isinstance(cast, dict) else {running.tier.inputs[0].name: cast}
+def _feed(running: Running, data: Data) -> dict[str, Any]:
+    fed: dict[str, Any] = running.tier.feed(running.cast(data.rows), data.n, batch=True)
+    return fed
 
 
 def _codes(running: Running, data: Data) -> Any:

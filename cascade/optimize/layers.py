@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
-import onnxruntime as ort
 from scipy.linalg import qr
 
+from cascade.optimize.fetching import fetch
 from cascade.optimize.lazily import require_onnx
 
 if TYPE_CHECKING:
@@ -176,9 +176,4 @@ def _values(loaded: Any, tensor: str, feeds: dict[str, Array]) -> Array:
     loaded = type(loaded).FromString(loaded.SerializeToString())
     del loaded.graph.output[:]
     loaded.graph.output.append(onnx.helper.make_empty_tensor_value_info(tensor))
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(
-        loaded.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return np.asarray(session.run([tensor], feeds)[0])
+    return fetch(loaded.SerializeToString(), tensor, feeds)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
-import onnxruntime as ort
 
+from cascade.optimize.fetching import fetch
 from cascade.optimize.lazily import require_onnx
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Forest:
         if not self.averaged or self.output is None or len(self.ids) > _MANY:
             return self.ids
         some = {name: rows[:_ROWS] for name, rows in feeds.items()}
-        alone = [_run(self.only([one]), self.output, some) for one in self.ids]
+        alone = [fetch(self.only([one]), self.output, some) for one in self.ids]
         votes = np.stack(alone) / len(self.ids)
         right = votes.sum(axis=0).argmax(axis=1) if truth is None else truth[:_ROWS]
         return np.asarray(self.ids[_greedy(votes, right)])
@@ -119,13 +119,6 @@ def _averaged(held: dict[str, Array], trees: int) -> bool:
     added = held["post_transform"][0] != b"NONE" or "base_values" in held
     one = len(np.unique(held["class_ids"])) == 1
     return one and not added and bool(sums.min() >= 0.0 and sums.max() < 1.0 + _EVEN)
-
-
-def _run(model: bytes, output: str, feeds: dict[str, Array]) -> Array:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run([output], feeds)[0])
 
 
 def _greedy(votes: Array, right: Array) -> list[int]:

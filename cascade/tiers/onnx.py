@@ -220,7 +220,7 @@ class OnnxTier(BoundTier):
         return lambda job: run(names, {name: job.row[None]})
 
     def _one_feed(self, job: Any) -> Any:
-        return self._run_session(self._names, self._feed(job.row, 1))
+        return self._run_session(self._names, self.feed(job.row, 1))
 
     def read(self, raw: Any) -> tuple[Any, float | None]:
         """Return the label and its confidence; replaced when opened."""
@@ -228,7 +228,7 @@ class OnnxTier(BoundTier):
 
     def run_stoppable(self, job: Any) -> Any:
         """Run one row so that ``job.stop_with`` can end it; 2 µs more than ``run``."""
-        return self._run_session(self._names, self._feed(job.row, 1), _options(job))
+        return self._run_session(self._names, self.feed(job.row, 1), _options(job))
 
     def read_stoppable(self, raw: Any) -> tuple[Any, float | None]:
         """Read what ``run_stoppable`` returned; replaced when opened."""
@@ -262,9 +262,9 @@ class OnnxTier(BoundTier):
         """
         run, names, options = self._run_session, self._names, _options(context)
         if not self.batches:
-            feeds = [self._feed(row, 1) for row in each(rows)]
+            feeds = [self.feed(row, 1) for row in each(rows)]
         else:
-            whole, pieces = self._feed(rows, n, batch=True), n // self._piece
+            whole, pieces = self.feed(rows, n, batch=True), n // self._piece
             if pieces < 2:
                 return run(names, whole, options)
             cuts = pairwise([n * i // pieces for i in range(pieces + 1)])
@@ -272,7 +272,8 @@ class OnnxTier(BoundTier):
         runs = [run(names, feed, options) for feed in feeds]
         return [np.concatenate(column) for column in zip(*runs, strict=True)]
 
-    def _feed(self, rows: Any, n: int, *, batch: bool = False) -> dict[str, Any]:
+    def feed(self, rows: Any, n: int, *, batch: bool = False) -> dict[str, Any]:
+        """Return a row, or a ``batch`` of n, as the session takes it: arrays by input name."""
         if len(self.inputs) == 1:
             return {self.inputs[0].name: self._column(self.inputs[0], rows, n, batch=batch)}
         return {s.name: self._column(s, rows[s.name], n, batch=batch) for s in self.inputs}

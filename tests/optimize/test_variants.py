@@ -137,6 +137,18 @@ def test_the_trees_that_help_are_kept():
     assert (half == Y).mean() > 0.98
 
 
+def test_trees_of_a_model_of_one_row_at_a_time_are_ranked_as_any_others():
+    free = forest()
+    loaded = onnx.load_from_string(free)
+    for value in (*loaded.graph.input, *loaded.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    orders = [
+        Forest.find(model).ranked({"input": X[:40]}, Y[:40]).tolist()
+        for model in (free, loaded.SerializeToString())
+    ]
+    assert orders[0] == orders[1]
+
+
 def test_boosted_trees_keep_their_order_and_their_weights():
     boosted = GradientBoostingClassifier(n_estimators=5, max_depth=2, random_state=0).fit(X, Y)
     model = to_onnx(boosted, 64)
