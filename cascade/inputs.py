@@ -155,26 +155,34 @@ def _as_array(x: Any, spec: InputSpec, strict: bool) -> npt.NDArray[Any]:  # noq
     if listed and array.size == 0:
         msg = f"input {spec} expected, got an empty {type(x).__name__}"
         raise InputValueError(msg)
-    if array.dtype.kind not in "biuf":
-        if listed and array.ndim and _no_number(array) is None:  # not even Python's own would do
+    if listed and array.ndim and array.dtype.kind == "O" and _no_number(array) is None:
+        array = np.asarray(array.tolist())  # a row of a table, whose columns are of several dtypes
+        if array.dtype.kind not in "biuf":  # not even Python's own would do
             raise InputValueError(_too_large(spec))
+    if array.dtype.kind not in "biuf":
         msg = f"input {spec} expected, got {_describe(x, array)}"
         raise InputTypeError(msg)
     # A list of Python numbers has no dtype of its own, so whatever NumPy guessed may be cast down.
     lossless = listed and (want.kind == "f" or array.dtype.kind in "bi")
-    if (strict and not listed) or not (lossless or np.can_cast(array.dtype, want, "same_kind")):
+    if (strict and _has_dtype(x)) or not (lossless or np.can_cast(array.dtype, want, "same_kind")):
         rule = "the policy says cast: none" if strict else f"another kind is not cast to {want}"
         msg = f"input {spec} expected, got dtype {array.dtype}: {rule}"
         raise InputTypeError(msg)
     try:
         with np.errstate(over="raise"):
             cast = array.astype(want)
-        fits = want.kind not in "iu" or array.dtype.kind not in "iu" or np.array_equal(cast, array)
+        fits = want.kind not in "iub" or array.dtype.kind not in "iu" or np.array_equal(cast, array)
     except FloatingPointError:
         fits = False
     if not fits:
         raise InputValueError(_too_large(spec))
     return cast
+
+
+def _has_dtype(x: Any) -> bool:
+    """Whether numbers come in a dtype: those of an array, of a table, or of a list of arrays."""
+    first = x[0] if isinstance(x, (list, tuple)) and x else x
+    return hasattr(first, "dtype") or hasattr(first, "__array__")
 
 
 def _too_large(spec: InputSpec) -> str:

@@ -14,6 +14,7 @@ COUNTS = [InputSpec("n", "uint8", (2,))]
 TEXT = [InputSpec("t", "text", ())]
 LONG = [InputSpec("x", "float32", (None,))]
 ONE = [InputSpec("x", "float32", (1,))]
+FLAGS = [InputSpec("f", "bool", (2,))]
 HALF = [InputSpec("h", "float16", (2,))]
 MASKED = np.ma.array(np.ones(2, dtype="float32"), mask=[False, True])
 TWO = [InputSpec("a", "float32", (1,)), InputSpec("b", "float32", (1,))]
@@ -38,6 +39,18 @@ class Table:
         return self.rows
 
 
+class Series:
+    """A row of a table whose columns are of several dtypes, as pandas has it."""
+
+    dtype = np.dtype(object)
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.numbers, dtype=object)
+
+
 @pytest.mark.parametrize(
     ("specs", "given", "expected"),
     [
@@ -49,6 +62,7 @@ class Table:
         (VECTOR, np.array([1, 2], dtype=">f8"), [1.0, 2.0]),
         (COUNTS, [1, 255], [1, 255]),
         (COUNTS, np.array([0, 3], dtype=np.uint8), [0, 3]),
+        (VECTOR, Series([True, 2.5]), [1.0, 2.5]),
         (TEXT, np.str_("x"), "x"),
         (TEXT, np.array("x"), "x"),
         (TEXT, np.array(["x"], dtype=object), "x"),
@@ -79,6 +93,8 @@ def test_a_row_that_fits_is_cast(specs, given, expected):
         (TEXT, {"x": 1, "y": 2}, InputValueError, "a dict that lacks 't' and has 2 unknown keys$"),
         (ONE, {"height": 1}, InputValueError, "got a dict that lacks 'x' and has 1 unknown key$"),
         (COUNTS, [2**80, 1], InputValueError, "outside the range of uint8"),
+        (FLAGS, [0, 2], InputValueError, "outside the range of bool"),
+        (VECTOR, Series([2.5, "x"]), InputTypeError, "got a Series that holds a str"),
         (VECTOR, np.full(2, 1e300), InputValueError, "outside the range of float32"),
         (VECTOR, [10**400, 1], InputValueError, "outside the range of float32"),
         (HALF, np.array([70_000, 1]), InputValueError, "outside the range of float16"),
@@ -210,6 +226,19 @@ def test_a_batch_that_fits_has_its_length(specs, given, n):
 def test_a_batch_that_does_not_fit_is_described(specs, given, error, words):
     with pytest.raises(error, match=words):
         rows_caster(specs)(given)
+
+
+def test_what_comes_in_a_dtype_must_have_the_declared_one_where_nothing_is_cast():
+    row, rows = row_caster(VECTOR, strict=True), rows_caster(VECTOR, strict=True)
+    wide, right = np.ones(2), np.ones(2, dtype=np.float32)
+    for given in (wide, Series([1.0, 2.0])):
+        with pytest.raises(InputTypeError, match="the policy says cast: none"):
+            row(given)
+    for given in ([wide, wide], Table(np.ones((3, 2)))):
+        with pytest.raises(InputTypeError, match="the policy says cast: none"):
+            rows(given)
+    assert row([1, 2]).dtype == rows([[1, 2]])[0].dtype == np.float32  # they come in none
+    assert rows([right, right])[0].shape == (2, 2)
 
 
 def test_numbers_that_must_be_finite_are_named_by_their_row():
