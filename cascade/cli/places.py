@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ruamel.yaml import YAML
-from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+import yaml
+from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
+from cascade.policy.reading import loader
 from cascade.types import Issue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ruamel.yaml.nodes import Node
+    from yaml.nodes import Node
 
 __all__ = ["Places"]
 
@@ -34,9 +35,10 @@ class Places:
     """
 
     def __init__(self, text: str, file: str) -> None:
-        self._text = text
+        self._text = text.removeprefix("\ufeff")  # marks do not count it
+        self._lead = text[: len(text) - len(self._text)]
         self._file = file
-        self._root: Node | None = YAML(typ="rt", pure=True).compose(text)
+        self._root: Node | None = yaml.compose(self._text, loader())
 
     def issue(self, path: tuple[str | int, ...], message: str) -> Issue:
         """Make an issue at the node of ``path``, or at its nearest parent."""
@@ -73,6 +75,9 @@ class Places:
 
         An existing value is replaced; a new key goes after the key ``after``.
         """
+        return self._lead + self._put(path, key, value, after)
+
+    def _put(self, path: tuple[str | int, ...], key: str, value: str, after: str) -> str:
         text = self._text
         if (node := self._find((*path, key))) is not None:
             return text[: node.start_mark.index] + value + text[node.end_mark.index :]

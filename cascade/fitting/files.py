@@ -16,6 +16,7 @@ from cascade.files import all_or_none, replace_file
 from cascade.policy import OnnxSpec, Policy
 from cascade.policy.digest import tier_digest
 from cascade.policy.loader import load
+from cascade.policy.reading import untabbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,7 @@ def merged(fit: Fit, path: Path) -> tuple[str, str]:
     before = path.read_bytes().decode("utf-8")
     if "\n- " not in before:
         yaml.indent(mapping=2, sequence=4, offset=2)
-    tree: Any = yaml.load(before)
+    tree: Any = yaml.load(untabbed(before))
     _put(fit, tree)
     _pin(load(Policy, path, {}, absent_ok=True, stale_ok=True), tree)
     stream = io.StringIO(newline="\r\n" if "\r\n" in before else "\n")

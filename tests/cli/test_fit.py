@@ -103,6 +103,16 @@ def test_a_policy_of_ones_own_is_rewritten_in_place(recording, policy, capsys):
     assert run(capsys, "check", policy)[0] == 0
 
 
+def test_a_policy_with_tabs_between_its_words_is_rewritten_too(recording, policy, capsys):
+    tabbed = policy.read_text().replace("name: flowers", "name:\tflowers\t# ours,\tsince Monday\t")
+    policy.write_text(tabbed)
+    assert run(capsys, "explain", policy)[0] == 0
+    status, _, error = run(capsys, "fit", recording, "--policy", policy, "--max-loss", "0.05")
+    assert (status, error) == (0, "")
+    assert "flowers # ours,\tsince Monday" in policy.read_text()
+    assert run(capsys, "check", policy)[0] == 0
+
+
 def test_a_policy_with_other_tiers_is_left_alone(recording, policy, capsys):
     before = policy.read_text()
     status, _, error = run(capsys, "fit", recording, "--policy", policy, "--tiers", "large,small")

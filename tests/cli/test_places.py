@@ -54,6 +54,17 @@ def test_characters_beyond_ascii_do_not_shift_the_place() -> None:
     assert _put(text, 1) == text.replace("0000", "9c")
 
 
+@pytest.mark.parametrize("style", [BLOCK, "tiers: [{}, {model: a.onnx, sha256: 0000}]\n"])
+def test_a_byte_order_mark_does_not_shift_the_place(style: str) -> None:
+    assert _put("\ufeff" + style, 1) == "\ufeff" + style.replace("0000", "9c")
+
+
+def test_tabs_that_a_policy_may_hold() -> None:
+    tabbed = BLOCK.replace("name: digits", "name:\tdigits\t# ours\t").replace("Monday", "Monday\t")
+    assert _put(tabbed, 1) == tabbed.replace("0000", "9c")
+    assert Places(tabbed, "p.yaml").where(("name",)) == "p.yaml:2:7"
+
+
 def test_a_neighbour_that_is_not_there() -> None:
     with pytest.raises(KeyError):
         _put("tiers: [{name: x}]", 0)

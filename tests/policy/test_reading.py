@@ -44,7 +44,7 @@ def test_without_the_parser_in_c_the_same_is_read(text):
     """Values, places and problems; where it is no YAML the two say so at places of their own."""
     with pytest.MonkeyPatch.context() as patch:
         fast = outcome(text)
-        patch.setattr(reading, "_loader", lambda: yaml.SafeLoader)
+        patch.setattr(reading, "loader", lambda: yaml.SafeLoader)
         slow = outcome(text)
     assert repr(fast) == repr(slow)
 
@@ -58,7 +58,7 @@ def test_without_the_parser_in_c_the_same_is_read(text):
     ],
 )
 def test_nor_does_it_raise_anything_else(text, place, monkeypatch):
-    monkeypatch.setattr(reading, "_loader", lambda: yaml.SafeLoader)
+    monkeypatch.setattr(reading, "loader", lambda: yaml.SafeLoader)
     with pytest.raises(PolicyError, match=rf"p\.yaml:{place}: not YAML"):
         parse(text.encode(), "p.yaml")
 
