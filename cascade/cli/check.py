@@ -9,11 +9,11 @@ from cascade.batching import Curve, knee
 from cascade.binding import Functions, scored
 from cascade.bundle import load_golden, load_profile, resolve_model, verify_model
 from cascade.cli.pitfalls import pitfalls
-from cascade.cli.places import Places
 from cascade.cli.reply import BAD_INPUT, DONE, FAILED, Reply
 from cascade.errors import CascadeError, PolicyError
 from cascade.opening import replay
 from cascade.plan import common_inputs, same_classes
+from cascade.policy.places import Places
 from cascade.tiers.graph import count_nodes
 from cascade.tiers.onnx import OnnxTier
 from cascade.types import Issue

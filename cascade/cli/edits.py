@@ -7,9 +7,9 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from cascade.cli.places import Places
 from cascade.errors import PolicyError
 from cascade.files import replace_file
+from cascade.policy.places import Places
 from cascade.policy.reading import quoted
 
 if TYPE_CHECKING:

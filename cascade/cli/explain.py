@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from cascade.bundle import load_profile, resolve_model
-from cascade.cli.places import Places
 from cascade.cli.reply import Reply, table
 from cascade.cores import find_cores
 from cascade.errors import ModelIntegrityError, PolicyError
 from cascade.lanes.choose import foresee, workers_of
+from cascade.policy.places import Places
 from cascade.policy.settings import OnnxSpec
 from cascade.policy.walk import refusal
 

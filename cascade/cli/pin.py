@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from cascade.cli.places import Places
 from cascade.cli.reply import Reply, table
 from cascade.files import all_or_none, replace_file
+from cascade.policy.places import Places
 
 if TYPE_CHECKING:
     from pathlib import Path

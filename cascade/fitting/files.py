@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -16,13 +15,14 @@ from cascade.files import all_or_none, replace_file
 from cascade.policy import OnnxSpec, Policy
 from cascade.policy.digest import tier_digest
 from cascade.policy.loader import load
-from cascade.policy.reading import untabbed
+from cascade.policy.places import Places
+from cascade.policy.reading import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cascade.fitting.result import Fit
-    from cascade.policy import Certificate
+    from cascade.policy import Certificate, TierSpec
 
 __all__ = ["merged", "save"]
 
@@ -49,24 +49,18 @@ def merged(fit: Fit, path: Path) -> tuple[str, str]:
     tables are written beside it. It is then certified with the models and settings of that file.
     What fails leaves all files as they were.
     """
-    from ruamel.yaml import YAML
-
-    yaml = YAML(typ="rt", pure=True)
-    yaml.preserve_quotes, yaml.width = True, 4096
     before = path.read_bytes().decode("utf-8")
-    if "\n- " not in before:
-        yaml.indent(mapping=2, sequence=4, offset=2)
-    tree: Any = yaml.load(untabbed(before))
-    _put(fit, tree)
-    _pin(load(Policy, path, {}, absent_ok=True, stale_ok=True), tree)
-    stream = io.StringIO(newline="\r\n" if "\r\n" in before else "\n")
-    yaml.dump(tree, stream)
+    policy = load(Policy, path, {}, absent_ok=True, stale_ok=True)
+    text = _promised(before)
+    for index, spec in enumerate(policy.tiers):
+        text = _scored(fit, text, index, spec)
+        text = _pinned(policy, text, index, spec)
     with _together(path):
         _write_tables(fit, path.parent)
         fit.certificate.save(path.parent / CERTIFICATE)  # to be read with the policy
-        replace_file(path.resolve(), stream.getvalue().encode())
+        replace_file(path.resolve(), text.encode())
         _certificate(fit, load(Policy, path, {}, stale_ok=True)).save(path.parent / CERTIFICATE)
-    return before, stream.getvalue()
+    return before, text
 
 
 @contextlib.contextmanager
@@ -77,50 +71,64 @@ def _together(path: Path) -> Iterator[None]:
         Policy.from_yaml(path, env={})
 
 
-def _put(fit: Fit, tree: Any) -> None:
-    escalation = tree.setdefault("escalation", {})
-    escalation.pop("thresholds", None)
-    escalation["certificate"] = CERTIFICATE
-    scores = {spec.name: spec.confidence.score for spec in fit.policy.tiers[:-1]}
-    for spec in tree["tiers"]:
-        name, held = spec["name"], spec.get("confidence", {})
-        settings = held if hasattr(held, "items") else {"score": held}
-        settings.pop("calibration", None)
-        if name in fit.policy.calibrations:
-            settings["calibration"] = CALIBRATION
-        _score(name, settings, scores.get(name))
-        if settings and (settings is held or settings != {"score": held}):
-            spec["confidence"] = settings
+def _promised(text: str) -> str:
+    """Have a policy's escalation name the certificate, in the place of its thresholds."""
+    places, where = Places(text, ""), ("escalation",)
+    held = places.mapping(where)
+    if "thresholds" in held:
+        return places.swap(where, "thresholds", "certificate", CERTIFICATE)
+    if held:
+        return places.put(where, "certificate", CERTIFICATE, after=held[0])
+    return places.put((), "escalation", f"{{certificate: {CERTIFICATE}}}", after="tiers")
 
 
-def _score(tier: str, settings: Any, fitted: str | None) -> None:
-    """Have a tier's score be the one that was fitted.
+def _scored(fit: Fit, text: str, index: int, spec: TierSpec) -> str:
+    """Have a tier's score and calibration be those that were fitted; the temperature stays."""
+    where = ("tiers", index, "confidence")
+    held = Places(text, "").mapping(where)
+    changes = _changes(fit, spec)
+    if "calibration" in held and "calibration" not in changes:
+        return Places(text, "").drop(where, "calibration")
+    if held:
+        for key, value in changes.items():
+            text = Places(text, "").put(where, key, value, after=held[0])
+    elif changes:
+        both = {"score": spec.confidence.score, **changes}
+        inner = ", ".join(f"{key}: {value}" for key, value in both.items())
+        text = Places(text, "").put(("tiers", index), "confidence", f"{{{inner}}}", after="kind")
+    return text
+
+
+def _changes(fit: Fit, spec: TierSpec) -> dict[str, str]:
+    """Return what changes in a tier's ``confidence``.
 
     Raises:
         PolicyError: confidences were fitted, and the policy goes by margins.
     """
-    if fitted == "margin":
-        settings["score"] = "margin"
-    elif fitted is not None and settings.get("score") == "margin":
+    scores = {one.name: one.confidence.score for one in fit.policy.tiers[:-1]}
+    fitted, score = scores.get(spec.name), spec.confidence.score
+    if fitted not in {None, "margin"} and score == "margin":
         raise PolicyError(
-            f"tier {tier!r}: the policy goes by margins, and confidences were fitted; fit margins "
-            "(--score margin), or name the score of the recording's confidences in the policy"
+            f"tier {spec.name!r}: the policy goes by margins, and confidences were fitted; fit "
+            "margins (--score margin), or name the score of the recording's confidences in the "
+            "policy"
         )
+    changed = {"score": "margin"} if fitted == "margin" and score != "margin" else {}
+    tables = {"calibration": CALIBRATION} if spec.name in fit.policy.calibrations else {}
+    return changed | tables
 
 
-def _pin(policy: Policy, tree: Any) -> None:
-    """Say which models are certified: those that are there now."""
-    for spec, settings in zip(policy.tiers, tree["tiers"], strict=True):
-        if not isinstance(spec, OnnxSpec):
-            continue
-        try:
-            found = read_model(resolve_model(policy, spec), spec)[1]
-        except ModelIntegrityError:  # it is elsewhere, and the recording was made there
-            continue
-        if "sha256" in settings:
-            settings["sha256"] = found
-        else:
-            settings.insert(list(settings).index("model") + 1, "sha256", found)
+def _pinned(policy: Policy, text: str, index: int, spec: TierSpec) -> str:
+    """Say which model is certified: the one that is there now."""
+    if not isinstance(spec, OnnxSpec):
+        return text
+    try:
+        found = read_model(resolve_model(policy, spec), spec)[1]
+    except ModelIntegrityError:  # it is elsewhere, and the recording was made there
+        return text
+    if found == spec.sha256:
+        return text
+    return Places(text, "").put(("tiers", index), "sha256", quoted(found), after="model")
 
 
 def _certificate(fit: Fit, policy: Policy) -> Certificate:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import yaml
 
-__all__ = ["Places", "bare", "loader", "parse", "places_of", "quoted", "untabbed"]
+__all__ = ["Places", "bare", "loader", "parse", "places_of", "quoted"]
 
 Places: TypeAlias = "dict[tuple[Any, ...], tuple[int, int]]"
 """Path → line and column; a path that ends in KEY is the place of the key."""
@@ -37,7 +37,6 @@ _UNPRINTABLE = re.compile(
     "[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
 _BREAK = re.compile("\r\n?|\n")
-_TAB = re.compile("(#[^\r\n]*)|\t")  # what is no tab is a comment
 
 # The words and numbers of YAML 1.2's core schema; underscores in numbers as YAML 1.1 had them.
 _WORDS = {
@@ -123,24 +122,6 @@ def loader() -> Any:
     import yaml
 
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def untabbed(text: str) -> str:
-    r"""Return a policy with spaces for the tabs between its words, which ruamel.yaml cannot read.
-
-    >>> untabbed("deadline:\t1s\t# a\tcomment")
-    'deadline: 1s # a\tcomment'
-    """
-    import yaml
-
-    text = text.removeprefix("\ufeff")  # which its marks do not count
-    parts, end = [], 0
-    for token in yaml.scan(text, loader()):
-        start = max(end, token.start_mark.index)
-        parts.append(_TAB.sub(lambda found: found[1] or " ", text[end:start]))
-        end = max(start, token.end_mark.index)
-        parts.append(text[start:end])
-    return "".join([*parts, text[end:]])
 
 
 def _refused(name: str, line: int, column: int, what: str) -> PolicyError:

@@ -109,8 +109,40 @@ def test_a_policy_with_tabs_between_its_words_is_rewritten_too(recording, policy
     assert run(capsys, "explain", policy)[0] == 0
     status, _, error = run(capsys, "fit", recording, "--policy", policy, "--max-loss", "0.05")
     assert (status, error) == (0, "")
-    assert "flowers # ours,\tsince Monday" in policy.read_text()
+    assert "flowers\t# ours,\tsince Monday\t" in policy.read_text()
     assert run(capsys, "check", policy)[0] == 0
+
+
+def test_comments_stay_with_what_they_are_about(recording, policy, capsys):
+    digests = re.findall(r"[0-9a-f]{64}", policy.read_text())
+    layout = """\
+version: 1
+name: flowers
+tiers:
+  - name: small
+    kind: onnx
+    model: small.onnx  # the cheap one
+
+  # asked where the first is unsure
+  - name: large
+    kind: onnx
+    model: large.onnx
+
+# how sure is sure enough
+escalation:
+  thresholds: [0.8]  # until there is a certificate
+
+# agreed with operations
+cache: {entries: 1_000}
+"""
+    policy.write_text(layout)
+    assert run(capsys, "fit", recording, "--policy", policy, "--max-loss", "0.05")[0] == 0
+    expected = layout.replace("thresholds: [0.8]", "certificate: certificate.json")
+    for line, digest in zip(
+        ("model: small.onnx  # the cheap one", "model: large.onnx"), digests, strict=True
+    ):
+        expected = expected.replace(line, f'{line}\n    sha256: "{digest}"')
+    assert policy.read_text() == expected
 
 
 def test_a_policy_with_other_tiers_is_left_alone(recording, policy, capsys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
@@ -67,37 +67,72 @@ class Places:
 
     def mapping(self, path: tuple[str | int, ...]) -> list[str]:
         """Return the keys of the mapping at ``path``; none where it is something else."""
-        node = self._find(path)
-        return [key.value for key, _ in node.value] if isinstance(node, MappingNode) else []
+        return [key.value for key, _ in self._pairs(path)]
 
     def put(self, path: tuple[str | int, ...], key: str, value: str, *, after: str) -> str:
         """Return the text with ``key: value`` in the mapping at ``path``; all else stays as it is.
 
         An existing value is replaced; a new key goes after the key ``after``.
         """
-        return self._lead + self._put(path, key, value, after)
-
-    def _put(self, path: tuple[str | int, ...], key: str, value: str, after: str) -> str:
-        text = self._text
-        if (node := self._find((*path, key))) is not None:
-            return text[: node.start_mark.index] + value + text[node.end_mark.index :]
+        text, old = self._text, self._find((*path, key))
+        if old is not None:
+            return self._with(old.start_mark.index, _end(old), value)
         parent, neighbour = self._find(path), self._find((*path, after))
         if not isinstance(parent, MappingNode) or neighbour is None:
             raise KeyError(after)
-        end = neighbour.end_mark.index
+        end = _end(neighbour)
         if parent.flow_style:
-            return f"{text[:end]}, {key}: {value}{text[end:]}"
+            return self._with(end, end, f", {key}: {value}")
         found = _BREAK.search(text, end) or _BREAK.search(text)
         newline = "\n" if found is None else found[0]
         stop = len(text) if found is None or found.start() < end else found.start()
         indent = " " * parent.start_mark.column
-        return f"{text[:stop]}{newline}{indent}{key}: {value}{text[stop:]}"
+        return self._with(stop, stop, f"{newline}{indent}{key}: {value}")
+
+    def swap(self, path: tuple[str | int, ...], old: str, key: str, value: str) -> str:
+        """Return the text with ``key: value`` where the key ``old`` of this mapping stands."""
+        pairs = self._pairs(path)
+        name, held = next(pair for pair in pairs if pair[0].value == old)
+        return self._with(name.start_mark.index, _end(held), f"{key}: {value}")
+
+    def drop(self, path: tuple[str | int, ...], key: str) -> str:
+        """Return the text without a key of the mapping at ``path``, which may be left empty."""
+        pairs = self._pairs(path)
+        at = next(i for i, pair in enumerate(pairs) if pair[0].value == key)
+        starts = [name.start_mark.index for name, _ in pairs]
+        ends = [_end(value) for _, value in pairs]
+        parent = self._find(path)
+        if len(pairs) == 1 and parent is not None:
+            return self._with(parent.start_mark.index, _end(parent), "{}")
+        if not (isinstance(parent, MappingNode) and parent.flow_style):  # whole lines
+            found = _BREAK.search(self._text, ends[at])
+            start = starts[at] - pairs[at][0].start_mark.column
+            return self._with(start, len(self._text) if found is None else found.end(), "")
+        if at < len(pairs) - 1:
+            return self._with(starts[at], starts[at + 1], "")
+        return self._with(ends[at - 1], ends[at], "")
+
+    def _with(self, start: int, end: int, new: str) -> str:
+        return self._lead + self._text[:start] + new + self._text[end:]
+
+    def _pairs(self, path: tuple[str | int, ...]) -> list[tuple[Any, Any]]:
+        node = self._find(path)
+        return node.value if isinstance(node, MappingNode) else []
 
     def _find(self, path: tuple[str | int, ...]) -> Node | None:
         node = self._root
         for part in path:
             node = _child(node, part)
         return node
+
+
+def _end(node: Any) -> int:
+    """Return where a node ends; the mark of one in block style is where the next one begins."""
+    if getattr(node, "flow_style", True) or not node.value:
+        index: int = node.end_mark.index
+        return index
+    last = node.value[-1]
+    return _end(last[1] if isinstance(last, tuple) else last)
 
 
 def _child(node: Node | None, part: str | int) -> Node | None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cascade.cli.places import Places
+from cascade.policy.places import Places
 
 BLOCK = """\
 # the digits
@@ -79,3 +79,50 @@ def test_an_issue_is_placed_at_the_nearest_parent() -> None:
 
 def test_an_empty_file_has_no_place() -> None:
     assert str(Places("", "p.yaml").issue(("tiers", 0), "gone")) == "p.yaml: tiers.0: gone"
+
+
+COMMENTED = """\
+escalation:  # ours
+  thresholds:
+    - 0.8  # by hand
+  # below this: a person
+  abstain_below: 0.2
+
+# agreed with operations
+cache: {entries: 10, ttl: 1h, }
+"""
+
+
+def test_a_key_takes_the_place_of_another_and_the_comments_around_it_stay() -> None:
+    swapped = Places(COMMENTED, "").swap(("escalation",), "thresholds", "certificate", "c.json")
+    assert swapped == COMMENTED.replace("thresholds:\n    - 0.8", "certificate: c.json")
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "gone"),
+    [
+        ("escalation", "abstain_below", "  abstain_below: 0.2\n"),
+        ("escalation", "thresholds", "  thresholds:\n    - 0.8  # by hand\n"),
+        ("cache", "entries", "entries: 10, "),
+        ("cache", "ttl", ", ttl: 1h"),
+    ],
+)
+def test_a_key_is_dropped(where: str, key: str, gone: str) -> None:
+    assert Places(COMMENTED, "").drop((where,), key) == COMMENTED.replace(gone, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "empty"),
+    [
+        ("a: {b: 1, }  # c\n", "a: {}  # c\n"),
+        ("a:\n  b: 1  # c\n\n# d\n", "a:\n  {}  # c\n\n# d\n"),
+    ],
+)
+def test_a_mapping_may_be_left_empty(text: str, empty: str) -> None:
+    assert Places(text, "").drop(("a",), "b") == empty
+
+
+def test_a_block_is_replaced_up_to_its_last_word() -> None:
+    text = "workers:\n  min: 1\n  max: 2\n\n# of the whole\nname: x\n"
+    once = Places(text, "").put((), "workers", "3", after="name")
+    assert once == "workers:\n  3\n\n# of the whole\nname: x\n"
