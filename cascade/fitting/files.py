@@ -93,7 +93,8 @@ def _scored(fit: Fit, text: str, index: int, spec: TierSpec) -> str:
         for key, value in changes.items():
             text = Places(text, "").put(where, key, value, after=held[0])
     elif changes:
-        both = {"score": spec.confidence.score, **changes}
+        score = spec.confidence.score
+        both = changes if score == "auto" else {"score": score, **changes}
         inner = ", ".join(f"{key}: {value}" for key, value in both.items())
         text = Places(text, "").put(("tiers", index), "confidence", f"{{{inner}}}", after="kind")
     return text
