@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cascade
@@ -23,12 +26,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["doctor", "--jsn"])
     2
     """
+    _open_streams()
     try:
         status = _answer([*(sys.argv[1:] if argv is None else argv)])
         print(end="", flush=True)  # what cannot be written shows here, not when Python ends
     except OSError as error:  # of stdout or stderr: what a command raises was told
         status = _unheard(error)
     return status
+
+
+def _open_streams() -> None:
+    """Have what is closed take anything, and what a stream cannot encode be written as escapes."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _answer(arguments: list[str]) -> int:
@@ -45,6 +59,10 @@ def _answer(arguments: list[str]) -> int:
 
 def _unheard(error: OSError) -> int:
     """Write no more to what takes no more; a reader that left, as ``head`` does, is no error."""
+    left = isinstance(error, BrokenPipeError)
+    if not left:
+        with contextlib.suppress(OSError):
+            print(error, file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -52,10 +70,7 @@ def _unheard(error: OSError) -> int:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
-    if isinstance(error, BrokenPipeError):
-        return _UNREAD
-    print(error, file=sys.stderr)
-    return 2
+    return _UNREAD if left else 2
 
 
 def _run(arguments: list[str]) -> int:

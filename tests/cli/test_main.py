@@ -121,6 +121,34 @@ def test_what_cannot_be_written_is_said_without_a_traceback(arguments: tuple[str
     assert done.returncode == 2
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("streams", [">/dev/full 2>&1", "2>/dev/full", ">/dev/full 2>&-"])
+def test_nor_does_the_status_change_where_that_cannot_be_said(streams: str) -> None:
+    command = f"'{sys.executable}' -m cascade check absent.yaml --json {streams}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60)  # noqa: PLW1510
+    assert done.returncode == 2
+
+
+def test_what_is_said_to_a_closed_stderr_goes_nowhere_else() -> None:
+    command = f"'{sys.executable}' -m cascade check absent.yaml --json 2>&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60)  # noqa: PLW1510
+    assert json.loads(done.stdout)["ok"] is False
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_what_stdout_cannot_encode_is_escaped(tmp_path: Path, encoding: str) -> None:
+    policy = tmp_path / "policy.yaml"
+    text = Path(_POLICY).read_text("utf-8").replace('"2026-11"', "\u2265")
+    policy.write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "cascade", "explain", str(policy)],
+        env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True, check=True,
+    )  # fmt: skip
+    assert b"\\u2265" in done.stdout
+    assert done.stderr == b""
+
+
 def test_both_scripts_are_this_command() -> None:
     pyproject = Path(__file__).parents[2] / "pyproject.toml"
     scripts = tomllib.loads(pyproject.read_text("utf-8"))["project"]["scripts"]
