@@ -188,9 +188,11 @@ class Recording:
         """Return the recording of these tiers alone, in this order.
 
         Raises:
-            RecordingError: no such tier.
+            RecordingError: no such tier, or one twice.
         """
         held = {tier.name: tier for tier in self.tiers}
+        if len(set(tiers)) < len(tiers):
+            raise RecordingError(f"tiers: expected each once, got {', '.join(tiers)}")
         for name in tiers:
             if name not in held:
                 close = difflib.get_close_matches(name, held, 1)

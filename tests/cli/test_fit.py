@@ -82,9 +82,14 @@ def test_nothing_to_certify_is_status_1_with_the_rows_needed(recording, tmp_path
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--tiers", "small,big"], "no tier 'big'"), (["--loss", "grss"], "loss: expected one of"),
-     (["--costs", "a,b"], "--costs: expected numbers"), (["--same", "x"], "same: expected")],
-)  # fmt: skip
+    [
+        (["--tiers", "small,big"], "no tier 'big'"),
+        (["--tiers", "small,small"], "each once"),
+        (["--loss", "grss"], "loss: expected one of"),
+        (["--costs", "a,b"], "--costs: expected numbers"),
+        (["--same", "x"], "same: expected"),
+    ],
+)
 def test_bad_arguments_are_status_2_and_one_line(recording, capsys, arguments, words):
     status, _, error = run(capsys, "fit", recording, *arguments)
     assert status == 2
