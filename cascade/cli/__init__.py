@@ -108,8 +108,7 @@ def _dispatch(arguments: list[str]) -> int:
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
         )
     except CycloptsError as error:
-        print(f"cascade: {error}", file=sys.stderr)
-        return 2
+        raise ValueError(f"cascade: {error}") from error
     return int(status or 0)
 
 

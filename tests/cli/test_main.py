@@ -173,6 +173,13 @@ def test_bad_arguments(
     assert words.lower() in said.err.lower()
 
 
+def test_they_are_one_object_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "requests.csv", "--max-loss", "1%", "--json"]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"error": said.err.strip(), "issues": []}
+    assert "--max-loss" in said.err
+
+
 @pytest.mark.parametrize("command", ["check", "explain", "pin"])
 def test_a_file_that_is_not_there(
     command: str, tmp_path: object, capsys: pytest.CaptureFixture[str]
