@@ -39,7 +39,7 @@ def profile(
     from cascade.policy import Policy
 
     policy = Policy.from_yaml(path)
-    _check(policy, path, plot, report)
+    plot = _check(policy, path, plot, report)
     rows = rows_of(policy, data)
     found = profile_policy(policy, rows, progress)
     lines = [*_report(found), ""]
@@ -61,8 +61,8 @@ def profile(
     return Reply("\n".join(lines), facts)
 
 
-def _check(policy: Policy, path: Path, plot: Path | None, report: Path | None) -> None:
-    """Refuse at once what would fail after the measuring."""
+def _check(policy: Policy, path: Path, plot: Path | None, report: Path | None) -> Path | None:
+    """Refuse at once what would fail after the measuring; return the file of the plot."""
     from cascade.optimize.displays import check_plot
     from cascade.optimize.lazily import require_onnx
     from cascade.optimize.running import tier_named
@@ -70,13 +70,14 @@ def _check(policy: Policy, path: Path, plot: Path | None, report: Path | None) -
     check_target(path.parent / (policy.profile or _FILE))
     if plot is not None:
         check_target(plot)
-        check_plot(plot)
+        plot = check_plot(plot)
     if report is not None:
         check_target(report / "report.png")
         check_plot("report.png")
         require_onnx()
         for spec in policy.tiers:
             tier_named(policy, spec.name)  # all of them can be run
+    return plot
 
 
 def rows_of(policy: Policy, data: Path | None) -> Data:

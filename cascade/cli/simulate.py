@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import cascade
+from cascade.cli.edits import check_target
 from cascade.cli.reply import Reply, table
 from cascade.errors import PolicyError
 from cascade.simulation import Arrivals, find_capacity, gamma, on_off, poisson
@@ -32,11 +33,15 @@ def simulate(  # noqa: PLR0913  a command's options
 ) -> Reply:  # fmt: skip
     """Simulate a policy and its baselines, or find the highest speed that holds the SLO."""
     from cascade.fitting.recording import Recording
+    from cascade.optimize.displays import check_plot
 
     if capacity:
         _unused("--find-capacity", **{"--speed": speed, "--plot": plot})
     else:
         _unused("a simulation at one speed", **{"--slo": slo})
+    if plot is not None:
+        check_target(plot)
+        plot = check_plot(plot)
     complete_only = settings.pop("complete_only")
     given = cascade.Policy.from_yaml(policy)
     held = Recording.read(recording, complete_only=complete_only)
@@ -50,6 +55,7 @@ def simulate(  # noqa: PLR0913  a command's options
     if plot is not None:
         from cascade.simulation.display import LoadDisplay
 
+        plot.parent.mkdir(parents=True, exist_ok=True)
         LoadDisplay.from_simulation(run).save(plot)
         lines.append(f"Plot: {plot}")
     return Reply("\n".join(lines), run.to_dict())

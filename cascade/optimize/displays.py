@@ -154,8 +154,10 @@ class LadderDisplay:
         self.plot().savefig(path, dpi=_DPI)
 
 
-def check_plot(path: str | Path) -> None:
+def check_plot(path: str | Path) -> Path:
     """Refuse a file that no plot can be saved to, before anything is measured for it.
+
+    Returns the file; without an ending it is PNG.
 
     Raises:
         InputValueError: Matplotlib has no such format.
@@ -163,8 +165,9 @@ def check_plot(path: str | Path) -> None:
     """
     known = sorted(new_figure(_SIZE).canvas.get_supported_filetypes())
     kind = Path(path).suffix.removeprefix(".").lower()
-    if kind and kind not in known:  # without one it is PNG
+    if kind and kind not in known:
         raise InputValueError(f"{path}: no plot can be saved as {kind!r}; {nearest(kind, known)}")
+    return Path(path) if kind else Path(f"{path}.png")
 
 
 def _point(ladder: Ladder | None) -> tuple[float, float] | None:

@@ -61,6 +61,25 @@ def test_people_get_a_table_and_a_plot(
     assert said[-1] == f"Plot: {plot}"
 
 
+def test_a_plot_without_an_ending_is_named_as_it_is_written(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrivals = ["--arrivals", "poisson:20", "--requests", "50", *TIMES]
+    assert main(["simulate", *given, *arrivals, "--plot", str(tmp_path / "new" / "load")]) == 0
+    written = tmp_path / "new" / "load.png"
+    assert written.stat().st_size > 1_000
+    assert capsys.readouterr().out.splitlines()[-1] == f"Plot: {written}"
+
+
+def test_what_no_plot_can_be_saved_to_is_said_first(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--trace", str(tmp_path / "absent.csv"), "--plot"]
+    for plot, words in (("x.foo", "no plot can be saved as 'foo'"), (f"{given[0]}/x", "a folder")):
+        assert main(["simulate", *given, *asked, plot]) == 2
+        assert words in capsys.readouterr().err
+
+
 def test_the_capacity_is_found(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     slow = ["--seconds", "small=20ms,large=100ms", "--find-capacity", "--slo", "0.95"]
     process = ["--arrivals", "poisson:10", "--requests", "1000"]
