@@ -8,7 +8,7 @@ from cascade import AsyncRouter, Policy
 
 def tree(small=(), large=(), **more):
     return {
-        "version": 1, "name": "p", "deadline": "1s", "cache": {},
+        "version": 1, "name": "p", "deadline": "30s", "cache": {},
         "tiers": [{"name": "small", "kind": "external", **dict(small)},
                   {"name": "large", "kind": "external", **dict(large)}],
         "escalation": {"thresholds": [0.5]}, **more,

@@ -153,7 +153,7 @@ def test_leaving_the_queue_frees_the_place_at_once(lane, gate):
 
 def test_who_is_left_with_a_run_is_a_zombie_until_it_comes_back(lane, gate):
     it, facts = lane(), Facts()
-    fact = it.call(Job("hangs", 0.02))
+    fact = it.call(Job("hangs", 0.2))
     assert type(fact) is TimedOut
     assert fact.submitted <= fact.started < fact.finished
     assert (it.zombies, it.eta()) == (1, -1)
@@ -188,7 +188,7 @@ def test_rows_that_were_left_on_threads_of_their_own_count_too(lane, gate):
 
 def test_one_zombie_leaves_the_other_worker_to_the_rest(lane, gate):
     it = lane(workers=2)
-    assert type(it.call(Job("hangs", 0.02))) is TimedOut
+    assert type(it.call(Job("hangs", 0.2))) is TimedOut
     gate.go.release()  # for whichever run asks first: the hung one or the next
     assert it.zombies <= 1
     gate.go.release()
