@@ -287,6 +287,7 @@ def _casters(
     policy: Policy, specs: tuple[InputSpec, ...], prepare: Functions
 ) -> tuple[Callable[[Any], Any], Callable[[Any], tuple[Any, int]]]:
     """Return what makes rows, and batches of them, of what comes in."""
+    _refuse_hidden(policy, prepare)
     strict, finite = policy.inputs.cast == "none", policy.inputs.validate == "finite"
     row = row_caster(specs, strict=strict, finite=finite)
     rows = rows_caster(specs, strict=strict, finite=finite)
@@ -294,6 +295,18 @@ def _casters(
         return row, rows
     common = _guarded(prepare.common)
     return _after(common, row), _rows_after(common, rows)
+
+
+def _refuse_hidden(policy: Policy, prepare: Functions) -> None:
+    """Refuse scores that go by what a request shows where a common ``prepare`` hides that."""
+    for tier, table in policy.calibrations.items():
+        shown = getattr(table, "features", None)
+        if shown and prepare.common is not None:
+            raise PolicyError(
+                f"tier {tier!r}: its learned score goes by what the request shows "
+                f"({', '.join(shown)}), and a common prepare leaves only what it makes of that; "
+                f"give each tier its own: prepare={{{tier!r}: f, …}}"
+            )
 
 
 def _own(

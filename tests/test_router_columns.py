@@ -21,6 +21,7 @@ from cascade import (
     TierError,
     TierOutputError,
 )
+from cascade.calibration import Learned
 from cascade.policy.certificate import PathPoint
 from tests.test_inputs import Table
 from tests.tiers.test_onnx import FLOAT, INT64, identity, model
@@ -220,6 +221,24 @@ def test_a_row_that_a_tiers_own_function_cannot_take_fails_alone(sure):
         ]  # fmt: skip
         assert found[1].steps[-1].error == "tier 'large' raised KeyError"
     assert (nobody.value, str(nobody.reason)) == ("d", "fault")
+
+
+@pytest.mark.parametrize("execution", ["inline", "worker"])
+def test_a_learned_score_goes_by_the_request_whatever_a_tier_makes_of_it(execution):
+    score = Learned(2.0, 0.0, {}, {"length": -1.0})
+    tiers = [{"name": "small", "kind": "external", "execution": execution},
+             {"name": "large", "kind": "external"}]  # fmt: skip
+    given = attrs.evolve(policy([0.0], tiers=tiers), calibrations={"small": score})
+    bound = {"small": lambda xs: [str(x) for x in xs], "large": lambda xs: xs}
+    texts, own = ["", "ab", "abc"], {"small": list}
+    expected = [score.one(None, None, text) for text in texts]
+    with Router(given, tiers=bound, prepare=own) as router:
+        assert [router.route(text).confidence for text in texts] == pytest.approx(expected)
+        assert router.route_many(texts).confidences == pytest.approx(expected)
+    with pytest.raises(
+        PolicyError, match=r"learned score .*\(length\).* prepare=\{'small'"
+    ):
+        Router(given, tiers=bound, prepare=str.lower).warmup()
 
 
 def tokens(text):

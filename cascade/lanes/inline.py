@@ -84,7 +84,7 @@ class InlineLane(TierLane):
 
         def call(job: Any) -> Fact:
             submitted = started = clock()
-            finished = 0
+            finished, asked = 0, job
             try:
                 if prepare is not None:
                     job = Handle(prepare(job.row), (job,))
@@ -93,7 +93,7 @@ class InlineLane(TierLane):
                 finished = clock()
                 value, confidence = read(raw)
                 if calibration is not None:
-                    confidence = calibration.one(value, confidence, job.row)
+                    confidence = calibration.one(value, confidence, asked.row)
                 reply = Replied(
                     index, value, confidence, submitted, started, finished, started - submitted
                 )

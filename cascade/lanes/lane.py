@@ -52,7 +52,8 @@ class TierLane:
     """A tier as it is served: prepared for, run, read and calibrated; observed all the while.
 
     ``prepare`` is the tier's own preparation of a row, counted as that step's input;
-    ``calibration`` turns the tier's confidence into what it means for the label given.
+    ``calibration`` turns the tier's confidence into what it means for the label given, and for what
+    the request shows: the row before it is prepared for the tier.
     """
 
     inline = False
@@ -173,7 +174,7 @@ class TierLane:
             finished = self._clock()
             value, confidence = tier.read_stoppable(raw)
             if self.calibration is not None:
-                confidence = self.calibration.one(value, confidence, one.row)
+                confidence = self.calibration.one(value, confidence, one.job.row)
             known, cost = (True, None) if tier.silent else tier.remarks(raw)
         except BaseException as error:  # noqa: BLE001  a tier may raise anything
             if not handle.stopped:  # else nobody waits, and it was no fault of the tier's
@@ -238,7 +239,7 @@ class TierLane:
             msg = f"tier {self.tier.name!r}: this row of a batch has no sound confidence"
             raise TierOutputError(msg, tier=self.tier.name)
         if self.calibration is not None:
-            confidence = self.calibration.one(value, confidence, one.row)
+            confidence = self.calibration.one(value, confidence, one.job.row)
         known, cost = (True, None) if self.tier.silent else self.tier.remarks(raw, i)
         return plain(value), confidence, known, cost
 
@@ -259,10 +260,12 @@ class TierLane:
         if refused is not None:
             return refused
         places: Sequence[int] = range(n)
-        lost = None
+        asked, lost = rows, None
         try:
             if self.prepare is not None:
-                rows, places, lost = self._prepared(each(rows), self.prepare)
+                listed = each(rows)
+                rows, places, lost = self._prepared(listed, self.prepare)
+                asked = [listed[i] for i in places]
             reply = self._run_rows(rows, len(places), context)
         except BaseException as error:
             asked = not isinstance(error, NotAsked)
@@ -275,7 +278,7 @@ class TierLane:
             reply.confidences = marked(reply.values, np.full(len(reply.values), 0.5))
         if calibration is not None and reply.confidences is not None:
             assert reply.values is not None  # noqa: S101  what a tier read has values
-            reply.confidences = calibration.rows(reply.values, reply.confidences, rows)
+            reply.confidences = calibration.rows(reply.values, reply.confidences, asked)
         if lost is None:
             return reply
         return spread(reply, places, n, str(as_tier_error(self.tier.name, lost)))

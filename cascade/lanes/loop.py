@@ -183,7 +183,7 @@ class LoopLane(QueueingLane):
             finished = self._clock()
             value, confidence = self.tier.read(raw)
             if self.calibration is not None:
-                confidence = self.calibration.one(value, confidence, handle.row)
+                confidence = self.calibration.one(value, confidence, ticket.job.row)
             known, cost = self.tier.remarks(raw)
             fact = Replied(
                 self.index, value, confidence, ticket.submitted, started, finished,
