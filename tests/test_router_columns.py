@@ -235,9 +235,7 @@ def test_a_learned_score_goes_by_the_request_whatever_a_tier_makes_of_it(executi
     with Router(given, tiers=bound, prepare=own) as router:
         assert [router.route(text).confidence for text in texts] == pytest.approx(expected)
         assert router.route_many(texts).confidences == pytest.approx(expected)
-    with pytest.raises(
-        PolicyError, match=r"learned score .*\(length\).* prepare=\{'small'"
-    ):
+    with pytest.raises(PolicyError, match=r"learned score .*\(length\).* prepare=\{'small'"):
         Router(given, tiers=bound, prepare=str.lower).warmup()
 
 
