@@ -302,8 +302,11 @@ class Recording:
 
 
 def _cells_of(name: str, column: Any) -> Any:
-    """Return a column by its places: a frame's has an index of its own."""
-    if isinstance(column, np.ndarray) and column.ndim == 1:
+    """Return a column by its places: a frame's has an index of its own.
+
+    What is in an array of objects, as pandas has of texts, says what they are.
+    """
+    if isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype.kind not in "OT":
         return column
     twice = hasattr(column, "columns")
     if twice or isinstance(column, (str, bytes)) or not hasattr(column, "__len__"):

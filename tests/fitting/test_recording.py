@@ -221,6 +221,13 @@ def test_what_a_frame_has_for_a_missing_label_is_none(kind):
     assert type(held.tiers[1].value.tolist()[0]) is int
 
 
+@pytest.mark.parametrize("kind", [object, np.dtypes.StringDType()])
+def test_texts_are_texts_in_an_array_of_any_kind(kind):
+    held = Recording.from_columns(with_(truth=np.array(["a", "b", "a"], dtype=kind)))
+    assert held.truth.dtype.kind == "U"
+    assert held.right().tolist() == Recording.from_columns(COLUMNS).right().tolist()
+
+
 def test_integers_with_gaps_in_a_list_stay_integers():
     columns = with_(truth=[1, None, 2], small__value=[1, 1, 1], large__value=[1, 2, 2])
     assert Recording.from_columns(columns, complete_only=True).right().tolist() == [
