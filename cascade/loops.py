@@ -71,9 +71,14 @@ class Loop:
 
     async def open(self, work: Callable[[], Plan]) -> Plan:
         """Have the tiers opened in a thread: in one, for all who ask meanwhile."""
-        if self._opening is None or self._opening.done():
-            self._opening = self.asyncio.create_task(in_thread(work))
-        return await asyncio.shield(self._opening)
+        opening = self._opening
+        if opening is None:
+            opening = self._opening = self.asyncio.create_task(in_thread(work))
+            opening.add_done_callback(self._opened)
+        return await asyncio.shield(opening)
+
+    def _opened(self, _: object) -> None:
+        self._opening = None  # else it would keep its plan for as long as the loop lives
 
     def serve(self, plan: Plan) -> None:
         """Make a plan's lanes known to the loop, and the other way round."""

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextvars
+import gc
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from types import SimpleNamespace
 
@@ -516,6 +518,17 @@ def test_those_who_ask_before_it_is_open_wait_for_one_thread_and_hold_no_loop(mo
     assert asyncio.run(main()) == list(range(1, 20))
     assert len(threads) == 1
     assert threading.main_thread() not in threads
+
+
+def test_the_plan_that_a_loop_opened_is_let_go_when_another_takes_its_place():
+    async def work(router):
+        await router.route("x")
+        opened = weakref.ref(router._service.plan)
+        await router.swap(Policy.from_dict(tree(revision="2")))
+        await router.route("x")
+        await until(lambda: gc.collect() >= 0 and opened() is None)
+
+    serve(work)
 
 
 def test_after_a_fork_nothing_is_on_its_way():
