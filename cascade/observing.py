@@ -166,7 +166,8 @@ class Aftermath:
             hard = 0.0 if plan.complexity is None else plan.complexity(x if plan.by_name else row)
             outcome.add_shadow(_shadow(plan, row, hard, answers, value))
         if record and self.recorder is not None:
-            self.recorder.write(outcome, x, row, answers)
+            prepared = plan.prepare.common is not None
+            self.recorder.write(outcome, x, answers, prepared=prepared)
 
     def _answers(self, plan: Plan, outcome: Outcome[Any], row: Any, said: Any) -> Iterator[Answer]:
         """Ask the tiers that did not run for this; the one that answered is taken at its word."""

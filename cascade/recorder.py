@@ -66,13 +66,18 @@ class Recorder:
         """Whether this request is sampled; asked before it is routed."""
         return self._rate >= 1.0 or self._random.random() < self._rate
 
-    def write(self, outcome: Outcome[Any], x: Any, row: Any, answers: Sequence[Answer]) -> None:
-        """Append one request, prepared as ``row``, with what every tier answered to it."""
+    def write(
+        self, outcome: Outcome[Any], x: Any, answers: Sequence[Answer], *, prepared: bool
+    ) -> None:
+        """Append one request, with what every tier answered to it.
+
+        ``prepared``: what serving sees is not the request but what a function makes of it.
+        """
         if self._closed:  # by who did not wait for a tier that hung
             return
         cells = {
             "id": outcome.id, "at": f"{time.time():.6f}", "policy": outcome.policy, "sampled": "1",
-        } | (_asked(x, row) if self._inputs else {})  # fmt: skip
+        } | (_asked(x, prepared) if self._inputs else {})  # fmt: skip
         for answer in answers:
             cells |= answer.cells()
         self._append("recording", cells)
@@ -102,8 +107,8 @@ class Recorder:
         self._files.clear()
 
 
-def _asked(x: Any, row: Any) -> dict[str, str]:
+def _asked(x: Any, prepared: bool) -> dict[str, str]:  # noqa: FBT001
     """Return the cell of a request; fitting reads ``input``, so that is what serving sees."""
-    if isinstance(row, str) and row == x:
-        return {"input": row}
-    return {"request": x if isinstance(x, str) else json.dumps(jsonable(x), ensure_ascii=False)}
+    if isinstance(x, str):
+        return {"request" if prepared else "input": x}
+    return {"request": json.dumps(jsonable(x), ensure_ascii=False)}

@@ -179,8 +179,22 @@ def test_a_text_that_is_prepared_is_written_as_the_request(tmp_path):
         with Router(policy, tiers=answers, prepare=prepare) as routing:
             routing.record(tmp_path / folder, rate=1.0, inputs=True)
             routing.route("A text")
-    assert rows_of(tmp_path / "numbers")[0]["request"] == "A text"
-    assert rows_of(tmp_path / "text")[0]["request"] == "A text"
+            routing.route("one that stays as it is")  # which is in the same file
+        said = [row["request"] for row in rows_of(tmp_path / folder)]
+        assert said == ["A text", "one that stays as it is"]
+
+
+def test_an_array_of_which_a_text_is_made_is_recorded(tmp_path):
+    answers = {
+        name: cascade.tier(lambda _: [("a", 0.9)], returns="pairs") for name in ("small", "large")
+    }
+    policy = Policy.from_dict(TREE | {"prepare": {"version": "1"}})
+    with Router(policy, tiers=answers, prepare=str) as routing:
+        routing.record(tmp_path, rate=1.0, inputs=True)
+        routing.route(np.arange(3.0))
+        routing.flush()
+        assert routing.statistics().dropped == 0
+    assert rows_of(tmp_path)[0]["request"] == "[0.0, 1.0, 2.0]"
 
 
 def test_incomplete_recordings_ask_nobody(tmp_path):
