@@ -49,6 +49,8 @@ class Run:
         self.expected = started + needs  # when it should be over, ns
         self.lost = 0  # when the last who waited for it left, ns
         self.why = why  # it went when it did
+        for ticket in tickets:
+            ticket.run = self
 
     def inside(self) -> int:
         """Nanoseconds that the tier itself took: one time for all who were answered together."""

@@ -115,8 +115,7 @@ class WorkerLane(QueueingLane):
         if not self._lost:
             return 0
         since = self._clock() - (_STOPPING if self.tier.can_stop else 0)
-        running = tuple(self._running.copy())
-        return sum(0 < run.lost <= since for run in running)
+        return sum(0 < run.lost <= since for run in tuple(self._running.copy()))
 
     def _rest(self) -> int:
         """What is left of the runs that will be over first; 0 while a worker is free."""
@@ -178,6 +177,11 @@ class WorkerLane(QueueingLane):
             if interrupt is not None:
                 raise interrupt
 
+    def _pass_on(self) -> None:
+        """Have one who waits take up what this worker leaves in the queue; under the lock."""
+        if self._idle and len(self._queue):
+            self._rouse()
+
     def _rouse(self) -> None:
         """Have one who waits look for work; opened first, so that an interrupt loses nobody."""
         open_gate(self._idle[-1])
@@ -195,9 +199,8 @@ class WorkerLane(QueueingLane):
             raise
         if not done and self.cancel(ticket):
             return self.timed_out(ticket)
-        fact = ticket.fact
-        assert fact is not None  # noqa: S101  it is done, or could not be cancelled
-        return fact
+        assert ticket.fact is not None  # noqa: S101  it is done, or could not be cancelled
+        return ticket.fact
 
     def timed_out(self, ticket: Ticket) -> TimedOut:
         """Return the fact of a call that ran out of time."""
@@ -285,8 +288,7 @@ class WorkerLane(QueueingLane):
             held = self._is_back(gate)
             if self._threads > self.workers:  # there are fewer from now on
                 self._threads -= 1
-                if self._idle and len(self._queue):
-                    self._rouse()
+                self._pass_on()
                 return (), None, None
             head = self._queue.first()
             full = len(self._running) >= self.workers  # with what was lost on other threads
@@ -308,9 +310,8 @@ class WorkerLane(QueueingLane):
                 return batch.dropped, None, 0
             why = "waited" if held and batch.why == "idle" else batch.why
             run = Run(batch.taken, now, curve.time(len(batch.taken)), why)
-            for ticket in batch.taken:
-                ticket.run = run
             self._running.add(run)
+            self._pass_on()
             return batch.dropped, run, 0
 
     def _hold_back(self, gate: Any, wait: int) -> int:
@@ -361,8 +362,7 @@ class WorkerLane(QueueingLane):
             if self.tier.can_stop:  # it was stopped, and takes at least so long
                 self.service.outlasted(ended - run.started, len(run.tickets))
             return
-        inside = run.inside()
-        if inside:
+        if inside := run.inside():
             around = ended - run.started - inside
             self._around += (max(0, around) - self._around) / _SMOOTH
 

@@ -114,6 +114,33 @@ def test_one_row_more_is_waited_for_once(lane, monkeypatch):
     assert ([ticket.job.row for ticket in run.tickets], run.why) == (["alone"], "waited")
 
 
+def test_what_does_not_fit_into_a_batch_that_was_waited_for_goes_to_the_other_worker(
+    lane, monkeypatch
+):
+    it, facts = lane(workers=2, cap=8), Facts()
+    monkeypatch.setattr(it, "_threads", 2)
+    monkeypatch.setattr(it, "_clock", lambda: 0)
+    monkeypatch.setattr(it._arrivals, "count", lambda _: None)
+    it._arrivals.gap, it.service.curve = 1e6, Curve(1e9, 1e7)
+    first, second = threading.Lock(), threading.Lock()
+    gates = [first, second]
+    for one in gates:
+        one.acquire()
+    with monkeypatch.context() as before:
+        before.setattr(it, "_wake", lambda: None)
+        for row in range(3):
+            it.submit(Job(row), facts.of(row))
+    assert [it._next(one)[2] for one in gates] == [1_000_000, -1]
+    urgent = Job("urgent")
+    urgent.until = 1_025_000_000  # time for two together
+    it.submit(urgent, facts.of("urgent"))
+    _, run, _ = it._next(first)
+    assert [ticket.job.row for ticket in run.tickets] == ["urgent", 0]
+    assert second.acquire(blocking=False)
+    _, rest, _ = it._next(second)
+    assert rest is None or [ticket.job.row for ticket in rest.tickets] == [1, 2]
+
+
 def test_deadlines_go_before_arrival(lane, gate):
     facts, it = Facts(), lane()
     it.submit(Job("first"), facts.of("first"))
