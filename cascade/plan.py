@@ -317,15 +317,18 @@ def _own(
     if function is None:
         if all(_same_input(tier, spec).dtype == spec.dtype for spec in specs if tier.inputs):
             return None
-        return row_caster(tier.inputs)
+        own: Any = functools.partial(row_caster(tier.inputs))
+        recast = rows_caster(tier.inputs)
+        own.batch = lambda rows: recast(rows)[0]
+        return own  # type: ignore[no-any-return]
     checks = {"strict": policy.inputs.cast == "none", "finite": policy.inputs.validate == "finite"}
     cast, cast_rows = row_caster(tier.inputs, **checks), rows_caster(tier.inputs, **checks)
-    own: Any = _after(function, cast)
+    own = _after(function, cast)
     batch = getattr(function, "batch", None)
     if batch is not None:
 
-        def cast_all(xs: Any) -> Any:
-            made = batch(xs)
+        def cast_all(rows: Any) -> Any:
+            made = batch(each(rows))
             return cast_rows(made)[0] if isinstance(made, Mapping) else [cast(x) for x in made]
 
         own.batch = cast_all

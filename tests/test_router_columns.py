@@ -2,7 +2,7 @@
 
 import threading
 import time
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import attrs
 import numpy as np
@@ -308,6 +308,24 @@ def test_tiers_of_several_dtypes_get_their_own_numbers(tmp_path, small, large):
     strict = policy([1.0], tiers=tiers, inputs={"cast": "none"})
     with pytest.raises(PolicyError, match="take different rows"):
         Router(strict, models=tmp_path, env={}).warmup()
+
+
+def test_a_batch_is_cast_at_once_and_a_row_that_does_not_fit_fails_alone(tmp_path):
+    for name, kind in (("half", FLOAT16), ("double", DOUBLE)):
+        softmax(tmp_path / f"{name}.onnx", kind)
+    tiers = [{"name": n, "kind": "onnx", "model": f"{n}.onnx", "execution": "inline"}
+             for n in ("half", "double")]  # fmt: skip
+    rows = np.array([[3.0, 1.0], [70_000.0, 1.0], [1.0, 3.0]])
+    with Router(policy([0.0], tiers=tiers), models=tmp_path, env={}) as router:
+        found, one = router.route_many(rows), [router.route(row) for row in rows]
+        assert found.tiers.tolist() == [outcome.tier for outcome in one]
+        assert found.tiers.tolist() == ["half", "double", "half"]
+        seen = []
+        half = router._service.plan.lanes[0]
+        half.prepare = cast = SimpleNamespace(batch=half.prepare.batch)  # of one row: nothing
+        cast.batch = lambda batch, of=cast.batch: seen.append(batch) or of(batch)
+        assert router.route_many(rows[[0, 2, 0]]).tiers.tolist() == ["half"] * 3
+        assert isinstance(seen[0], np.ndarray)
 
 
 def test_the_dearer_tier_loses_no_digits_to_the_cheaper(tmp_path):

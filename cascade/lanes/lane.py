@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cascade.confidence import OutputFault
-from cascade.errors import TierOutputError
+from cascade.errors import InputTypeError, InputValueError, TierOutputError
 from cascade.facts import Failed, Refused, Replied, RowsReply
 from cascade.lanes.handle import Handle
 from cascade.lanes.rows import groups, is_ragged, join, spread
@@ -260,39 +261,41 @@ class TierLane:
         if refused is not None:
             return refused
         places: Sequence[int] = range(n)
-        asked, lost = rows, None
+        made, lost = rows, None
         try:
             if self.prepare is not None:
-                listed = each(rows)
-                rows, places, lost = self._prepared(listed, self.prepare)
-                asked = [listed[i] for i in places]
-            reply = self._run_rows(rows, len(places), context)
+                made, places, lost = self._prepared(rows, n, self.prepare)
+            reply = self._run_rows(made, len(places), context)
         except BaseException as error:
             asked = not isinstance(error, NotAsked)
             if asked and not getattr(context, "abandoned", False):  # else it was stopped
                 self._struck()
             raise
+        if lost is not None:
+            listed = each(rows)
+            rows = [listed[i] for i in places]
         calibration = self.calibration
         if reply.confidences is None and calibration is not None and calibration.blind:
             assert reply.values is not None  # noqa: S101  as below
             reply.confidences = marked(reply.values, np.full(len(reply.values), 0.5))
         if calibration is not None and reply.confidences is not None:
             assert reply.values is not None  # noqa: S101  what a tier read has values
-            reply.confidences = calibration.rows(reply.values, reply.confidences, asked)
+            reply.confidences = calibration.rows(reply.values, reply.confidences, rows)
         if lost is None:
             return reply
         return spread(reply, places, n, str(as_tier_error(self.tier.name, lost)))
 
     @staticmethod
     def _prepared(
-        listed: Sequence[Any], prepare: Callable[[Any], Any]
+        rows: Any, n: int, prepare: Callable[[Any], Any]
     ) -> tuple[Any, Sequence[int], BaseException | None]:
         """Prepare rows; return the places of those that can be, and why the others cannot."""
         batch, lost = getattr(prepare, "batch", None), None
         if batch is not None:
-            return batch(listed), range(len(listed)), None
+            with contextlib.suppress(InputTypeError, InputValueError):  # one of them does not fit
+                return batch(rows), range(n), None
         made, places = [], []
-        for i, row in enumerate(listed):
+        for i, row in enumerate(each(rows)):
             try:
                 made.append(prepare(row))
             except EXITS:
