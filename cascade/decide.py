@@ -283,9 +283,9 @@ class Decision:
     def _give_up(self) -> Finish:
         best, reason, ladder = self.best, self._why or Reason.FAULT, self._ladder
         if best is None:
+            if self._deviated:  # a fault, maybe a shared one, is what the caller can act on
+                return ladder.finish(Disposition.FAILED, Reason.FAULT)
             ran = any(step[1] != "refused" for step in self.steps)
-            if self._deviated:  # a fault is what the caller can act on
-                reason = Reason.FAULT
             return ladder.finish(Disposition.FAILED if ran else Disposition.SHED, reason)
         return self.stop_short(best, reason)
 

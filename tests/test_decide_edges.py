@@ -168,6 +168,15 @@ def test_with_an_answer_a_follower_looks_above_it_alone():
     assert taken_over(leader, 1, 1, 50)[1].tier == 2
 
 
+def test_the_fault_of_a_tier_that_another_asked_is_no_overload():
+    leader, _ = begin(until=10)
+    fault = ValueError("no")
+    leader.step(Failed(0, fault, 0, 0, 1), 1, etas(1, 50, 50))
+    follower, move = taken_over(leader, 1, LATER, LATER)
+    ends(move, "failed", "fault")
+    assert follower.error is fault
+
+
 def test_a_follower_may_ask_who_refused_the_leader():
     leader, _ = begin(until=10)
     assert leader.step(reply(0, 0.5), 1, etas(1, 1, 50)).tier == 1
