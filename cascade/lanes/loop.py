@@ -291,9 +291,14 @@ class LoopLane(QueueingLane):
         except RuntimeError:  # it is closed
             answer.close()
             raise self._loopless() from None
+
+        def stop() -> None:
+            if not loop.is_closed():  # else there is nothing to cancel it in
+                asked.cancel()
+
         say_how = getattr(context, "stop_with", None)
         if say_how is not None:
-            say_how(asked.cancel)
+            say_how(stop)
         try:
             while True:
                 try:
@@ -307,8 +312,7 @@ class LoopLane(QueueingLane):
                     answer.close()
                     raise self._loopless()
         finally:
-            if not loop.is_closed():
-                asked.cancel()  # of one that is over: nothing
+            stop()  # of one that is over: nothing
 
     def _loopless(self) -> NotAsked:
         msg = f"tier {self.tier.name!r}: no event loop is left to await it in"

@@ -10,6 +10,7 @@ import pytest
 
 import cascade
 from cascade import AsyncRouter, Policy
+from cascade.lanes.handle import Handle
 from cascade.lanes.loop import CALLER
 from cascade.lanes.watchdog import in_time
 from cascade.tiers.faults import NotAsked
@@ -185,3 +186,24 @@ def test_a_thread_waits_no_longer_than_there_is_a_loop_to_answer():
         for what in (asked.result, lambda _: lane.plain(Job(1))):
             with pytest.raises(NotAsked, match="no event loop is left"):
                 what(LONG)
+
+
+def test_what_is_stopped_when_its_loop_has_ended_says_nothing(caplog):
+    """The thread that waits sees it by itself; a log showed that the loop is closed."""
+
+    async def answer(_):
+        await asyncio.Event().wait()
+
+    lane, _ = make("loop", lambda x: (x, 0.9))
+    lane.tier.predict_async = answer
+    lane.loop = loop = asyncio.new_event_loop()
+    handle = Handle(1, (Job(1),))
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(lane.plain, handle)
+        while not (asyncio.all_tasks(loop) or asked.done()):
+            loop.run_until_complete(asyncio.sleep(0.001))
+        loop.close()
+        handle.stop()
+        with pytest.raises(NotAsked):
+            asked.result(LONG)
+    assert not [one for one in caplog.records if one.name == "concurrent.futures"]
