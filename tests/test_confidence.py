@@ -119,6 +119,27 @@ def test_a_thousand_classes_are_read_alike_by_row_and_batch(temperature):
     assert [sure for _, sure in pairs] == pytest.approx(confidences.tolist(), abs=1e-9)
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-100, 0.0005, 0.005, 0.01, 1e100, 1.7e308])
+@pytest.mark.parametrize("score", ["max_probability", "margin"])
+@pytest.mark.parametrize(
+    ("kind", "classes"),
+    [("sigmoid", 1), ("probabilities", 1), ("probabilities", 3), ("probabilities", 40),
+     ("probabilities", 4_000), ("logits", 3), ("logits", 60)],
+)  # fmt: skip
+def test_no_temperature_is_too_cold_or_too_hot(kind, classes, score, temperature):
+    rng = np.random.default_rng(0)
+    matrix = rng.random((5, 1)) if kind == "sigmoid" else rng.dirichlet(np.full(classes, 5.0), 5)
+    matrix[0] = 0.5 if kind == "sigmoid" else 1.0 / classes  # nothing to choose between
+    matrix *= 0.9995 if kind == "probabilities" else 1.0
+    for batch in (matrix, matrix.astype(np.float32)):
+        values, confidences = rows_reader(kind, score, temperature)(batch)
+        one = row_reader(kind, score, temperature)
+        pairs = [one(row) for row in batch.tolist()]
+        assert [value for value, _ in pairs] == values.tolist()
+        assert [sure for _, sure in pairs] == pytest.approx(confidences.tolist(), abs=1e-3)
+        assert all(0.0 <= sure <= 1.0 for _, sure in pairs)
+
+
 def test_a_sigmoid_has_one_output():
     with pytest.raises(OutputFault, match="one sigmoid output per row, got 2"):
         row_reader("sigmoid")([0.2, 0.8])
