@@ -28,6 +28,7 @@ from cascade.optimize.training import (
     fit_tier,
     is_frozen,
     known_classes,
+    of_numbers,
     synthetic_rows,
     warn_of_other_answers,
 )
@@ -149,7 +150,8 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 fitted to.
         """
         check_parameters(self.get_params(deep=False))
-        X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
+        with of_numbers():
+            X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
         check_classification_targets(y)
         rng = check_random_state(self.random_state)
         pairs = self._seeded(rng)
@@ -161,10 +163,12 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         parts = learn_and_test(len(held), rng)
         lost = int(moved[parts[1]].sum())  # rows of the test that the tiers are trained on
         learn, test = (held[part[~moved[part]]] for part in parts)
-        own = [fit_tier(*pair, X, y, learn if is_frozen(pair[1]) else train) for pair in pairs]
-        self.tiers_ = [(name, tier) for (name, _), tier in zip(pairs, own, strict=True)]
         compared = X[held] if len(held) else X
-        self._fitted = [FittedTier.convert(*pair, self.classes_, compared) for pair in self.tiers_]
+        with of_numbers():
+            own = [fit_tier(*pair, X, y, learn if is_frozen(pair[1]) else train) for pair in pairs]
+            self.tiers_ = [(name, tier) for (name, _), tier in zip(pairs, own, strict=True)]
+            converted = [FittedTier.convert(*pair, self.classes_, compared) for pair in self.tiers_]
+        self._fitted = converted
         for tier in self._fitted:
             if tier.error is not None:
                 warnings.warn(f"{tier.error}; {_UNCONVERTED}", stacklevel=2)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
@@ -78,6 +79,11 @@ def unfrozen(estimator: Any) -> Any:
         for one in twin.calibrated_classifiers_:
             one.estimator = unfrozen(one.estimator)
         return _calibrated_last(twin)
+    if isinstance(estimator, VotingClassifier):
+        twin = copy.copy(estimator)
+        twin.estimators_ = [unfrozen(one) for one in estimator.estimators_]
+        twin.flatten_transform = False  # of transform alone; the converter takes nothing else
+        return twin
     return estimator
 
 

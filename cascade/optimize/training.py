@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from sklearn.frozen import FrozenEstimator
 from cascade.parameters import has_method
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     from cascade.optimize.fitted import FittedTier
@@ -20,11 +23,29 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
 
 __all__ = [
-    "fit_tier", "is_frozen", "known_classes", "synthetic_rows", "warn_of_other_answers",
+    "fit_tier", "is_frozen", "known_classes", "of_numbers", "synthetic_rows", "warn_of_other_answers",
 ]  # fmt: skip
 
 _COMPARED = 1_000  # rows on which the top tier is asked for its own answers
 _SYNTHETIC = 8  # rows for golden answers and measurements
+
+_OTHERS = ("could not convert string", "Sparse data", "using strings")  # in scikit-learn's words
+_NUMBERS = (
+    "a cascade's tiers take one dense array of numbers, by place: put what makes it of text, "
+    "categories or named columns (a vectoriser, a ColumnTransformer) before the cascade, and give "
+    "it to the router as prepare="
+)
+
+
+@contextlib.contextmanager
+def of_numbers() -> Iterator[None]:
+    """Say what tiers take, where text, a sparse matrix or names of columns stand in the way."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if any(words in str(error) for words in _OTHERS):
+            error.add_note(_NUMBERS)
+        raise
 
 
 def is_frozen(tier: Any) -> bool:

@@ -6,7 +6,11 @@ import onnxruntime
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    VotingClassifier,
+)
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
@@ -44,6 +48,9 @@ KINDS = {
     "frozen": lambda y: FrozenEstimator(logistic().fit(X, y)),
     "frozen inside": lambda y: CalibratedClassifierCV(
         FrozenEstimator(SVC().fit(X, y)), ensemble=False
+    ),
+    "voting": lambda y: VotingClassifier(
+        [("a", logistic()), ("b", make_pipeline(StandardScaler(), logistic()))], voting="soft"
     ),
     "frozen step": lambda y: make_pipeline(FrozenEstimator(StandardScaler().fit(X)), logistic()),
 }
@@ -101,6 +108,15 @@ def test_thawing_leaves_the_original_alone():
     thawed = unfrozen(outer)
     assert isinstance(thawed.calibrated_classifiers_[0].estimator, SVC)
     assert outer.calibrated_classifiers_[0].estimator is frozen
+
+
+def test_a_vote_of_frozen_voters_converts_and_stays_as_it_was():
+    voters = [("a", FrozenEstimator(logistic().fit(X, Y[:300]))), ("b", GaussianNB())]
+    vote = VotingClassifier(voters, voting="soft").fit(X, Y[:300])
+    (converted,) = onnxruntime.InferenceSession(to_onnx(vote, 64)).run(None, {"input": X})
+    np.testing.assert_allclose(converted, vote.predict_proba(X), atol=1e-3)
+    assert vote.flatten_transform
+    assert isinstance(vote.estimators_[0], FrozenEstimator)
 
 
 def test_a_wrong_conversion_is_refused():
