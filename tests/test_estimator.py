@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer, load_digits, make_circles, make_classification
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
@@ -12,6 +13,7 @@ from sklearn.ensemble import (
     StackingClassifier,
 )
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV, TunedThresholdClassifierCV
@@ -389,3 +391,32 @@ def test_rare_classes_that_training_needs_count_as_lost():
     assert clf.certificate_.n == 640  # two thirds of 80 % of 1,200, those among them
     assert clf.certificate_.path[-1].losses >= counted
     assert verify_certificate(clf.certificate_) == []
+
+
+WORDS = ["a good day", "a bad day"] * 50
+
+
+def check_hint(tier, rows):
+    clf = CascadeClassifier([("small", tier), ("large", GaussianNB())], max_loss=0.2)
+    with pytest.raises((TypeError, ValueError)) as caught:
+        clf.fit(rows, [0, 1] * 50)
+    assert "before the cascade" in caught.value.__notes__[0]
+    assert "prepare=" in caught.value.__notes__[0]
+
+
+def test_text_and_sparse_rows_get_a_hint():
+    check_hint(make_pipeline(TfidfVectorizer(), logistic()), WORDS)
+    check_hint(logistic(), TfidfVectorizer().fit_transform(WORDS))
+
+
+def test_tiers_that_go_by_the_names_of_columns_get_a_hint():
+    rows = pytest.importorskip("pandas").DataFrame({"a": np.arange(100.0), "b": np.ones(100)})
+    tier = make_pipeline(ColumnTransformer([("s", StandardScaler(), ["a"])]), logistic())
+    check_hint(tier, rows)
+    check_hint(FrozenEstimator(tier.fit(rows, [0, 1] * 50)), rows)
+
+
+def test_other_bad_rows_get_no_hint():
+    with pytest.raises(ValueError, match="NaN") as caught:
+        CascadeClassifier(tiers()).fit(np.full((10, 2), np.nan), [0, 1] * 5)
+    assert not hasattr(caught.value, "__notes__")

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
 
 __all__ = [
-    "fit_tier", "is_frozen", "known_classes", "of_numbers", "synthetic_rows", "warn_of_other_answers",
+    "fit_tier", "is_frozen", "known_classes", "of_numbers", "synthetic_rows",
+    "warn_of_other_answers",
 ]  # fmt: skip
 
 _COMPARED = 1_000  # rows on which the top tier is asked for its own answers
