@@ -101,8 +101,10 @@ def check_target(path: Path) -> None:
     Folders that are missing would be made.
 
     Raises:
-        PolicyError: a folder of it is a file, or cannot be written to.
+        PolicyError: it is a folder itself, a folder of it is a file, or cannot be written to.
     """
+    if path.is_dir():
+        raise PolicyError(f"{path}: expected the name of a file to write, it is a folder")
     folder = path.resolve().parent
     while not folder.exists():
         folder = folder.parent

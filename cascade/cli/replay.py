@@ -6,6 +6,7 @@ import csv
 import math
 from typing import TYPE_CHECKING, Any
 
+from cascade.cli.edits import check_target
 from cascade.cli.reply import DONE, FAILED, Reply, table
 from cascade.errors import PolicyError
 
@@ -32,6 +33,8 @@ def replay(
     for name, bound in (("--max-loss", max_loss), ("--max-cost", max_cost)):
         if bound is not None and not math.isfinite(bound):
             raise PolicyError(f"{name}: expected a number, got {bound}")
+    if decisions is not None:
+        check_target(decisions)
     complete_only = settings.pop("complete_only")
     held = Recording.read(recording, complete_only=complete_only)
     found = cascade.replay(cascade.Policy.from_yaml(policy), held, **settings)
