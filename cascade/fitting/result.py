@@ -19,7 +19,7 @@ from cascade.fitting.pvalues import rows_needed
 from cascade.fitting.recording import Recording
 from cascade.fitting.same import same_as
 from cascade.fitting.search import Rows, Search, candidates, path_of, run_test
-from cascade.fitting.split import LEARN_SHARE, learn_and_test
+from cascade.fitting.split import LEARN_SHARE, learn_and_test, seed_of
 from cascade.policy import ConfidenceSettings, Escalation, ExternalSpec, Policy
 from cascade.policy.digest import entry_digest, tier_digest
 
@@ -115,7 +115,7 @@ def fit(  # noqa: PLR0913  what may be asked for
     recording: Any, *, tiers: Sequence[str] | None = None, max_loss: float = 0.01,
     alpha: float = 0.1, loss: str = "auto", score: str = "auto", ladder: str = "auto",
     costs: Sequence[float] | None = None, same: str | Callable[[Any, Any], bool] | None = None,
-    covers: str = "auto", entry: bool = True, complete_only: bool = False, seed: int = 0,
+    covers: str = "auto", entry: bool = True, complete_only: bool = False, seed: int | None = 0,
     name: str = "fitted", progress: Callable[[str, float], None] | None = None,
 ) -> Fit:  # fmt: skip
     """Find the cheapest operating points whose loss against the top tier is provably bounded.
@@ -145,7 +145,7 @@ def fit(  # noqa: PLR0913  what may be asked for
         entry: whether an entry rule by what the input shows (``x.*`` columns, or the statistics of
             ``input``) may be fitted; it is kept if it lowers the cost.
         complete_only: leave out rows that lack a tier's value, or the truth that others have.
-        seed: of the split.
+        seed: of the split; None draws one, and writes it down.
         name: of the policy.
         progress: called now and then with what is being done, and how much of it is.
 
@@ -161,6 +161,7 @@ def fit(  # noqa: PLR0913  what may be asked for
     ('gross', True)
     """
     _check(max_loss, alpha, loss=loss, score=score, ladder=ladder, covers=covers)
+    seed = seed_of(seed)
     held = Recording.of(recording, complete_only=complete_only)
     held = held if tiers is None else held.select(tiers)
     held.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +12,24 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["FOLDS", "LEARN_SHARE", "hold_out", "learn_and_test", "out_of_fold"]
+__all__ = ["FOLDS", "LEARN_SHARE", "hold_out", "learn_and_test", "out_of_fold", "seed_of"]
 
 LEARN_SHARE = 1.0 / 3.0
 """The share of held-out rows that temperature and path are learned from; the rest is the test."""
+_SEEDS = 2**32  # as many as NumPy and scikit-learn take
+
+
+def seed_of(seed: Any) -> int:
+    """Return a seed that can be written down: the one given, or where there is none, a fresh one.
+
+    Raises:
+        ValueError: it is no seed.
+    """
+    if seed is None:
+        return int(np.random.default_rng().integers(_SEEDS))
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < _SEEDS:
+        raise ValueError(f"seed: expected a whole number between 0 and {_SEEDS - 1}, got {seed!r}")
+    return int(seed)
 
 
 def hold_out(

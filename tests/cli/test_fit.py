@@ -45,6 +45,13 @@ def run(capsys, *arguments):
     return status, said.out, said.err
 
 
+def test_what_cannot_be_is_said_by_name(recording, fitted, tmp_path, capsys):
+    status, _, said = run(capsys, "fit", recording, "--seed", "-1")
+    assert (status, "seed: expected a whole number between 0 and" in said) == (2, True)
+    status, _, said = run(capsys, "replay", fitted, recording, "--decisions", tmp_path)
+    assert (status, "expected the name of a file to write, it is a folder" in said) == (2, True)
+
+
 def test_it_says_what_is_promised_and_writes_it_down(recording, tmp_path, capsys):
     out = tmp_path / "fitted"
     status, said, _ = run(capsys, "fit", recording, "--max-loss", "0.05", "--out", out)

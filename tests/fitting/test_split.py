@@ -1,6 +1,7 @@
 import numpy as np
+import pytest
 
-from cascade.fitting.split import hold_out, learn_and_test
+from cascade.fitting.split import hold_out, learn_and_test, seed_of
 
 
 def test_parts_are_disjoint_and_complete():
@@ -42,3 +43,12 @@ def test_a_row_that_is_trained_on_for_its_class_alone_is_told_among_the_held_out
         assert (codes[train] == 2).sum() >= 2
         found |= set(codes[held[moved]])
     assert found == {2}
+
+
+def test_a_seed_is_one_that_can_be_written_down():
+    assert seed_of(np.int64(3)) == 3
+    assert type(seed_of(np.int64(3))) is int
+    assert seed_of(None) != seed_of(None)
+    for wrong in (-1, 2**32, 1.5, "1", True):
+        with pytest.raises(ValueError, match="seed: expected a whole number between 0 and"):
+            seed_of(wrong)

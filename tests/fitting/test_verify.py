@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from cascade import Policy
-from cascade.fitting import redo_test
+from cascade.fitting import fit, redo_test
 from cascade.fitting.certify import certificate_of, fixed_sequence_test
 from cascade.fitting.paths import two_tier_path
 from cascade.fitting.verify import verify_certificate
@@ -107,3 +107,15 @@ def test_of_points_that_are_wrong_alike_the_first_are_told(cert):
     some = [attrs.evolve(point, p_value=0.5) for point in cert.path[1:5]]
     four = verify_certificate(attrs.evolve(cert, path=(cert.path[0], *some, *cert.path[5:])))
     assert len(four) == 4
+
+
+def test_a_seed_that_was_drawn_is_written_down():
+    rng = np.random.default_rng(0)
+    sure = rng.random(2_000)
+    table = {
+        "small.correct": rng.random(2_000) < sure, "small.confidence": sure,
+        "large.correct": np.ones(2_000, dtype=bool), "x.size": rng.random(2_000),
+    }  # fmt: skip
+    found = fit(table, max_loss=0.1, costs=[1, 20], seed=None)
+    assert found.certificate.fractions is not None
+    assert redo_test(found.policy, table) == []
