@@ -118,7 +118,7 @@ def _keys(x: Mapping[Any, Any], wanted: Collection[str]) -> str:
 
 def _text(spec: InputSpec) -> Cast:
     def cast(x: Any) -> Any:
-        if type(x) is str:
+        if type(x) is str and x.isascii():
             return x
         x = _unwrap(x, spec)
         if isinstance(x, np.ndarray) and x.dtype.kind in "UO" and x.size == 1:
@@ -126,6 +126,11 @@ def _text(spec: InputSpec) -> Cast:
         if not isinstance(x, str):
             msg = f"input {spec} expected, got {_describe(x)}"
             raise InputTypeError(msg)
+        try:
+            x.encode()  # as the model will be given it
+        except UnicodeEncodeError:
+            msg = f"input {spec} expected, got a str that is no Unicode (a lone surrogate)"
+            raise InputValueError(msg) from None
         return str(x)
 
     return cast

@@ -213,6 +213,7 @@ def test_a_batch_that_fits_has_its_length(specs, given, n):
         (LONG, [1.0, 2.0], InputValueError, "this is one row"),
         (LONG, [[1, 2], 5], InputValueError, r"row 1: input 'x': .*, got shape \(\)"),
         (LONG, [[1, 2], None], InputTypeError, "row 1: input 'x': .*, got None"),
+        (TEXT, ["ä", "\ud800"], InputValueError, "row 1: input 't': .* lone surrogate"),
         (TEXT, "text", InputTypeError, "a list of str"),
         (TEXT, 5, InputTypeError, "a list of str"),
         (TWO, {"a": [[1], [2]], "b": [[3]]}, InputValueError, "columns of one length"),
