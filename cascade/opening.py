@@ -124,15 +124,19 @@ def _warm(tier: BoundTier, profile: Profile | None) -> Service:
     }
     job = _nobody()
     job.row = row if len(row) > 1 else next(iter(row.values()))
+    try:
+        getattr(tier, "attempt", tier.run)(job)
+    except Exception:  # noqa: BLE001  zeros need not be a sensible input, to whatever runs
+        return service, known
     for turn in range(_WARM_RUNS):
         begun = time.perf_counter_ns()
         try:
             raw = tier.run(job)
             taken = time.perf_counter_ns() - begun
             tier.read(raw)
-        except Exception:  # noqa: BLE001  zeros need not be a sensible input, to whatever runs
+        except Exception:  # noqa: BLE001  as above, of what is read
             return service, known
-        if profile is None and turn:  # the first run also sets up
+        if profile is None and turn:  # the first one also sets up
             service.observe_rows(taken, 1)
             known = True
     return service, known

@@ -10,6 +10,7 @@ import cascade
 from cascade import ModelIntegrityError, Policy, PolicyError, Router
 from cascade.bundle import sha256_file
 from cascade.confidence import OutputFault
+from cascade.errors import InputValueError
 from cascade.policy import OnnxSpec
 from cascade.tiers.onnx import OnnxTier
 from cascade.tiers.sessions import make_session
@@ -162,6 +163,9 @@ def test_a_model_that_takes_strings(tmp_path):
         assert router.route_many(["no", "yes", "why"]).values.tolist() == [0, 1, -1]
         with pytest.raises(TypeError, match="'x': text expected, got an int"):
             router.route(3)
+        with pytest.raises(InputValueError, match="'x': text expected, got a str that is no Uni"):
+            router.route("\ud800")
+        assert router.route("ä").value == -1
 
 
 def test_a_batch_axis_fixed_at_one_is_run_row_by_row(tmp_path):
@@ -171,7 +175,7 @@ def test_a_batch_axis_fixed_at_one_is_run_row_by_row(tmp_path):
         assert router.route_many(np.stack([ROW, ROW[::-1], ROW])).values.tolist() == [1, 0, 1]
 
 
-def test_a_model_that_does_not_take_the_zeros_of_the_warm_up_is_served(tmp_path):
+def test_a_model_that_does_not_take_the_zeros_of_the_warm_up_is_served(tmp_path, capfd):
     """A convolution over images of any size: one pixel is none."""
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"]),
@@ -186,6 +190,7 @@ def test_a_model_that_does_not_take_the_zeros_of_the_warm_up_is_served(tmp_path)
         for size in (3, 5):
             outcome = router.route(np.tile(ROW[:, None, None], (1, size, size)))
             assert (outcome.value, outcome.confidence) == (1, pytest.approx(0.75))
+    assert capfd.readouterr().err == ""  # nobody is to be told
 
 
 def softmax(path, rng, width=512):
