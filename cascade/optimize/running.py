@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 
 from cascade.bundle import data_files, resolve_model, verify_model
+from cascade.confidence import OutputFault
 from cascade.errors import InputValueError
 from cascade.optimize.lazily import require_onnx
 from cascade.optimize.profile import law, times
@@ -43,16 +44,29 @@ class Running:
     labels: tuple[Any, ...] | None
 
     def single(self, data: Data) -> Callable[[], object]:
-        """Return a call that answers the next row of ``data``, round and round: run and read."""
+        """Return a call that answers the next row of ``data``, round and round: run and read.
+
+        It raises InputValueError where a row has no answer.
+        """
         run, read, count = self.tier.run, self.tier.read, 0
         jobs = [SimpleNamespace(row=self.row(data, i)) for i in range(min(data.n, 256))]
 
         def call() -> object:
             nonlocal count
             count += 1
-            return read(run(jobs[count % len(jobs)]))
+            job = jobs[count % len(jobs)]
+            try:
+                return read(run(job))
+            except OutputFault as fault:
+                raise InputValueError(self._no_answer(job.row, fault)) from fault
 
         return call
+
+    def _no_answer(self, row: Any, fault: OutputFault) -> str:
+        columns = row.values() if isinstance(row, dict) else (row,)
+        lacking = any(np.isnan(c).any() for c in map(np.asarray, columns) if c.dtype.kind == "f")
+        which = "a row of DATA that holds NaN" if lacking else "a row of DATA"
+        return f"tier {self.spec.name!r} has no answer to {which} ({fault}): leave such rows out"
 
     def batch(self, data: Data, size: int) -> Callable[[], object]:
         """Return a call that answers so many rows at once."""

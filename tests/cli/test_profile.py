@@ -132,3 +132,13 @@ def test_extras_that_are_missing_are_said_first(
     assert main(call) == 2
     assert f'cascade-router[{extra}]"' in (said := capsys.readouterr().err)
     assert "measuring" not in said
+
+
+@pytest.mark.parametrize("call", [["profile"], ["tune", "--objective=p50"]])
+def test_rows_that_have_no_answer_are_said_to_be_the_cause(policy, tmp_path, capsys, call):
+    rows = np.ones((8, 4), dtype="float32")
+    rows[3, 0] = np.nan
+    np.save(tmp_path / "x.npy", rows)
+    assert main([call[0], str(policy), str(tmp_path / "x.npy"), *call[1:]]) == 2
+    said = capsys.readouterr().err
+    assert "tier 'small' has no answer to a row of DATA that holds NaN (probabilities" in said
