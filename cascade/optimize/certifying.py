@@ -105,7 +105,7 @@ def strictest(policy: Policy, old: Certificate) -> Certificate:
 
 def _table(tiers: list[Running], data: Data, loss: str) -> tuple[Array, Array]:
     """Return confidences and losses of the tiers below the top, (n, K-1) each."""
-    answers = [tier.answers(tier.outputs(data)) for tier in tiers]
+    answers = [tier.answers(data) for tier in tiers]
     losses = loss_table(loss, [values for values, _ in answers], data.truth)
     return np.column_stack([sure for _, sure in answers[:-1]]), losses
 

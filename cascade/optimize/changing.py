@@ -69,7 +69,7 @@ def change_tier(
 
 
 def _answers_vectors(running: Running, data: Data) -> bool:
-    values, _ = running.answers(running.outputs(data.take([0])))
+    values, _ = running.answers(data.take([0]))
     return isinstance(values[0], np.ndarray)
 
 

@@ -149,7 +149,7 @@ def _rows(
 ) -> Rows:  # fmt: skip
     options: dict[str, list[Option]] = {}
     for (tier, variant), running in opened.items():
-        values, sure = running.answers(running.outputs(data))
+        values, sure = running.answers(data)
         one = Option(tier, variant, medians[tier, variant], values, sure)
         options.setdefault(tier, []).append(one)
     top = options[policy.tiers[-1].name][0]  # the original comes first

@@ -206,7 +206,7 @@ def _accuracy(running: Running, data: Data) -> float | None:
     if data.truth is None or running.tier.kind == "value":  # numbers are never quite the same
         return None
     some = data.take(np.arange(min(data.n, JUDGED)))
-    values, _ = running.answers(running.outputs(some))
+    values, _ = running.answers(some)
     return running.accuracy(values, some.truth)
 
 

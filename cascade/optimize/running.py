@@ -112,17 +112,21 @@ class Running:
 
     def outputs(self, data: Data) -> Array:
         """Return the model's first output, (n, classes), row by row: as single requests get it."""
-        rows = (self.cast(data.batch(i, 1)) for i in range(data.n))
-        return np.concatenate([self.tier.run_rows(row, 1, None)[0] for row in rows])
+        return self._outputs(data)[0]
 
-    def answers(self, outputs: Array) -> tuple[Array, Array]:
-        """Return values and confidences (n,) of outputs, as serving reads them.
+    def _outputs(self, data: Data) -> list[Array]:
+        rows = (self.cast(data.batch(i, 1)) for i in range(data.n))
+        runs = [self.tier.run_rows(row, 1, None) for row in rows]
+        return [np.concatenate(column) for column in zip(*runs, strict=True)]
+
+    def answers(self, data: Data) -> tuple[Array, Array]:
+        """Return values and confidences (n,) of rows, as serving reads them, one by one.
 
         What serving refuses is NaN and the value None, which is no label.
         """
-        values, confidences = self.tier.read_rows([outputs], len(outputs))
+        values, confidences = self.tier.read_rows(self._outputs(data), data.n)
         if confidences is None:
-            return np.asarray(values), np.full(len(outputs), np.nan)
+            return np.asarray(values), np.full(data.n, np.nan)
         faulty = np.isnan(confidences)
         if faulty.any():
             values = np.asarray(values, dtype=object)

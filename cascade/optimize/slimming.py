@@ -94,7 +94,7 @@ def slim(
     ``parts.choose`` is for the gate and the clock, ``parts.learn`` for the temperature.
     """
     opened = {ORIGINAL: open_tier(spec, model, policy)}
-    answers = {ORIGINAL: opened[ORIGINAL].answers(opened[ORIGINAL].outputs(parts.choose))}
+    answers = {ORIGINAL: opened[ORIGINAL].answers(parts.choose)}
     opened[ORIGINAL].accuracy(answers[ORIGINAL][0], parts.choose.truth)  # or there is no gate
     problems = {one.name: one.problem for one in variants if one.problem is not None}
     for one in variants:
@@ -102,7 +102,7 @@ def slim(
             continue
         try:
             running = open_tier(spec, one.model, policy, sha256=None)
-            answers[one.name] = _sound(running.answers(running.outputs(parts.choose)), answers)
+            answers[one.name] = _sound(running.answers(parts.choose), answers)
             opened[one.name] = running
         except Exception as error:  # noqa: BLE001  whatever a made model does, the others go on
             problems[one.name] = f"does not run: {first_line(error)}"

@@ -120,7 +120,7 @@ def planted(policy: Policy, data: Data) -> tuple[Counter[str], dict[str, list[An
     models["planted: fast, inaccurate"] = _damaged(found.model)
     rows = split(data).choose
     opened = {name: open_tier(spec, model, policy, sha256=None) for name, model in models.items()}
-    answers = {name: one.answers(one.outputs(rows))[0] for name, one in opened.items()}
+    answers = {name: one.answers(rows)[0] for name, one in opened.items()}
     runs = {name: one.single(rows) for name, one in opened.items()}
 
     def measure(names: Any, rounds: int) -> Any:

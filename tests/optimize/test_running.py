@@ -17,7 +17,7 @@ from cascade.optimize.data import Data, golden_rows, split
 from cascade.optimize.running import load_models, open_tier, tier_named, whole_model
 from cascade.optimize.slimming import _sound
 from cascade.optimize.tuning import _differs
-from cascade.policy import Certificate, ComplexityRule, Escalation
+from cascade.policy import Certificate, ComplexityRule, Escalation, OutputSettings
 from cascade.policy.certificate import PathPoint
 from cascade.policy.settings import FunctionVersion
 from cascade.protocols import InputSpec
@@ -85,7 +85,7 @@ def test_truth_that_the_model_never_answers_is_refused(given, wrong):
     given = attrs.evolve(given, classes=(0, 1, 2))
     spec, content = load_models(given)["small"]
     running = open_tier(spec, content, given)
-    values, _ = running.answers(running.outputs(MIXED))
+    values, _ = running.answers(MIXED)
     truth = {"spelled": values.astype(str), "shifted": values + 1, "shuffled": (values + 1) % 3}
     assert running.accuracy(values, None) is None
     assert running.accuracy(values, values) == 1.0
@@ -184,6 +184,42 @@ def test_three_tiers_are_certified_anew_along_a_learned_path(given, tmp_path):
     assert made.path[0].thresholds == (2.0, 2.0)
     assert made.certified > 1
     assert made.path[made.certified - 1].losses <= 0.05 * made.n
+
+
+def labels_and_confidences(content):
+    """Have a model answer the label and its probability, each in an output of its own."""
+    made = onnx.load_from_string(content)
+    made.graph.node.extend([
+        helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0),
+        helper.make_node("ReduceMax", ["probabilities"], ["sure"], axes=[1], keepdims=0),
+    ])  # fmt: skip
+    del made.graph.output[:]
+    made.graph.output.extend([
+        helper.make_tensor_value_info("label", TensorProto.INT64, [None]),
+        helper.make_tensor_value_info("sure", TensorProto.FLOAT, [None]),
+    ])  # fmt: skip
+    return made.SerializeToString()
+
+
+def test_a_label_with_a_confidence_of_its_own_is_certified_like_the_probabilities(given, tmp_path):
+    paths = []
+    for change, outputs in (
+        (lambda content: content, given.tiers[0].outputs),
+        (labels_and_confidences, OutputSettings(kind="label", name="label", confidence="sure")),
+    ):
+        models = {"small": change(model(3, 0)), "large": model(3, 1)}
+        for name, content in models.items():
+            (tmp_path / f"{name}.onnx").write_bytes(content)
+        digests = [hashlib.sha256(content).hexdigest() for content in models.values()]
+        small, large = (
+            attrs.evolve(spec, sha256=digest)
+            for spec, digest in zip(given.tiers, digests, strict=True)
+        )
+        policy = attrs.evolve(given, tiers=(attrs.evolve(small, outputs=outputs), large))
+        made, _ = certify_anew(policy, promise(models), split(MIXED), models)
+        paths.append([(point.thresholds, point.losses) for point in made.path])
+    assert paths[0][-1][1] > 0  # at 0 all are accepted, the wrong ones too
+    assert paths[1] == paths[0]
 
 
 def test_the_truth_is_known_as_classes_where_it_can_be():
