@@ -198,6 +198,37 @@ def test_a_tiers_own_function_may_take_whole_batches_too():
         assert router.route_many(["a", "b", "c"]).values.tolist() == ["A", "B", "C"]
 
 
+class Priced:
+    """Answers what it is asked, each at a price of its own."""
+
+    def __init__(self, sure, prices):
+        self.sure, self.prices = sure, prices
+
+    def predict(self, batch, context):
+        confidences = None if self.sure is None else [self.sure] * len(batch)
+        costs = [self.prices[word] for word in batch]
+        return cascade.Prediction(list(batch), confidences=confidences, costs=costs)
+
+
+@pytest.mark.parametrize("execution", ["auto", "process"])
+@pytest.mark.parametrize("sure", [None, 0.9])
+def test_a_row_whose_cost_is_no_number_fails_alone(sure, execution):
+    prices = {"a": 1.0, "b": float("nan"), "c": 2, "d": None}
+    unsure = cascade.tier(lambda x: (x.upper(), 0.1), returns="pairs", rows="one")
+    held = policy()
+    large = attrs.evolve(held.tiers[1], execution=execution)
+    held = attrs.evolve(held, tiers=(held.tiers[0], large))
+    with Router(held, tiers={"small": unsure, "large": Priced(sure, prices)}) as router:
+        many, one = router.route_many(list("abcd")), [router.route(word) for word in "abcd"]
+        none = router.route_many(["b", "b", "b"])
+    for found in (many, one):
+        assert [(o.value, str(o.reason), o.cost) for o in found] == [
+            ("a", "top", 1.0), ("B", "fault", None), ("c", "top", 2.0), ("D", "fault", None),
+        ]  # fmt: skip
+        assert "costs: expected a" in found[1].steps[-1].error
+    assert [o.value for o in none] == ["B"] * 3
+
+
 @pytest.mark.parametrize("sure", [None, 0.9])
 def test_a_row_that_a_tiers_own_function_cannot_take_fails_alone(sure):
     class Large:

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from cascade.confidence import OutputFault
 from cascade.tiers.faults import as_tier_error
 
 if TYPE_CHECKING:
@@ -89,8 +90,16 @@ def _answer(tier: BoundTier, what: str, args: list[Any], context: Any) -> Any:
     if what == "probe":
         return tier.run_rows(rows, n, context)
     raw = tier.run_rows(rows, n, context)
-    said = [(True, None)] * n if tier.silent else [tier.remarks(raw, i) for i in range(n)]
+    said = [(True, None)] * n if tier.silent else [_remarks(tier, raw, i) for i in range(n)]
     return (*tier.read_rows(raw, n), said)
+
+
+def _remarks(tier: BoundTier, raw: Any, i: int) -> Any:
+    """Return what a tier reports of a row, or what is wrong with it: no fault of the others."""
+    try:
+        return tier.remarks(raw, i)
+    except OutputFault as fault:
+        return fault
 
 
 def _send(pipe: Connection, tier: BoundTier | None, error: BaseException) -> None:

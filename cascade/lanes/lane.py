@@ -12,7 +12,7 @@ from cascade.confidence import OutputFault
 from cascade.errors import InputTypeError, InputValueError, TierOutputError
 from cascade.facts import Failed, Refused, Replied, RowsReply
 from cascade.lanes.handle import Handle
-from cascade.lanes.rows import groups, is_ragged, join, spread
+from cascade.lanes.rows import groups, is_ragged, join, reported, spread
 from cascade.load import ServiceTime
 from cascade.protocols import Occupancy
 from cascade.tiers.columns import marked, plain
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cascade.facts import Fact
     from cascade.protocols import BoundTier, Clock, Context, Rows
 
-__all__ = ["EXITS", "QueueingLane", "Served", "TierLane", "answered", "remarks"]
+__all__ = ["EXITS", "QueueingLane", "Served", "TierLane", "answered"]
 
 EXITS = (KeyboardInterrupt, SystemExit)
 """What is not the tier's: it goes to the caller as it is."""
@@ -332,7 +332,7 @@ class TierLane:
         finished = self._clock()
         values, confidences = self._read_rows(raw, n)
         self.service.observe_rows(finished - started, n)  # only now: breakers count these rows
-        return RowsReply(values, confidences, started, finished, *remarks(self.tier, raw, n))
+        return reported(self.tier, raw, RowsReply(values, confidences, started, finished))
 
     def _run_groups(
         self, listed: Sequence[Any], parts: Sequence[list[int]], context: Context
@@ -354,6 +354,7 @@ class TierLane:
             values, sure if supplied else None, replies[0].started, replies[-1].finished,
             all(reply.known for reply in replies),
             costs if any(cost is not None for cost in costs) else None,
+            next((reply.error for reply in replies if reply.error is not None), None),
         )  # fmt: skip
 
 
@@ -376,12 +377,6 @@ class QueueingLane(TierLane):
     def eta_for(self, rank: int) -> Callable[[], int]:
         """Return the ``eta`` of requests of another class."""
         return partial(self.eta, 1, rank)  # type: ignore[attr-defined]  # a lane's own
-
-
-def remarks(tier: BoundTier, raw: Any, n: int) -> tuple[bool, list[float | None] | None]:
-    """Return whether a batch's version is the policy's, and what each row cost, if that is said."""
-    known, cost = (True, None) if tier.silent or not n else tier.remarks(raw)
-    return known, None if cost is None else [tier.remarks(raw, i)[1] for i in range(n)]
 
 
 def answered(fact: Fact) -> Fact:

@@ -18,7 +18,8 @@ from cascade.batching import NORMAL, DeadlineQueue
 from cascade.decide import BREAKER, OVERLOAD
 from cascade.facts import Failed, Refused, Replied, RowsReply, TimedOut
 from cascade.lanes.handle import Handle, aside
-from cascade.lanes.lane import EXITS, QueueingLane, remarks
+from cascade.lanes.lane import EXITS, QueueingLane
+from cascade.lanes.rows import reported
 from cascade.lanes.ticket import Ticket
 from cascade.protocols import Occupancy
 from cascade.tiers.faults import NotAsked, as_tier_error
@@ -326,7 +327,7 @@ class LoopLane(QueueingLane):
         finished = self._clock()
         values, confidences = self._read_rows(raw, n)
         self.service.observe_rows(finished - started, n)
-        return RowsReply(values, confidences, started, finished, *remarks(self.tier, raw, n))
+        return reported(self.tier, raw, RowsReply(values, confidences, started, finished))
 
     # -- ending ----------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from collections import deque
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
+from cascade.confidence import OutputFault
 from cascade.errors import PolicyError, TierUnavailable
 from cascade.protocols import BoundTier
 from cascade.tiers.faults import NotAsked
@@ -299,7 +300,9 @@ class ProcessTier(BoundTier):
 
     def remarks(self, raw: Any, i: int = 0) -> tuple[bool, float | None]:
         """Return what the tier has reported."""
-        found: tuple[bool, float | None] = raw[2][i]
+        found: tuple[bool, float | None] | OutputFault = raw[2][i]
+        if isinstance(found, OutputFault):
+            raise found
         return found
 
     def run_rows(self, rows: Any, n: int, context: Context) -> Any:

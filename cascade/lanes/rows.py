@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cascade.confidence import OutputFault
 from cascade.facts import RowsReply
+from cascade.tiers.faults import as_tier_error
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     import numpy.typing as npt
 
-__all__ = ["groups", "is_ragged", "join", "spread"]
+    from cascade.protocols import BoundTier
+
+__all__ = ["groups", "is_ragged", "join", "reported", "spread"]
 
 
 _INT = 62  # bits that are an int64 in any case
@@ -136,3 +140,31 @@ def spread(reply: RowsReply, places: Sequence[int], n: int, error: str) -> RowsR
         values, sure, reply.started, reply.finished, reply.known,
         None if costs is None else [costs.get(i) for i in range(n)], error,
     )  # fmt: skip
+
+
+def reported(tier: BoundTier, raw: Any, reply: RowsReply) -> RowsReply:
+    """Add what a tier reports beside its answers: its version, and what each row cost.
+
+    A row whose cost is no number is faulty, as it is by itself; the others are not.
+    """
+    values, sure = reply.values, reply.confidences
+    n = 0 if tier.silent or values is None else len(values)
+    costs: dict[int, float | None] = {}
+    wrong = None
+    for i in range(n):
+        try:
+            reply.known, cost = tier.remarks(raw, i)
+        except OutputFault as fault:
+            wrong = fault
+            continue
+        if cost is None:  # then no row has one
+            return reply
+        costs[i] = cost
+    if wrong is not None and not costs:
+        raise wrong
+    reply.costs = [*costs.values()] or None
+    if wrong is None or values is None:
+        return reply
+    places = [*costs]
+    reply.values, reply.confidences = values[places], None if sure is None else sure[places]
+    return spread(reply, places, n, str(as_tier_error(tier.name, wrong)))
