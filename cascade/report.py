@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cascade.types import Reason, seconds
+from cascade.types import Disposition, Reason, seconds
 
 if TYPE_CHECKING:
     from cascade.outcome import Outcome
@@ -27,7 +27,9 @@ def explain_outcome(outcome: Outcome[Any]) -> str:
         cover = "without loss: it is the top tier"
     budget = "" if outcome.deadline is None else f" of a budget of {seconds(outcome.deadline)}"
     lines = [f"{outcome.disposition} ({outcome.reason}){by}{sure}, {cover}"]
-    lines += [f"  {i}. {_step(step)}" for i, step in enumerate(outcome.steps, 1)]
+    # what the top tier says is taken, and then kept back
+    passed = "withheld" if outcome.disposition is Disposition.ABSTAINED else "accepted"
+    lines += [f"  {i}. {_step(step, passed)}" for i, step in enumerate(outcome.steps, 1)]
     parts = outcome.latency
     lines.append(
         f"  took {seconds(parts.total)}{budget}: input {seconds(parts.input)}, "
@@ -39,7 +41,7 @@ def explain_outcome(outcome: Outcome[Any]) -> str:
     )
 
 
-def _step(step: Step) -> str:
+def _step(step: Step, passed: str) -> str:
     if step.result == "refused":
         need = "" if step.eta is None else f": needs {seconds(step.eta)}"
         left = "" if step.remaining is None else f", {seconds(step.remaining)} left"
@@ -52,7 +54,8 @@ def _step(step: Step) -> str:
     rows = step.rows or 1
     batch = "" if rows == 1 else f" of a batch of {rows}"
     wrong = "" if step.error is None else f": {step.error}"
+    result = passed if step.result == "accepted" else step.result
     return (
-        f"{step.tier}: {step.result}{why}{sure}{bar}{queued}, "
+        f"{step.tier}: {result}{why}{sure}{bar}{queued}, "
         f"{seconds(step.latency.compute)} compute{batch}{wrong}"
     )

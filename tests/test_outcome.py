@@ -126,6 +126,16 @@ def test_nothing_is_said_to_be_promised_that_is_not(answers, words):
         assert router.route("x").explain().splitlines()[0].endswith(f", {words}")
 
 
+def test_an_answer_that_is_withheld_is_not_said_to_be_accepted():
+    tree = TREE | {"escalation": {**TREE["escalation"], "abstain_below": 0.6}}
+    unsure = scripted(lambda _: ("cat", 0.1))
+    with router_for(tree, small=unsure, large=unsure) as router:
+        for found in (router.route("x"), router.route_many(["x"] * 4)[0]):
+            assert found.disposition == "abstained"
+            assert "accepted" not in found.explain()
+            assert "2. large: withheld, confidence 0.1000" in found.explain()
+
+
 @pytest.mark.parametrize(
     ("time", "said"),
     [
