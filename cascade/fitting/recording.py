@@ -24,7 +24,7 @@ from cascade.fitting.tables import read_table
 from cascade.types import a_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Recording", "TierColumns"]
 
 _FIELDS = ("value", *FLAGS, *FRACTIONS, *AMOUNTS, "score")
+_ANSWERS = ("value", "correct", "agrees", "quality")
 _DEAREST = 1e100  # a cost; sums and ratios of it stay finite
 _SHARED = ("truth", "id", "at", "policy", "sampled", "input", "request", "tenant")
 
@@ -322,13 +323,34 @@ def _tier_names(table: Mapping[str, Any], source: str) -> list[str]:
         if name == "x" or column.startswith("x.") or column in _SHARED:
             continue
         if not dot or field not in _FIELDS:
-            close = difflib.get_close_matches(field if dot else column, [*_FIELDS, *_SHARED], 1)
+            meant = (field if dot else column).strip().casefold()
+            close = difflib.get_close_matches(meant, [*_FIELDS, *_SHARED], 1)
             hint = f"; leave it out, or name it x.{column}, if it shows what an input is like"
             hint = hint if column else "; is it a frame's index? Write the table without it"
             hint = f"; did you mean {f'{name}.' if dot else ''}{close[0]}?" if close else hint
             raise RecordingError(f"{source}: unknown column {column!r}{hint}")
         names.setdefault(name)
+    _check_names(names, table, source)
     return list(names)
+
+
+def _check_names(names: Iterable[str], table: Mapping[str, Any], source: str) -> None:
+    """Refuse a tier that is another one by a slip, and one whose columns are taken for features."""
+
+    def answers(name: str) -> bool:
+        return any(f"{name}.{field}" in table for field in _ANSWERS)
+
+    if answers("x") and ("x.confidence" in table or "x.margin" in table):
+        raise RecordingError(
+            f"{source}: no tier can be called x: x.… is what an input shows; name it otherwise"
+        )
+    held = {name.strip().casefold(): name for name in names if answers(name)}
+    for name in names:
+        twin = held.get(name.strip().casefold(), name)
+        if twin != name and not answers(name):
+            raise RecordingError(
+                f"{source}: the columns of {name!r} hold no answers; did you mean {twin!r}?"
+            )
 
 
 def _sound_costs(costs: Sequence[float], where: str) -> npt.NDArray[np.float64]:

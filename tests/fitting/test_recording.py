@@ -1,6 +1,7 @@
 """Recordings: what is read, and what is refused with its place."""
 
 import gzip
+import re
 
 import numpy as np
 import pytest
@@ -305,3 +306,26 @@ def test_costs_are_numbers_in_the_order_of_the_tiers(costs):
     held = Recording.from_columns({"a.correct": [1], "b.correct": [1]})
     with pytest.raises(RecordingError, match="costs: expected"):
         held.costs(costs)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Small.confidence", "columns of 'Small' hold no answers; did you mean 'small'?"),
+        (" small.confidence", "columns of ' small' hold no answers; did you mean 'small'?"),
+        ("small.CONFIDENCE", "unknown column 'small.CONFIDENCE'; did you mean small.confidence?"),
+        ("TRUTH", "unknown column 'TRUTH'; did you mean truth?"),
+    ],
+)
+def test_a_slip_in_the_name_of_a_column_is_seen(name, said):
+    table = {"small.correct": [1, 0], name: [0.9, 0.1], "large.correct": [1, 1]}
+    with pytest.raises(RecordingError, match=re.escape(said)):
+        Recording.from_columns(table)
+
+
+def test_no_tier_is_called_x():
+    table = {"x.correct": [1, 0], "x.confidence": [0.9, 0.1], "y.correct": [1, 1]}
+    with pytest.raises(RecordingError, match="no tier can be called x"):
+        Recording.from_columns(table)
+    shown = {"x.value": [1, 0], "small.correct": [1, 0], "large.correct": [1, 1]}
+    assert list(Recording.from_columns(shown).features) == ["value"]
