@@ -266,9 +266,8 @@ def _top_rows(
         return np.asarray(np.minimum(top, 1.0, dtype=np.float64))
     # Above T = 1 small probabilities count; below, what is under the floor adds nothing.
     shares = np.log(columns if temperature < 1.0 else np.maximum(columns, FLOOR))
-    if (
-        math.log(len(columns)) + _LOOSE > _SMALLEST * temperature
-    ):  # the top share may be one of them all
+    most = math.log(len(columns)) + _LOOSE  # the top share may be one of them all
+    if most > _SMALLEST * temperature:
         shares -= shares.max(axis=0)
     shares *= 1.0 / temperature
     np.exp(shares, out=shares)
