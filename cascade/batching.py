@@ -52,6 +52,10 @@ class Curve:
         """Return what it takes at the quantile that the curve was fitted to."""
         return round(self.overhead + self.per_row * rows + self.residual)
 
+    def faded(self) -> Curve:
+        """Return it an eighth lower: what is expected where nothing has run for a while."""
+        return Curve(self.overhead * 7 / 8, self.per_row * 7 / 8, self.residual * 7 / 8)
+
 
 def fit_curve(
     runs: Sequence[tuple[int, int]], prior: Curve | None = None, quantile: float = 0.95

@@ -38,7 +38,7 @@ class ServiceTime:
 
     __slots__ = (
         "_batches", "_busy", "_due", "_eta", "_fresh", "_lock", "_looked_at", "_looks", "_quantile",
-        "_rows", "_runs", "_unfitted", "_window", "curve", "note", "on_change",
+        "_rows", "_runs", "_unfitted", "_window", "around", "curve", "note", "on_change",
     )  # fmt: skip
 
     def __init__(self, start: int = 0, per_row: int = 0, quantile: float = 0.95) -> None:
@@ -57,6 +57,7 @@ class ServiceTime:
         self.note = self._fresh.append  # as ``observe``, in one C call: the next look takes it in
         self._lock = threading.Lock()  # one takes them in at a time
         self.curve = Curve(float(max(0, start - per_row)), float(per_row))
+        self.around = 0.0  # ns of a worker's time per run that are not the model's
         self.on_change: Callable[[int], None] | None = None
 
     @property
@@ -153,11 +154,12 @@ class ServiceTime:
         seen = self._window.copy()
         return sum(seen) / len(seen) / 1e9
 
-    def eta(self, rows: int = 1) -> int:
+    def eta(self, rows: int = 1, *, idle: bool = True) -> int:
         """Return the expected time (ns) of a run of so many rows.
 
         An expectation that keeps the tier from running could never be corrected, so it fades while
-        it is looked at and nothing runs.
+        it is looked at and nothing runs; curve and ``around`` too, for queues drop by them. While the
+        tier is not ``idle`` the runs under way will correct it.
         """
         fresh = len(self._fresh)
         if fresh != self._looked_at:
@@ -165,10 +167,12 @@ class ServiceTime:
             if fresh >= self._due:
                 self._refresh()
         else:
-            self._looks += 1
+            self._looks += idle
             if self._looks > _PATIENCE:
                 self._looks = 0
                 self._eta -= self._eta >> 3
+                self.curve = self.curve.faded()
+                self.around *= 7 / 8
         if rows == 1:
             return self._eta
         return self._eta + round(self.curve.per_row * (rows - 1))

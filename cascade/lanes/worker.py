@@ -61,7 +61,6 @@ class WorkerLane(QueueingLane):
         self._lost = 0  # runs that nobody waits for
         self._closing = self._retired = False
         self._arrivals = Arrivals()
-        self._around = 0.0  # ns of a worker's time per run that are not the model's
         self._drained = threading.Condition(self._lock)
 
     # -- asking ----------------------------------------------------------------------------------
@@ -74,8 +73,8 @@ class WorkerLane(QueueingLane):
         if len(queue) >= self.limit and not queue.behind(rank):
             return OVERLOAD
         queued = queue.ahead(rank)
-        own = self.service.eta(rows) + round(self._around)
         busy = len(self._running)
+        own = self.service.eta(rows, idle=busy <= self._lost) + round(self.service.around)
         if not queued and busy < self.workers:
             return own
         alive = self.workers - self.zombies
@@ -84,7 +83,7 @@ class WorkerLane(QueueingLane):
     def _cycle(self) -> Curve:
         """Return what a run keeps a worker busy for: the model's time, and what is around it."""
         curve = self.service.curve
-        return Curve(curve.overhead + self._around, curve.per_row, curve.residual)
+        return Curve(curve.overhead + self.service.around, curve.per_row, curve.residual)
 
     def wait(self) -> int:
         """Nanoseconds that a call would wait before it runs."""
@@ -364,7 +363,7 @@ class WorkerLane(QueueingLane):
             return
         if inside := run.inside():
             around = ended - run.started - inside
-            self._around += (max(0, around) - self._around) / _SMOOTH
+            self.service.around += (max(0, around) - self.service.around) / _SMOOTH
 
     # -- ending ----------------------------------------------------------------------------------
 

@@ -155,7 +155,7 @@ class _Lane:
         queued, server = self.queue.ahead(rank), self.server
         if len(self.queue) >= server.limit and not self.queue.behind(rank):
             return OVERLOAD
-        own = self.service.eta()
+        own = self.service.eta(idle=not self.running)
         if not queued and len(self.running) < self.workers:
             return own
         return expected_wait(own, queued, self.cap, self.workers, self.service.curve, self._rest())

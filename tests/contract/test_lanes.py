@@ -64,13 +64,15 @@ def ask(request):
     """A function that makes a lane, gives it jobs, and returns their facts in that order."""
     opened = []
 
-    def answers(function, rows, **settings):
+    def answers(function, rows, before=None, **settings):
         lane, tier = make(request.param, function, **settings)
         opened.append((lane, tier))
         facts = {}
 
         async def main():
             over, loop = asyncio.Event(), asyncio.get_running_loop()
+            if before is not None:
+                before(lane)
 
             def done(i, fact):
                 assert i not in facts
@@ -102,6 +104,18 @@ def test_times_add_up(ask):
     for fact in ask(double, [1, 2, 3]):
         assert fact.submitted <= fact.started <= fact.finished
         assert fact.prepared == 0
+
+
+def test_a_tier_that_was_slow_once_is_asked_again(ask):
+    """Its first run may have loaded something: no deadline would ever have left room again."""
+
+    def slow_once(lane):
+        lane.service.observe_rows(40 * 10**9, 1)
+        for _ in range(1_000):
+            lane.eta()
+
+    (fact,) = ask(double, [1], before=slow_once)
+    assert type(fact) is Replied
 
 
 def test_what_a_tier_raises_is_a_fact(ask):
