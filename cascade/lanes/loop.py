@@ -14,7 +14,7 @@ import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from cascade.batching import NORMAL, DeadlineQueue
+from cascade.batching import NORMAL, DeadlineQueue, expected_wait, wait_ahead
 from cascade.decide import BREAKER, OVERLOAD
 from cascade.facts import Failed, Refused, Replied, RowsReply, TimedOut
 from cascade.lanes.handle import Handle, aside
@@ -52,13 +52,14 @@ class _Share:
 class _Call(Ticket):
     """One call: the event loop that it is made in, and what that has of the lane."""
 
-    __slots__ = ("cut", "loop", "share")
+    __slots__ = ("cut", "expected", "loop", "share")
 
     def __init__(self, job: Any, submitted: int, on_done: OnDone, share: _Share) -> None:
         super().__init__(job, submitted, on_done)
         self.loop = asyncio.get_running_loop()
         self.share = share
         self.cut = False  # it failed because its loop has ended
+        self.expected = 0  # when it should be over, once it runs
 
 
 class LoopLane(QueueingLane):
@@ -91,15 +92,19 @@ class LoopLane(QueueingLane):
     # -- asking ----------------------------------------------------------------------------------
 
     def eta(self, rows: int = 1, rank: int = NORMAL) -> int:
-        """Nanoseconds until an answer; negative: a refusal."""
+        """Nanoseconds until an answer, as in front of workers; negative: a refusal."""
         if self._broken():
             return BREAKER
-        queue = self._share().queue
+        share = self._share()
+        queue = share.queue
         if len(queue) >= self.limit and not queue.behind(rank):
             return OVERLOAD
         queued = queue.ahead(rank)
-        own = self.service.eta(rows)
-        return own + own * (queued // self.workers) if queued else own
+        own = self.service.eta(rows, idle=not share.tasks)
+        if not queued and len(share.tasks) < self.workers:
+            return own
+        curve, rest = self.service.curve, self._rest(share)
+        return expected_wait(own, queued, 1, self.workers, curve, rest)
 
     def wait(self) -> int:
         """Nanoseconds that a call would wait before it runs; outside of loops, the longest."""
@@ -107,8 +112,21 @@ class LoopLane(QueueingLane):
         loops = [loop for loop in shares if not loop.is_closed()]
         with contextlib.suppress(RuntimeError):  # in a thread, or between two loops
             loops = [own for own in (asyncio.get_running_loop(),) if own in shares]
-        queued = max((len(shares[loop].queue) for loop in loops), default=0)
-        return self.service.curve.time(1) * (queued // self.workers + 1) if queued else 0
+        return max((self._wait_in(shares[loop]) for loop in loops), default=0)
+
+    def _wait_in(self, share: _Share) -> int:
+        """Nanoseconds that a call of one loop would wait."""
+        queued = len(share.queue)
+        if not queued and len(share.tasks) < self.workers:
+            return 0
+        return wait_ahead(queued, 1, self.workers, self.service.curve, self._rest(share))
+
+    def _rest(self, share: _Share) -> int:
+        """What is left of the call that will be over first; 0 while another may begin."""
+        running = share.tasks.copy()
+        if len(running) < self.workers:
+            return 0
+        return max(0, min(call.expected for call in running) - self._clock())
 
     def resize(self, workers: int) -> None:
         """Await so many calls at a time."""
@@ -161,6 +179,7 @@ class LoopLane(QueueingLane):
                 self._begin(share, ticket)
 
     def _begin(self, share: _Share, ticket: _Call) -> None:
+        ticket.expected = self._clock() + self.service.curve.time(1)
         task = ticket.loop.create_task(self._serve(ticket), context=ticket.context)
         share.tasks[ticket] = task
 

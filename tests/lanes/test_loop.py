@@ -13,6 +13,7 @@ from cascade import AsyncRouter, Policy
 from cascade.lanes.handle import Handle
 from cascade.lanes.loop import CALLER
 from cascade.lanes.watchdog import in_time
+from cascade.testing import async_router_for, run_virtual, scripted
 from cascade.tiers.faults import NotAsked
 from tests.awaiting import until
 from tests.contract.test_lanes import LONG, Job, make
@@ -54,6 +55,35 @@ def test_an_awaited_tier_s_load_can_be_looked_at_from_anywhere():
     assert inside == outside
     assert inside[0] > 0
     assert router.load().tiers[0].delay == 0.0  # no loop is left
+
+
+def test_what_is_left_of_the_calls_under_way_is_expected_too():
+    """An escalation that would wait too long for them was begun, and its caller kept waiting."""
+    tree = {
+        "version": 1, "name": "p", "deadline": "160ms",
+        "tiers": [
+            {"name": "small", "kind": "external"},
+            {"name": "large", "kind": "external", "workers": 1},
+        ],
+        "escalation": {"thresholds": [0.8]},
+    }  # fmt: skip
+
+    async def main(loop):
+        large = scripted(default=("L", 1.0), seconds=0.1)
+        router = async_router_for(tree, loop=loop, small=("s", 0.5), large=large)
+        await router.route("it shows its time")
+        lane = router._service.plan.lanes[1]
+        first = asyncio.create_task(router.route("first"))
+        await asyncio.sleep(0.01)
+        expected = lane.eta(), lane.wait()
+        second = await router.route("second")
+        await first
+        return expected, second
+
+    (eta, wait), second = run_virtual(main)
+    assert (round(eta / 1e9, 3), round(wait / 1e9, 3)) == (0.19, 0.09)
+    assert (second.disposition, second.reason) == ("degraded", "deadline")
+    assert second.latency.total < 0.001  # at once, not when its time was nearly up
 
 
 def test_in_time_work_is_done_in_the_caller_s_context():
