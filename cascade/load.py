@@ -158,8 +158,8 @@ class ServiceTime:
         """Return the expected time (ns) of a run of so many rows.
 
         An expectation that keeps the tier from running could never be corrected, so it fades while
-        it is looked at and nothing runs; curve and ``around`` too, for queues drop by them. While the
-        tier is not ``idle`` the runs under way will correct it.
+        it is looked at and nothing runs; curve and ``around`` too, since queues drop by them.
+        While the tier is not ``idle`` the runs under way will correct it.
         """
         fresh = len(self._fresh)
         if fresh != self._looked_at:
