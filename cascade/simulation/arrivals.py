@@ -17,13 +17,14 @@ from cascade.errors import RecordingError
 from cascade.tiers.columns import object_column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
 
 __all__ = ["Arrivals", "gamma", "on_off", "poisson"]
 
 _COLUMNS = ("arrival_s", "deadline_s", "tenant", "priority")
+_LONGEST = 1e9  # s; integer nanoseconds overflow beyond nine times that
 _NEAR = 0.65  # how alike names are of which one is a misspelling: prio is, duration_s is none
 
 
@@ -38,10 +39,19 @@ class Arrivals:
     [0.0, 1.0, 2.0]
     """
 
-    times: npt.NDArray[np.float64]
+    times: npt.NDArray[np.float64] = attrs.field()
     deadlines: npt.NDArray[np.float64] | None = None
     ranks: npt.NDArray[np.int64] | None = None
     tenants: npt.NDArray[np.object_] | None = None
+
+    @times.validator
+    def _check_span(self, _: Any, times: npt.NDArray[np.float64]) -> None:
+        span = float(np.max(times, initial=0.0))
+        if span > _LONGEST:
+            raise RecordingError(
+                f"arrivals: they go on for {span:.3g} s, of which at most {_LONGEST:g} s can be "
+                "simulated; the times are seconds"
+            )
 
     @classmethod
     def of(cls, given: Any) -> Arrivals:
@@ -54,10 +64,13 @@ class Arrivals:
             return given
         if isinstance(given, (str, Path)):
             return cls.read(given)
-        times = np.sort(np.asarray(given, dtype=np.float64))
+        try:
+            times = np.asarray(given, dtype=np.float64)
+        except (TypeError, ValueError):
+            times = np.empty(0)
         if times.ndim != 1 or not len(times) or not np.isfinite(times).all():
             raise RecordingError("arrivals: expected a sequence of finite times in seconds")
-        return cls(times - times[0])
+        return cls(np.sort(times) - times.min())
 
     @classmethod
     def read(cls, path: str | Path) -> Arrivals:
@@ -72,16 +85,19 @@ class Arrivals:
         try:
             opened = gzip.open if path.suffix == ".gz" else open
             with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-                rows = list(csv.DictReader(file))
+                table = csv.DictReader(file)
+                rows, names = list(table), table.fieldnames or ()
         except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise RecordingError(f"{path}: cannot be read: {why}") from error
-        _check_names(path, [name for name in rows[0] if name is not None] if rows else [])
+        _check_names(path, names)
+        if not rows:
+            raise RecordingError(f"{path}: no arrivals: there are no rows")
         times = np.array(list(_numbers(path, rows, "arrival_s")))
         order = np.argsort(times, kind="stable")
         deadlines = None
         if "deadline_s" in rows[0]:
-            deadlines = np.array(list(_numbers(path, rows, "deadline_s", empty=True)))[order]
+            deadlines = np.array(list(_numbers(path, rows, "deadline_s", is_span=True)))[order]
         ranks = tenants = None
         if "priority" in rows[0]:
             ranks = np.array(list(_ranks(path, rows)))[order]
@@ -93,6 +109,10 @@ class Arrivals:
         """Return the same arrivals, ``speed`` times as fast; deadlines stay as they are."""
         return attrs.evolve(self, times=self.times / speed)
 
+    def slowest(self) -> float:
+        """Return the lowest speed at which it is not too long to be simulated."""
+        return float(self.times[-1]) / _LONGEST
+
     @property
     def rate(self) -> float:
         """Arrivals per second, over the whole."""
@@ -100,7 +120,7 @@ class Arrivals:
         return len(self.times) / span if span > 0 else float("inf")
 
 
-def _check_names(path: Path, names: list[str]) -> None:
+def _check_names(path: Path, names: Sequence[str]) -> None:
     """Refuse a table without arrivals, or with a column that is misspelt."""
     for name in names:
         missing = [known for known in _COLUMNS if known not in names]
@@ -110,16 +130,17 @@ def _check_names(path: Path, names: list[str]) -> None:
             said = f"no column {name!r} is read; did you mean {near[0]!r}? ({known})"
             raise RecordingError(f"{path}: {said}")
     if "arrival_s" not in names:
-        has = ", ".join(names) or "no rows"
+        has = ", ".join(names) or "none"
         raise RecordingError(f"{path}: expected a column arrival_s (it has {has})")
 
 
 def _numbers(
-    path: Path, rows: list[dict[str, str]], column: str, *, empty: bool = False
+    path: Path, rows: list[dict[str, str]], column: str, *, is_span: bool = False
 ) -> Iterable[float]:
+    """Read the times of a column; those that are spans may be left out, and are positive."""
     for line, row in enumerate(rows, 2):
         text = (row[column] or "").strip()
-        if empty and not text:
+        if is_span and not text:
             yield float("nan")
             continue
         try:
@@ -128,6 +149,9 @@ def _numbers(
             number = float("nan")
         if not np.isfinite(number):
             raise RecordingError(f"{path}:{line}: {column}: expected a number, got {text!r}")
+        if is_span and not 0.0 < number <= _LONGEST:
+            what = f"expected more than 0 s, and at most {_LONGEST:g}"
+            raise RecordingError(f"{path}:{line}: {column}: {what}, got {text!r}")
         yield number
 
 
@@ -165,9 +189,14 @@ def on_off(
 ) -> Arrivals:
     """Return n arrivals: ``rate`` per second for ``on`` seconds, ``low`` for ``off``, in turn.
 
+    Raises:
+        ValueError: nothing ever comes.
+
     >>> float(on_off(100.0, 300, on=1.0, off=9.0).times[-1]) > 10
     True
     """
+    if not rate * on + low * off > 0:
+        raise ValueError(f"on_off: nothing ever comes of {rate:g}/s for {on:g} s")
     chance, now, busy = np.random.default_rng(seed), 0.0, True
     times: list[float] = []
     while len(times) < n:

@@ -162,7 +162,8 @@ def find_capacity(
     """
     if not 0.0 < slo <= 1.0:
         raise ValueError(f"slo: expected a share above 0 and at most 1, got {slo!r}")
-    held, when = Recording.of(recording), Arrivals.of(arrivals)
+    only = bool(settings.get("complete_only"))
+    held, when = Recording.of(recording, complete_only=only), Arrivals.of(arrivals)
 
     def holds(speed: float) -> bool:
         run = simulate(policy, held, when, speed=speed, baselines=False, **settings)
@@ -175,7 +176,7 @@ def find_capacity(
         low, high = high, 2 * high
     while not holds(low):
         low, high = low / 2, low
-        if low < 1.0 / _FASTEST:
+        if low < max(1.0 / _FASTEST, when.slowest()):
             raise ValueError(f"slo: {slo:.2%} is not reached at any speed")
     while high / low > _CLOSE:
         middle = (low * high) ** 0.5

@@ -213,6 +213,28 @@ def test_a_trace_that_may_come_all_at_once_tells_no_capacity():
     assert find_capacity(given, table, [0.0, 1.0, 2.0], slo=0.99, seconds=TIMES) == float("inf")
 
 
+def test_the_capacity_of_the_complete_rows():
+    """What ``simulate`` is told it may be told as well."""
+    table = recording(200)
+    table["large.value"] = [None, *table["large.value"][1:]]
+    when, settings = poisson(5.0, 500), {"seconds": TIMES, "complete_only": True}
+    assert find_capacity(policy(), table, when, **settings) > 0.0
+
+
+def test_no_speed_is_tried_at_which_a_trace_would_be_too_long():
+    """In nanoseconds such times overflow: the whole trace came at once."""
+    never = {"seconds": {"small": "9s", "large": "9s"}}
+    with pytest.raises(ValueError, match=r"slo: 90.00% is not reached at any speed"):
+        find_capacity(policy(), recording(), [0.0, 1e6], slo=0.9, **never)
+    with pytest.raises(RecordingError, match=r"at most 1e\+09 s can be simulated"):
+        simulate(policy(), recording(), [0.0, 1.0], speed=1e-10, seconds=TIMES)
+
+
+def test_a_process_of_which_nothing_ever_comes():
+    with pytest.raises(ValueError, match="on_off: nothing ever comes of 10/s for 0 s"):
+        on_off(10.0, 5, on=0.0, off=5.0)
+
+
 @pytest.mark.parametrize("slo", [2.0, 0.0, -0.5, float("nan")])
 def test_an_slo_is_a_share(slo):
     with pytest.raises(ValueError, match="slo: expected a share above 0 and at most 1"):
@@ -231,7 +253,7 @@ def test_arrivals_may_be_a_file_and_must_be_times(tmp_path):
     path = tmp_path / "trace.csv"
     path.write_text("arrival_s\n5\n7\n")
     assert Arrivals.of(path).times.tolist() == Arrivals.of(str(path)).times.tolist() == [0.0, 2.0]
-    for wrong in ([], [[1.0]], [float("nan")]):
+    for wrong in ([], [[1.0]], [float("nan")], 3.0, None, ["soon"], {"arrival_s": [1.0]}):
         with pytest.raises(RecordingError, match="a sequence of finite times"):
             Arrivals.of(wrong)
 
@@ -262,6 +284,11 @@ def test_a_trace_is_read_and_sorted(tmp_path):
         ("arrival_s\n1\nsoon\n", r"trace.csv:3: arrival_s: expected a number, got 'soon'"),
         ("arrival_s\nnan\n", r"trace.csv:2: arrival_s"),
         ("", "expected a column arrival_s"),
+        ("arrival_s\n", "no arrivals: there are no rows"),
+        ("arrival_s,deadline_s\n1,1\n2,0\n", r"trace.csv:3: deadline_s: expected more than 0 s"),
+        ("arrival_s,deadline_s\n1,-1\n", r"trace.csv:2: deadline_s: expected more than 0 s"),
+        ("arrival_s,deadline_s\n1,1e10\n", r"trace.csv:2: deadline_s: .*, and at most 1e\+09"),
+        ("arrival_s\n0\n86400e9\n", r"go on for 8.64e\+13 s, .*; the times are seconds"),
         ("arrival_s,deadline\n1,2\n", "'deadline' is read; did you mean 'deadline_s'"),
         ("arrival_s,prio\n1,low\n", r"did you mean 'priority'\? \(arrival_s, deadline_s, tenant"),
         ("arrival\n1\n", "did you mean 'arrival_s'"),
