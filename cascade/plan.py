@@ -134,9 +134,8 @@ def compile_plan(
         steering=steering,
         allowance=allowance_of(policy, threading.Lock()),
         ranked={one: [lane.eta_for(one.rank) for lane in lanes] for one in Priority},
-        monitor=LoadMonitor(names, lanes, engine.ledger.requests, clock())
-        if steering is None
-        else steering.monitor,
+        # its own, not the controller's: who looks at the load must not end its interval
+        monitor=LoadMonitor(names, lanes, engine.ledger.requests, clock()),
         clock=clock,
         ladder=Ladder(names, policy.escalation.abstain_below),
         point=point,

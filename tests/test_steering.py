@@ -84,6 +84,17 @@ def test_the_load_can_be_read():
         assert not any(tier.broken for tier in load.tiers)
 
 
+def test_who_reads_the_load_does_not_cut_the_controller_s_interval_short():
+    """What came right after the look was a rate of its own, and a move was made by it."""
+    live = Live()
+    with live.router as router:
+        live.serve(99, 0.01)
+        assert router.load().seconds == pytest.approx(0.99)  # nothing was looked at yet
+        live.serve(1, 0.01)
+        seen = router.load()
+        assert (seen.seconds, seen.rate) == (pytest.approx(1.0), pytest.approx(100.0))
+
+
 def test_the_load_can_be_read_without_a_load_block():
     policy = attrs.evolve(moving()[0], load=None)
     with router_for(policy, **recorded(fitted()[1])) as router:
