@@ -15,6 +15,7 @@ __all__ = ["ServiceTime"]
 
 _WINDOW = 128
 _BATCHES = 50  # runs that the curve is fitted to
+_LATEST = 2  # of them, that still count once the curve has faded: the next run refits it
 _REFIT = 8  # runs of batches after which it is fitted again, and sooner while there are few
 _PATIENCE = 64  # looks without a run after which an expectation shrinks by an eighth
 _REFRESH = 64  # a quantile of the window costs about 8 µs, so it is taken once per so many runs
@@ -154,6 +155,14 @@ class ServiceTime:
         seen = self._window.copy()
         return sum(seen) / len(seen) / 1e9
 
+    def _fade(self) -> None:
+        """Expect an eighth less; the next run says whether that is so, with the latest of old."""
+        self._looks = 0
+        self._eta -= self._eta >> 3
+        self.curve = self.curve.faded()
+        self.around *= 7 / 8
+        self._batches = deque(tuple(self._batches.copy())[-_LATEST:], maxlen=_BATCHES)
+
     def eta(self, rows: int = 1, *, idle: bool = True) -> int:
         """Return the expected time (ns) of a run of so many rows.
 
@@ -169,10 +178,7 @@ class ServiceTime:
         else:
             self._looks += idle
             if self._looks > _PATIENCE:
-                self._looks = 0
-                self._eta -= self._eta >> 3
-                self.curve = self.curve.faded()
-                self.around *= 7 / 8
+                self._fade()
         if rows == 1:
             return self._eta
         return self._eta + round(self.curve.per_row * (rows - 1))
