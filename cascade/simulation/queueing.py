@@ -319,7 +319,7 @@ class Events:
             lane.queue.remove(call)
         elif lane.server.can_stop and all(c.request.waits is not c for c in batch.calls):
             batch.stopped = True
-            lane.service.observe_rows(self.now - batch.started, len(batch.calls))
+            lane.service.outlasted(self.now - batch.started, len(batch.calls))
             self._free(lane, batch)
         started = self.now if batch is None else batch.started
         fact = TimedOut(call.tier, call.submitted, started, self.now)

@@ -140,6 +140,16 @@ def test_what_would_run_too_long_is_stopped_where_it_can_be(tmp_path):
     assert {str(hanging.log.ends[39].disposition)} == {"degraded"}
 
 
+def test_what_had_to_be_stopped_is_hardly_tried_again_as_live():
+    """A stopped run takes longer than it ran: else the next request with as much time tries too."""
+    slow = policy(large={"execution": "process"})
+    found = simulate(
+        slow, recording(share=1.0), np.arange(2_000.0), deadline="80ms", seconds=TIMES,
+        baselines=False,
+    )  # fmt: skip
+    assert 0.0 < found.calls["large"] < 0.02
+
+
 def test_the_baselines_are_what_they_say():
     found = simulate(policy(), recording(100), poisson(20.0, 2_000), seconds=TIMES)
     small, large, timeout = (
