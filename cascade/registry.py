@@ -12,6 +12,8 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
+from cascade.errors import PolicyError
+
 __all__ = ["TIERS", "plugin", "plugin_names"]
 
 TIERS = "cascade.tiers"
@@ -35,8 +37,22 @@ def plugin_names(group: str) -> list[str]:
 def plugin(group: str, name: str) -> Any | None:
     """Import what an installed package offers under ``name``; None where none does.
 
+    Raises:
+        PolicyError: it cannot be imported.
+
     >>> plugin(TIERS, "no such kind") is None
     True
     """
     entry = _found(group).get(name)
-    return None if entry is None else entry.load()
+    if entry is None:
+        return None
+    try:
+        return entry.load()
+    except Exception as error:
+        said = f"{entry.value} cannot be imported: {type(error).__name__}: {error}"
+        raise PolicyError(f"{_whose(entry)}: {said}") from error
+
+
+def _whose(entry: metadata.EntryPoint) -> str:
+    package = "an installed package" if entry.dist is None else f"package {entry.dist.name!r}"
+    return f"{package} brings {entry.name!r} along"

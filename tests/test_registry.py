@@ -50,10 +50,11 @@ def installed(tmp_path, monkeypatch):
     info = tmp_path / "echo_kind-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: echo-kind\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[cascade.tiers]\necho = echo_kind:Kind\n")
+    entries = info / "entry_points.txt"
+    entries.write_text("[cascade.tiers]\necho = echo_kind:Kind\n")
     monkeypatch.syspath_prepend(tmp_path)
     registry._found.cache_clear()
-    yield
+    yield entries
     registry._found.cache_clear()
     sys.modules.pop("echo_kind", None)
 
@@ -97,3 +98,22 @@ def test_without_the_package_the_kind_is_unknown():
 def test_misspelt_kinds_find_those_of_packages(installed):
     with pytest.raises(PolicyError, match="did you mean 'echo'"):
         Policy.from_dict(tree() | {"tiers": [{"name": "it", "kind": "ecko"}]})
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("no_module:Kind", "package 'echo-kind' .* no_module:Kind cannot be imported: ModuleNotF"),
+        ("echo_kind:OldKind", "echo_kind:OldKind cannot be imported: AttributeError"),
+        ("echo_kind:Echo", "kind 'bad': .* lacks `settings`"),
+        ("echo_kind:Kind", "a subclass of cascade.TierSpec whose `kind` is 'bad'"),
+    ],
+)
+def test_what_is_no_kind_is_a_problem_of_the_policy_among_its_others(installed, entry, said):
+    installed.write_text(f"[cascade.tiers]\nbad = {entry}\n")
+    one = {"name": "it", "kind": "bad"}
+    with pytest.raises(PolicyError, match=rf"tiers\.0\.kind: .*{said}") as caught:
+        Policy.from_dict(tree() | {"tiers": [one], "deadline": "soon"})
+    assert [issue.path for issue in caught.value.issues] == ["deadline", "tiers.0.kind"]
+    with pytest.raises(PolicyError, match=said):
+        json_schema()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import attrs
 
+from cascade.errors import PolicyError
 from cascade.policy import constraints as c
 from cascade.policy.constraints import field, settings
 from cascade.policy.walk import SAID, UNREAD, fields_of, hint, shown, slips
@@ -192,7 +193,11 @@ def spec_class(tree: Any, path: tuple[Any, ...], problems: list[Any]) -> type[An
     if not isinstance(tree, Mapping):
         return any_kind()
     kind, known = tree.get("kind"), known_kinds()
-    found = kind_settings(kind)
+    try:
+        found = kind_settings(kind)
+    except PolicyError as error:
+        problems.append(((*path, "kind"), str(error)))
+        return any_kind()
     if found is not None:
         return found
     absent = "kind" not in tree
@@ -213,13 +218,23 @@ def known_kinds() -> list[str]:
 
 
 def kind_settings(kind: Any) -> type[TierSpec] | None:
-    """Return the settings class of a kind of tier; a package's own is imported only now."""
+    """Return the settings class of a kind of tier; a package's own is imported only now.
+
+    Raises:
+        PolicyError: what the package brings cannot be imported, or is no kind of that name.
+    """
     if not isinstance(kind, str):
         return None
     if kind in KINDS:
         return KINDS[kind]
     brought = plugin(TIERS, kind)
-    return None if brought is None else brought.settings
+    if brought is None:
+        return None
+    found = getattr(brought, "settings", None)
+    if not (isinstance(found, type) and issubclass(found, TierSpec) and found.kind == kind):
+        wanted = f"`settings`, a subclass of cascade.TierSpec whose `kind` is {kind!r}"
+        raise PolicyError(f"kind {kind!r}: what an installed package brings lacks {wanted}")
+    return found
 
 
 @settings
