@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from cascade.fitting.recording import Costs
+
     Array = npt.NDArray[Any]
 
 __all__ = ["CascadeClassifier"]
@@ -101,7 +103,7 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         alpha: float = 0.1,
         loss: str = "gross",
         calibration_size: float = 0.3,
-        costs: Sequence[float] | None = None,
+        costs: Costs | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.tiers = tiers
@@ -184,7 +186,7 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Beside them so many are counted as lost: rows of the test that had to be trained on.
         """
         X, codes = data
-        costs = [tier.seconds for tier in self._fitted] if self.costs is None else self.costs
+        costs = [tier.seconds for tier in self._fitted] if self.costs is None else [*self.costs]
         confidences, losses = self._table(X[test], codes[test], tell=True)
         if len(self._fitted) == 2:
             path = two_tier_path(confidences)

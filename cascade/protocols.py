@@ -190,7 +190,9 @@ class TierKind(Protocol):
     validated, appear in the schema, and count in the certificate.
     """
 
-    settings: type[TierSpec]
+    @property
+    def settings(self) -> type[TierSpec]:
+        """The class of its settings."""
 
     def bind(
         self, policy: Policy, spec: Any, models: str | Path | None, env: Mapping[str, str] | None

@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 import attrs
 
@@ -49,6 +49,7 @@ __all__ = [
 ]  # fmt: skip
 
 K = TypeVar("K", Disposition, Reason)
+Source: TypeAlias = "Policy | Mapping[str, Any] | str | Path"
 
 _ENDS: dict[Disposition, tuple[Reason, ...]] = {
     Disposition.ACCEPTED: (Reason.CONFIDENT, Reason.TOP),
@@ -126,10 +127,13 @@ def _any_of(reasons: tuple[Reason, ...]) -> str:
 # -- routers ---------------------------------------------------------------------------------------
 
 
+@overload
 def router_for(
-    policy: Policy | Mapping[str, Any] | str | Path, *, clock: VirtualClock | None = None,
-    **tiers: Any,
-) -> Router[Any, Any]:  # fmt: skip
+    policy: Source, *, clock: VirtualClock | None = None, **tiers: Any
+) -> Router[Any, Any]: ...
+@overload  # for **recorded(…): to a type checker any of them may be named clock
+def router_for(policy: Source, **tiers: Scripted) -> Router[Any, Any]: ...
+def router_for(policy: Source, *, clock: Any = None, **tiers: Any) -> Router[Any, Any]:
     """Build a Router from a policy, its file or its tree, with every tier scripted.
 
     A tier that is not a tier stands for its answer to everything, an exception for its fault; one
@@ -179,10 +183,13 @@ def _virtual(clock: Any, tiers: Iterable[Any]) -> VirtualClock | None:
     return VirtualClock() if any(script.seconds for script in scripts) else None
 
 
+@overload
 def async_router_for(
-    policy: Policy | Mapping[str, Any] | str | Path, *, loop: VirtualLoop | None = None,
-    **tiers: Any,
-) -> AsyncRouter[Any, Any]:  # fmt: skip
+    policy: Source, *, loop: VirtualLoop | None = None, **tiers: Any
+) -> AsyncRouter[Any, Any]: ...
+@overload
+def async_router_for(policy: Source, **tiers: Scripted) -> AsyncRouter[Any, Any]: ...
+def async_router_for(policy: Source, *, loop: Any = None, **tiers: Any) -> AsyncRouter[Any, Any]:
     """Build an AsyncRouter as :func:`router_for` does.
 
     It goes by virtual time with ``loop``, or where a VirtualLoop runs; else by real time.
@@ -209,9 +216,8 @@ def async_router_for(
     """
     from cascade.aio import AsyncRouter
 
-    given: Any = loop
-    if given is not None and not isinstance(given, VirtualLoop):
-        what = f"expected a VirtualLoop, got {a_kind(given)}"
+    if loop is not None and not isinstance(loop, VirtualLoop):
+        what = f"expected a VirtualLoop, got {a_kind(loop)}"
         raise TypeError(f"loop: {what}; a tier of that name cannot be given here")
     loop = _running() if loop is None else loop
     time: Any = None if loop is None else loop.clock

@@ -17,6 +17,8 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
+
 __all__ = [
     "Disposition",
     "Issue",
@@ -167,12 +169,12 @@ class Prediction:
     ['a', 'b']
     """
 
-    values: Sequence[Any] | None = None
-    confidences: Sequence[float] | None = None
+    values: Sequence[Any] | npt.NDArray[Any] | None = None
+    confidences: Sequence[float] | npt.NDArray[Any] | None = None
     probabilities: Any = None
     logits: Any = None
-    margins: Sequence[float] | None = None
-    costs: Sequence[float] | None = None
+    margins: Sequence[float] | npt.NDArray[Any] | None = None
+    costs: Sequence[float] | npt.NDArray[Any] | None = None
     version: str | None = None
 
 

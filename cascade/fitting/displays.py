@@ -15,10 +15,9 @@ from cascade.fitting.paths import midpoints, oracle_cost
 from cascade.fitting.recording import Recording
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy.typing as npt
 
+    from cascade.fitting.recording import Costs
     from cascade.fitting.result import Fit
     from cascade.policy import Certificate
 
@@ -138,7 +137,7 @@ class CostLossDisplay(_Drawn):
 
     @classmethod
     def from_recording(
-        cls, recording: Any, fit: Fit | None = None, *, costs: Sequence[float] | None = None
+        cls, recording: Any, fit: Fit | None = None, *, costs: Costs | None = None
     ) -> Self:
         """Compute the baselines from a recording with truth; ``fit`` adds its certified point."""
         held = Recording.of(recording)

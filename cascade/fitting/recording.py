@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Column = npt.NDArray[Any]
+    Costs = Sequence[float] | npt.NDArray[Any]
 
 __all__ = ["Recording", "TierColumns"]
 
@@ -272,7 +273,7 @@ class Recording:
                 "two are the same: same=… or --same, number:0 or strip"
             )
 
-    def costs(self, given: Sequence[float] | None = None) -> npt.NDArray[np.float64]:
+    def costs(self, given: Costs | None = None) -> npt.NDArray[np.float64]:
         """Return (K,): the mean cost of a call per tier: given, ``.cost``, else ``.seconds``.
 
         Raises:
@@ -353,7 +354,7 @@ def _check_names(names: Iterable[str], table: Mapping[str, Any], source: str) ->
             )
 
 
-def _sound_costs(costs: Sequence[float], where: str) -> npt.NDArray[np.float64]:
+def _sound_costs(costs: Costs, where: str) -> npt.NDArray[np.float64]:
     try:
         found = np.asarray(costs, dtype=np.float64)
     except (TypeError, ValueError):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from cascade.calibration import Calibration
     from cascade.fitting.entry import Entry
+    from cascade.fitting.recording import Costs
     from cascade.fitting.search import Candidate, Judged
     from cascade.policy import Certificate
 
@@ -114,7 +115,7 @@ class Fit:
 def fit(  # noqa: PLR0913  what may be asked for
     recording: Any, *, tiers: Sequence[str] | None = None, max_loss: float = 0.01,
     alpha: float = 0.1, loss: str = "auto", score: str = "auto", ladder: str = "auto",
-    costs: Sequence[float] | None = None, same: str | Callable[[Any, Any], bool] | None = None,
+    costs: Costs | None = None, same: str | Callable[[Any, Any], bool] | None = None,
     covers: str = "auto", entry: bool = True, complete_only: bool = False, seed: int | None = 0,
     name: str = "fitted", progress: Callable[[str, float], None] | None = None,
 ) -> Fit:  # fmt: skip
@@ -232,7 +233,7 @@ class _Found:
 @attrs.frozen(eq=False)
 class _Plan:
     rows: Rows
-    given: Sequence[float] | None  # what a call costs; None: as it was recorded
+    given: Costs | None  # what a call costs; None: as it was recorded
     max_loss: float
     alpha: float
     rng: np.random.RandomState

@@ -21,10 +21,11 @@ from cascade.fitting.same import same_as
 from cascade.types import Disposition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     import numpy.typing as npt
 
+    from cascade.fitting.recording import Costs
     from cascade.policy import Policy
     from cascade.types import Finish
 
@@ -74,7 +75,7 @@ class Replay:
 
 
 def replay(
-    policy: Policy, recording: Any, *, costs: Sequence[float] | None = None,
+    policy: Policy, recording: Any, *, costs: Costs | None = None,
     same: str | Callable[[Any, Any], bool] | None = None, complete_only: bool = False,
 ) -> Replay:  # fmt: skip
     """Run the rows of a recording through a policy's decisions.
@@ -207,9 +208,7 @@ def _decisions(
     return finishes, called
 
 
-def _spent(
-    held: Recording, costs: Sequence[float] | None, called: npt.NDArray[np.bool_]
-) -> float | None:
+def _spent(held: Recording, costs: Costs | None, called: npt.NDArray[np.bool_]) -> float | None:
     """Return the mean cost of a request: row by row where costs were recorded so."""
     columns = [tier.cost for tier in held.tiers]
     if costs is None and all(column is not None for column in columns):

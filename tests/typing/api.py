@@ -25,18 +25,56 @@ from cascade import (
     PolicyError,
     Prediction,
     Reason,
+    Replay,
     Router,
     TierError,
+    TierSpec,
 )
-from cascade.protocols import Context
+from cascade.policy.constraints import settings
+from cascade.protocols import BoundTier, Context, Tier, TierKind
 from cascade.testing import (
     Scripted,
     VirtualClock,
     assert_disposition,
     assert_tier,
+    async_router_for,
+    recorded,
     router_for,
     scripted,
 )
+
+
+class Arrays:
+    """A tier whose model answers with arrays."""
+
+    def predict(self, batch: npt.NDArray[np.float32], context: Context) -> Prediction:
+        """Answer a batch."""
+        sure = batch.max(axis=1)
+        return Prediction(batch.argmax(axis=1), confidences=sure, margins=None, costs=sure)
+
+
+@settings
+class EchoSpec(TierSpec):
+    """The settings of a kind of tier that a package brings along."""
+
+    kind = "echo"
+
+
+class EchoKind:
+    """That kind."""
+
+    settings = EchoSpec
+
+    def bind(
+        self, policy: Policy, spec: Any, models: str | Path | None, env: Mapping[str, str] | None
+    ) -> BoundTier:
+        """Make no tier."""
+        raise NotImplementedError
+
+
+def protocols() -> tuple[Tier, TierKind]:
+    """What users write is what the protocols ask for."""
+    return Arrays(), EchoKind()
 
 
 class Sentiment:
@@ -146,3 +184,17 @@ def testing(policy: Policy) -> None:
         assert_type(router, Router[Any, Any])
         assert_tier(router.route("a"), "small")
         assert_disposition(router.route("a"), "cached", Reason.CACHE)
+
+
+def from_a_recording(policy: Policy, table: Mapping[str, Any]) -> None:
+    """A recording has tiers of any names; what a call costs may be an array."""
+    tiers = recorded(table)
+    assert_type(tiers, dict[str, Scripted])
+    assert_type(router_for(policy, **tiers), Router[Any, Any])
+    assert_type(router_for(policy, clock=VirtualClock(), **tiers), Router[Any, Any])
+    assert_type(async_router_for(policy, **tiers), AsyncRouter[Any, Any])
+    router_for(policy, clock="small")  # type: ignore[call-overload]
+    prices = np.array([1.0, 20.0])
+    assert_type(cascade.replay(policy, table, costs=prices), Replay)
+    assert_type(cascade.fit(table, costs=prices).policy, Policy)
+    cascade.CascadeClassifier([], costs=prices)
