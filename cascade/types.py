@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -176,6 +177,12 @@ class Prediction:
     margins: Sequence[float] | npt.NDArray[Any] | None = None
     costs: Sequence[float] | npt.NDArray[Any] | None = None
     version: str | None = None
+
+    def __repr__(self) -> str:
+        """Show the beginning of what there is: a batch may be long."""
+        fields = attrs.asdict(self, recurse=False).items()
+        held = [f"{name}={reprlib.repr(value)}" for name, value in fields if value is not None]
+        return f"Prediction({', '.join(held)})"
 
 
 @attrs.frozen

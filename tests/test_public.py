@@ -9,11 +9,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import cascade
 import cascade.strategies
 import cascade.testing
+from cascade.simulation import Arrivals
 
 _ROOT = Path(__file__).parents[1]
 
@@ -84,3 +86,30 @@ def test_no_module_bears_the_name_of_a_public_name() -> None:
 
 def test_the_front_page_stays_short() -> None:
     assert len((_ROOT / "cascade" / "__init__.py").read_text("utf-8").splitlines()) <= 50
+
+
+def test_what_is_shown_is_short_and_holds_nothing_of_the_requests() -> None:
+    n = 5_000
+    texts = [f"secret {i}" for i in range(n)]
+    truth = ["dog"] + ["cat"] * (n - 1)
+    table = {
+        "input": texts,
+        "truth": truth,
+        "small.value": ["cat"] * n,
+        "small.confidence": [0.9] * n,
+        "large.value": truth,
+    }
+    found = cascade.fit(table, costs=[1, 20], loss="gross", score="plain")
+    arrivals = Arrivals(np.arange(float(n)), tenants=np.array(texts, dtype=object))
+    shown = [
+        found,
+        found.recording,
+        found.recording.tiers[0],
+        cascade.replay(found.policy, table),
+        cascade.Prediction(texts, confidences=np.ones(n)),
+        arrivals,
+    ]
+    for each in map(repr, shown):
+        assert len(each) < 400
+        assert "secret 4999" not in each
+    assert "secret" not in repr((found, found.recording, arrivals))

@@ -54,6 +54,11 @@ class TierColumns:
     cost: Column | None = None
     score: Column | None = None
 
+    def __repr__(self) -> str:
+        """Name the columns that there are."""
+        held = [name for name in _FIELDS if getattr(self, name) is not None]
+        return f"TierColumns({', '.join([repr(self.name), *held])})"
+
     def take(self, rows: Any) -> TierColumns:
         """Return these rows of every column."""
         columns = {name: getattr(self, name) for name in _FIELDS}
@@ -87,6 +92,10 @@ class Recording:
     ids: Column | None = None
     at: Column | None = None
     source: str = "recording"
+
+    def __repr__(self) -> str:
+        """Show its size; what it holds of the requests is not for logs."""
+        return f"Recording({self.source!r}, n={self.n}, tiers={self.names})"
 
     # -- reading ---------------------------------------------------------------------------------
 

@@ -68,6 +68,13 @@ class Fit:
     accuracy: Mapping[str, float] | None
     entry: Entry | None = None
 
+    def __repr__(self) -> str:
+        """Show what is promised and what it costs; ``report()`` says more."""
+        cert = self.certificate
+        promise = f"max_loss={cert.max_loss}, alpha={cert.alpha}, loss={cert.loss!r}, n={cert.n}"
+        costs = f"cost={self.cost:.4g}, cost_top={self.cost_top:.4g}"
+        return f"Fit(tiers={cert.tiers}, thresholds={self.thresholds}, {promise}, {costs})"
+
     @property
     def thresholds(self) -> tuple[float, ...]:
         """The thresholds of the cheapest certified point, one per tier below the top."""

@@ -53,6 +53,10 @@ class Arrivals:
                 "simulated; the times are seconds"
             )
 
+    def __repr__(self) -> str:
+        """Show how many there are in what time."""
+        return f"Arrivals(n={len(self.times)}, seconds={self.times.max(initial=0.0):.4g})"
+
     @classmethod
     def of(cls, given: Any) -> Arrivals:
         """Return arrivals as they are, or read them from a path or a sequence of seconds.

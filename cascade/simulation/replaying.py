@@ -65,8 +65,8 @@ class Replay:
     mean_seconds: float | None
     dispositions: Mapping[str, int]
     uncovered: float
-    tiers: tuple[str | None, ...]
-    ends: tuple[str, ...]
+    tiers: tuple[str | None, ...] = attrs.field(repr=False)  # one per row
+    ends: tuple[str, ...] = attrs.field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers, as ``cascade replay --json`` prints them."""
