@@ -170,19 +170,32 @@ def _ranks(path: Path, rows: list[dict[str, str]]) -> Iterable[int]:
 def poisson(rate: float, n: int, seed: int = 0) -> Arrivals:
     """Return n arrivals of a Poisson process, ``rate`` per second.
 
+    Raises:
+        ValueError: a rate, spread or time is not positive and finite.
+
     >>> len(poisson(10.0, 5).times)
     5
     """
     return gamma(rate, n, 1.0, seed)
 
 
+def _expect_positive(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not 0.0 < number < np.inf:  # so written for NaN
+            raise ValueError(f"{name}: expected a positive number, got {number!r}")
+
+
 def gamma(rate: float, n: int, cv: float, seed: int = 0) -> Arrivals:
     """Return n arrivals with gamma-distributed gaps; ``cv`` is their coefficient of variation.
+
+    Raises:
+        ValueError: a rate, spread or time is not positive and finite.
 
     >>> gaps = np.diff(gamma(10.0, 100_000, 3.0).times)
     >>> round(float(gaps.std() / gaps.mean()))
     3
     """
+    _expect_positive(rate=rate, cv=cv)
     shape = 1.0 / cv**2
     gaps = np.random.default_rng(seed).gamma(shape, 1.0 / (rate * shape), n)
     return Arrivals.of(np.cumsum(gaps))
@@ -194,13 +207,12 @@ def on_off(
     """Return n arrivals: ``rate`` per second for ``on`` seconds, ``low`` for ``off``, in turn.
 
     Raises:
-        ValueError: nothing ever comes.
+        ValueError: a rate, spread or time is not positive and finite.
 
     >>> float(on_off(100.0, 300, on=1.0, off=9.0).times[-1]) > 10
     True
     """
-    if not rate * on + low * off > 0:
-        raise ValueError(f"on_off: nothing ever comes of {rate:g}/s for {on:g} s")
+    _expect_positive(rate=rate, on=on, off=off or on)  # no pause is one of nothing
     chance, now, busy = np.random.default_rng(seed), 0.0, True
     times: list[float] = []
     while len(times) < n:

@@ -365,3 +365,13 @@ def test_it_is_drawn_over_time(tmp_path):
     assert display.busy["large"].sum() * width == pytest.approx(whole, rel=1e-6)
     display.save(tmp_path / "load.png")
     assert (tmp_path / "load.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), float("inf")])
+def test_arrivals_that_would_never_come_are_refused(wrong):
+    with pytest.raises(ValueError, match="rate: expected a positive number"):
+        poisson(wrong, 5)
+    with pytest.raises(ValueError, match="cv: expected a positive number"):
+        gamma(1.0, 5, cv=wrong)
+    with pytest.raises(ValueError, match="on: expected a positive number"):
+        on_off(1.0, 5, on=wrong, off=1.0)
