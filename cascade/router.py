@@ -149,7 +149,9 @@ class Router(Front, Generic[X, V]):
 
         ``x`` is a string, number, array, list of numbers, or a dict of arrays, without a batch
         axis. ``deadline`` is in seconds, a duration such as ``"20ms"``, or a Budget; by default the
-        policy's. ``at_least`` names the lowest tier that may answer. ``received`` starts the budget
+        policy's. ``tenant`` is on whose behalf: cached answers and allowance are its own. With
+        ``use_cache=False`` nothing is looked up or stored, and no computation is shared.
+        ``at_least`` names the lowest tier that may answer. ``received`` starts the budget
         at a ``time.monotonic_ns()`` of arrival. ``priority`` (``high``, ``normal``, ``low``) says
         who goes first in the queues. ``metadata`` reaches the tiers' context.
 
