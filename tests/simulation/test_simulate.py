@@ -241,7 +241,7 @@ def test_no_speed_is_tried_at_which_a_trace_would_be_too_long():
 
 
 def test_a_process_of_which_nothing_ever_comes():
-    with pytest.raises(ValueError, match="on_off: nothing ever comes of 10/s for 0 s"):
+    with pytest.raises(ValueError, match="on: expected a positive number, got 0"):
         on_off(10.0, 5, on=0.0, off=5.0)
 
 
