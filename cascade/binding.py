@@ -29,6 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 _log = logging.getLogger("cascade")
+_READERS = "Router.from_yaml(path) or AsyncRouter.from_yaml(path)"  # of a file
 
 PerTier: TypeAlias = "Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]] | None"
 """A function for every request, or one per tier by name."""
@@ -46,8 +47,8 @@ class PolicyTypeError(PolicyError, TypeError):
     """An argument of a router is not of its type."""
 
 
-def expect_policy(policy: Any) -> None:
-    """See that a router is given a policy, and not what one is read from.
+def expect_policy(policy: Any, readers: str = _READERS) -> None:
+    """See that one is given a policy, and not what is read by ``readers``.
 
     Raises:
         PolicyError: it is something else; a TypeError too.
@@ -58,7 +59,7 @@ def expect_policy(policy: Any) -> None:
         return
     said = f"expected a Policy, got {_a(policy)}"
     if isinstance(policy, (str, os.PathLike)):
-        said += "; a file is read by Router.from_yaml(path) or AsyncRouter.from_yaml(path)"
+        said += f"; a file is read by {readers}"
     elif isinstance(policy, Mapping):
         said += "; make one of it with Policy.from_dict(tree), or read a file: Router.from_yaml"
     raise PolicyTypeError(said)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
+from cascade.binding import expect_policy
 from cascade.complexity import estimator
 from cascade.decide import Call, Decision, Ladder
 from cascade.errors import RecordingError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from cascade.policy import Policy
     from cascade.types import Finish
 
-__all__ = ["Replay", "complexities_of", "confidences_of", "replay"]
+__all__ = ["Replay", "complexities_of", "confidences_of", "replay", "tier_names"]
 
 
 @attrs.frozen(eq=False)
@@ -111,7 +112,7 @@ def replay(
     >>> found.accuracy, found.calls["large"], found.mean_cost
     (1.0, 0.5, 6.0)
     """
-    names = [spec.name for spec in policy.tiers]
+    names = tier_names(policy)
     held = Recording.of(recording, complete_only=complete_only).select(names)
     compare = same_as(same)
     right = held.right(compare)
@@ -136,6 +137,16 @@ def replay(
         tiers=tuple(finish.tier for finish in finishes),
         ends=tuple(str(finish.disposition) for finish in finishes),
     )
+
+
+def tier_names(policy: Policy) -> list[str]:
+    """Return the names of a policy's tiers.
+
+    Raises:
+        PolicyError: it is none, perhaps a path of one; a TypeError too.
+    """
+    expect_policy(policy, "Policy.from_yaml(path)")
+    return [spec.name for spec in policy.tiers]
 
 
 def confidences_of(policy: Policy, held: Recording) -> list[list[float | None]]:

@@ -17,7 +17,7 @@ from cascade.fitting.same import same_as
 from cascade.lanes.choose import workers_of
 from cascade.simulation.arrivals import Arrivals
 from cascade.simulation.queueing import Events, Server, World
-from cascade.simulation.replaying import complexities_of, confidences_of
+from cascade.simulation.replaying import complexities_of, confidences_of, tier_names
 from cascade.types import Disposition
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def simulate(  # noqa: PLR0913  a call's keywords
     """
     if not speed > 0:
         raise ValueError(f"speed: expected a positive number, got {speed!r}")
-    names = [spec.name for spec in policy.tiers]
+    names = tier_names(policy)
     held = Recording.of(recording, complete_only=complete_only).select(names)
     when = Arrivals.of(arrivals).at_speed(speed)
     budgets = _budgets(policy, when, deadline)

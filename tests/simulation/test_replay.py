@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cascade
-from cascade import Policy, RecordingError, Router
+from cascade import Policy, PolicyError, RecordingError, Router
 from cascade.policy.certificate import Certificate, PathPoint
 
 TIERS = ("small", "middle", "large")
@@ -163,3 +163,10 @@ def test_without_costs_there_is_no_mean_cost():
     assert cascade.replay(policy, table).mean_cost is None
     with pytest.raises(RecordingError):
         cascade.replay(policy, table, costs=[1, 2, 3])
+
+
+@pytest.mark.parametrize("offline", [cascade.replay, cascade.simulate])
+def test_a_path_is_no_policy(offline):
+    more = () if offline is cascade.replay else ([0.0],)
+    with pytest.raises(PolicyError, match=r"got a str; a file is read by Policy.from_yaml\(path\)"):
+        offline("policy.yaml", {}, *more)
