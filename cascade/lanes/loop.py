@@ -82,9 +82,14 @@ class LoopLane(QueueingLane):
                 share = self._shares.setdefault(loop, _Share())
         return share
 
+    def _known(self) -> dict[Running, _Share]:
+        """Return what each loop has, as it is now: others may enter meanwhile."""
+        with self._sharing:
+            return dict(self._shares.items())
+
     def _caller(self) -> Running:
         """Return the loop that this thread works for, or else one that lives."""
-        for loop in (CALLER.get(), self.loop, *self._shares.copy()):
+        for loop in (CALLER.get(), self.loop, *self._known()):
             if loop is not None and not loop.is_closed():
                 return loop
         raise self._loopless()
@@ -108,7 +113,7 @@ class LoopLane(QueueingLane):
 
     def wait(self) -> int:
         """Nanoseconds that a call would wait before it runs; outside of loops, the longest."""
-        shares = self._shares.copy()
+        shares = self._known()
         loops = [loop for loop in shares if not loop.is_closed()]
         with contextlib.suppress(RuntimeError):  # in a thread, or between two loops
             loops = [own for own in (asyncio.get_running_loop(),) if own in shares]
@@ -147,7 +152,7 @@ class LoopLane(QueueingLane):
 
     def _living(self) -> list[_Share]:
         """Return what the loops have that have not ended: in others nobody waits."""
-        return [share for loop, share in self._shares.copy().items() if not loop.is_closed()]
+        return [share for loop, share in self._known().items() if not loop.is_closed()]
 
     # -- one call --------------------------------------------------------------------------------
 
@@ -356,7 +361,7 @@ class LoopLane(QueueingLane):
     def close(self, grace: float = 0.0) -> None:  # noqa: ARG002  the router has waited
         """Take nothing more; what still waits is refused in its own loop."""
         self._closing = True
-        for loop, share in self._shares.copy().items():
+        for loop, share in self._known().items():
             with contextlib.suppress(RuntimeError):  # it is closed, and nobody waits there
                 loop.call_soon_threadsafe(self._refuse_all, share)
 

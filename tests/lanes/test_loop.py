@@ -237,3 +237,13 @@ def test_what_is_stopped_when_its_loop_has_ended_says_nothing(caplog):
         with pytest.raises(NotAsked):
             asked.result(LONG)
     assert not [one for one in caplog.records if one.name == "concurrent.futures"]
+
+
+def test_loops_do_not_enter_while_the_lane_is_looked_at():
+    lane, _ = make("loop", lambda x: (x, 0.9))
+    with ThreadPoolExecutor(1) as pool:
+        with lane._sharing:  # as one that enters
+            looks = pool.submit(lane.live)
+            with pytest.raises(TimeoutError):
+                looks.result(0.05)
+        assert looks.result(LONG) == 0
