@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
-    "NORMAL", "Arrivals", "Batch", "Curve", "DeadlineQueue", "Queued", "expected_wait", "fit_curve",
-    "hold", "knee", "portion", "turn_size", "wait_ahead",
+    "NORMAL", "ArrivalGap", "Batch", "Curve", "DeadlineQueue", "Queued", "expected_wait",
+    "fit_curve", "hold", "knee", "portion", "turn_size", "wait_ahead",
 ]  # fmt: skip
 
 _MARGIN = 5.0  # residuals to spare where a queue stands: with 2, one in 60 was late (docs/load.md)
@@ -138,10 +138,10 @@ def portion(curve: Curve, rows: int, left: int, last: int) -> int:
     return int(max(1, min(rows, fair, (left - curve.overhead) / curve.per_row)))
 
 
-class Arrivals:
+class ArrivalGap:
     """The time (ns) from one arrival to the next: a moving average, infinite before the second.
 
-    >>> seen = Arrivals()
+    >>> seen = ArrivalGap()
     >>> for now in 100, 300, 500:
     ...     seen.count(now)
     >>> seen.gap

@@ -179,10 +179,10 @@ class Climb:
 
     def _afford(self, tier: int, here: Indices) -> tuple[Indices, Indices]:
         """Pay for as many rows as the allowance holds, if the lane takes any; refuse the others."""
-        eta, left = self._plan.lanes[tier].eta(), self._until - self._clock()
-        if self._purse is None or tier <= self._floor or not 0 <= eta <= left:
+        purse, lane, until = self._purse, self._plan.lanes[tier], self._until
+        if purse is None or tier <= self._floor or not 0 <= lane.eta() <= until - self._clock():
             return here, here[:0]
-        paid = self._purse.take(len(here))
+        paid = purse.take(len(here))
         if paid < len(here):
             self._refuse(tier, here[paid:], Reason.ALLOWANCE, self._clock())
         return here[:paid], here[paid:]

@@ -224,10 +224,6 @@ class Loops:
         """Count the requests that are on their way up."""
         return sum(loop.active for loop in list(self._known.values()))
 
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self._known)
-
 
 class AsyncFollower(Follower):
     """A follower that waits in its event loop."""

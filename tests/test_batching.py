@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cascade.batching import (
-    Arrivals,
+    ArrivalGap,
     Curve,
     DeadlineQueue,
     fit_curve,
@@ -107,7 +107,7 @@ def test_nobody_waits_for_what_is_not_known_to_come():
 
 
 def test_the_second_to_come_tells_the_gap_however_long_the_clock_has_run():
-    seen = Arrivals()
+    seen = ArrivalGap()
     seen.count(10**15)
     assert seen.gap == math.inf
     seen.count(10**15 + 1000)

@@ -113,11 +113,11 @@ class LoopLane(QueueingLane):
 
     def wait(self) -> int:
         """Nanoseconds that a call would wait before it runs; outside of loops, the longest."""
-        shares = self._known()
-        loops = [loop for loop in shares if not loop.is_closed()]
-        with contextlib.suppress(RuntimeError):  # in a thread, or between two loops
-            loops = [own for own in (asyncio.get_running_loop(),) if own in shares]
-        return max((self._wait_in(shares[loop]) for loop in loops), default=0)
+        own = _running()
+        if own is None:  # in a thread, or between two loops
+            return max(map(self._wait_in, self._living()), default=0)
+        share = self._shares.get(own)
+        return 0 if share is None else self._wait_in(share)
 
     def _wait_in(self, share: _Share) -> int:
         """Nanoseconds that a call of one loop would wait."""

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from cascade.batching import (
     NORMAL,
-    Arrivals,
+    ArrivalGap,
     Curve,
     DeadlineQueue,
     expected_wait,
     hold,
     knee,
     wait_ahead,
-)  # fmt: skip
+)
 from cascade.decide import BREAKER, OVERLOAD
 from cascade.facts import Refused, TimedOut
 from cascade.lanes.lane import QueueingLane
@@ -60,7 +60,7 @@ class WorkerLane(QueueingLane):
         self._running: set[Run] = set()
         self._lost = 0  # runs that nobody waits for
         self._closing = self._retired = False
-        self._arrivals = Arrivals()
+        self._arrivals = ArrivalGap()
         self._drained = threading.Condition(self._lock)
 
     # -- asking ----------------------------------------------------------------------------------
